@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE ?= experiments/quickstart.yaml
+
+.PHONY: quickstart test lint types install clean
+
+quickstart: install ## install, then meta-train a CATCHer, adapt it, and write the report
+	$(BIN)/catchmark run $(RECIPE)
+
+test: lint types ## lint, types and every test
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+
+# The stamp makes a second `make` start at once; a changed requirement installs again.
+$(VENV)/installed: requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean: ## remove what can be made again; runs/ stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

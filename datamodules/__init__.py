@@ -1,0 +1,1 @@
+"""Data sets as LightningDataModules, one file a family."""

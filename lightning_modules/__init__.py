@@ -1,0 +1,1 @@
+"""Trains one network: plain networks in `networks/`, LightningModules beside them."""

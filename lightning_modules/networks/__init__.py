@@ -1,0 +1,1 @@
+"""Plain PyTorch networks; nothing here imports Lightning."""

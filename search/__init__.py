@@ -1,0 +1,1 @@
+"""Decides which architecture: search spaces, tasks, agents, and the loop that joins them."""

@@ -1,0 +1,1 @@
+"""Agents: which architecture to try next."""

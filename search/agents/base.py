@@ -1,0 +1,72 @@
+"""The contract of an agent: ask and tell, with a leading trials dimension.
+
+An agent with ``trials=500`` is 500 independent searchers advanced together; a real search is ``trials=1``. Trial ``k`` of
+an agent with seed ``s`` asks exactly what an agent with seed ``s + k`` and one trial asks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.randomness import TrialRandom
+from search.spaces.base import SearchSpace
+
+
+class Agent(ABC):
+    """A searcher.
+
+    Args:
+        space: what can be asked.
+        trials: how many independent searchers advance together.
+        seed: the seed of trial 0; trial ``k`` has seed ``seed + k``.
+    """
+
+    def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
+        self.space, self.trials = space, trials
+        self.rng = TrialRandom(seed, trials)
+        # The worst reward so far stands in for the reward of a failed evaluation; infinite until there is one.
+        self._worst = torch.full((trials,), torch.inf, dtype=torch.float64)
+
+    @abstractmethod
+    def ask(self, n: int = 1) -> Tensor:
+        """The next ``n`` architectures to evaluate: int64 ``[trials, n, decisions]``."""
+
+    def tell(self, archs: Tensor, rewards: Tensor) -> None:
+        """Learn from evaluated architectures.
+
+        Args:
+            archs: int64 ``[trials, n, decisions]``, as asked, or from anywhere else.
+            rewards: float64 ``[trials, n]``, higher is better; NaN where the evaluation failed, which counts as the
+                worst reward this trial has seen (as 0 while it has seen none).
+        """
+        if archs.shape != (*rewards.shape, len(self.space.decisions)) or len(rewards) != self.trials:
+            raise ValueError(f"tell: archs {tuple(archs.shape)} and rewards {tuple(rewards.shape)} do not match")
+        rewards = rewards.double()
+        finite = torch.where(rewards.isnan(), torch.inf, rewards)
+        self._worst = torch.minimum(self._worst, finite.min(dim=1).values)
+        stand_in = torch.where(self._worst.isinf(), 0.0, self._worst)
+        self.learn(archs, torch.where(rewards.isnan(), stand_in[:, None], rewards))
+
+    def learn(self, archs: Tensor, rewards: Tensor) -> None:  # noqa: B027 - an agent that does not learn is an agent
+        """What `tell` does once failed evaluations have a reward; same arguments."""
+
+    def begin_task(self, budget: int, adapting: bool) -> None:  # noqa: B027
+        """A new task starts: forget what belongs to the last one, keep what carries over.
+
+        Args:
+            budget: evaluations a trial that this task allows.
+            adapting: True on a target task, False on a meta-training task.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides what is asked next: tensors, numbers, strings, lists and dicts of them."""
+        return {"rng": self.rng.state_dict(), "worst": self._worst.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state`` was taken."""
+        self.rng.load_state_dict(state["rng"])
+        self._worst = state["worst"].clone()

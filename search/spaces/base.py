@@ -1,0 +1,233 @@
+"""The contract of a search space.
+
+An architecture is a tuple of ints, one choice index per decision. Inside agents many architectures travel together as an
+int64 tensor ``[trials, n, decisions]``; everywhere else they are tuples.
+
+A new space is one file: name the decisions, say which choices are valid after which prefix (if not all are), and build
+the network. Everything else has a default here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from search.randomness import TrialRandom
+
+Architecture = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a space and the names of its choices."""
+
+    name: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One labelled arrow of an architecture's drawing."""
+
+    source: str
+    target: str
+    label: str
+
+
+class SearchSpace(ABC):
+    """A finite sequence of decisions, some choices of which may rule out later ones."""
+
+    name: str
+    decisions: tuple[Decision, ...]
+
+    # ---- what a space must say -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self, architecture: Architecture, **head: int) -> nn.Module:
+        """The network of an architecture, freshly initialised from torch's random state."""
+
+    # ---- what a space may say --------------------------------------------------------------------------------------
+
+    def valid_choices(self, prefix: Tensor) -> Tensor:
+        """Which choices of decision ``t`` may follow the first ``t`` choices.
+
+        Args:
+            prefix: int64 ``[..., t]``.
+
+        Returns:
+            Bool ``[..., choices of decision t]``, at least one of them true for every valid prefix.
+        """
+        return torch.ones(*prefix.shape[:-1], self.sizes[prefix.shape[-1]], dtype=torch.bool)
+
+    def format(self, architecture: Architecture) -> str:
+        """The canonical string; `parse` reads it back."""
+        self.check(architecture)
+        return "|".join(
+            f"{decision.name}={decision.choices[choice]}"
+            for decision, choice in zip(self.decisions, architecture, strict=True)
+        )
+
+    def parse(self, text: str) -> Architecture:
+        """The architecture of a canonical string.
+
+        Raises:
+            ValueError: the string is not one of this space.
+        """
+        parts = text.split("|")
+        if len(parts) != len(self.decisions):
+            raise ValueError(f"{self.name}: '{text}' has {len(parts)} decisions, {len(self.decisions)} are needed")
+        choices = []
+        for decision, part in zip(self.decisions, parts, strict=True):
+            name, _, choice = part.partition("=")
+            if name != decision.name or choice not in decision.choices:
+                allowed = ", ".join(decision.choices)
+                raise ValueError(f"{self.name}: '{part}' is not '{decision.name}=' followed by one of {allowed}")
+            choices.append(decision.choices.index(choice))
+        return self.check(tuple(choices))
+
+    def diagram(self, architecture: Architecture) -> list[Edge]:
+        """The architecture as a graph, for pictures; by default a chain of its decisions."""
+        names = ["in", *(f"{k}" for k in range(1, len(self.decisions))), "out"]
+        labels = [
+            f"{decision.name}: {decision.choices[choice]}"
+            for decision, choice in zip(self.decisions, architecture, strict=True)
+        ]
+        return [Edge(a, b, label) for (a, b), label in zip(itertools.pairwise(names), labels, strict=True)]
+
+    # ---- what every space has --------------------------------------------------------------------------------------
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of choices of each decision."""
+        return tuple(len(decision.choices) for decision in self.decisions)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each decision's block begins in the one-hot code; one more entry holds the code's length."""
+        return tuple(itertools.accumulate(self.sizes, initial=0))
+
+    def is_valid(self, archs: Tensor) -> Tensor:
+        """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
+        good = torch.ones(archs.shape[:-1], dtype=torch.bool)
+        for t, size in enumerate(self.sizes):
+            choice = archs[..., t]
+            good &= (choice >= 0) & (choice < size)
+        for t in range(len(self.sizes)):
+            prefix = archs[..., :t].clamp(min=0)  # an out-of-range prefix is already bad; it must only not crash here
+            prefix = torch.minimum(prefix, torch.tensor(self.sizes[:t], dtype=archs.dtype) - 1)
+            choice = archs[..., t].clamp(0, self.sizes[t] - 1).unsqueeze(-1)
+            good &= self.valid_choices(prefix).gather(-1, choice).squeeze(-1)
+        return good
+
+    def check(self, architecture: Sequence[int]) -> Architecture:
+        """The architecture as a tuple of ints.
+
+        Raises:
+            ValueError: a decision is missing, out of range, or ruled out by the ones before it.
+        """
+        arch = tuple(int(choice) for choice in architecture)
+        if len(arch) != len(self.decisions):
+            raise ValueError(f"{self.name}: {arch} has {len(arch)} decisions, {len(self.decisions)} are needed")
+        for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
+            allowed = [
+                k
+                for k, good in enumerate(self.valid_choices(torch.tensor(arch[:t], dtype=torch.long)).tolist())
+                if good
+            ]
+            if choice not in allowed:
+                raise ValueError(f"{self.name}: decision '{decision.name}' of {arch} is {choice}, allowed: {allowed}")
+        return arch
+
+    def sample(self, rng: TrialRandom, n: int) -> Tensor:
+        """``n`` architectures a trial, each decision uniform over its valid choices: int64 ``[trials, n, decisions]``."""
+        archs = torch.zeros(rng.trials, n, 0, dtype=torch.long)
+        for _ in self.decisions:
+            archs = torch.cat([archs, rng.categorical(self.valid_choices(archs)).unsqueeze(-1)], dim=-1)
+        return archs
+
+    def mutate(self, archs: Tensor, rng: TrialRandom) -> Tensor:
+        """Change one decision of each architecture to another valid choice.
+
+        The decision is uniform among those that have a second valid choice. A later decision that the change rules
+        out is drawn anew; every other one stays.
+
+        Args:
+            archs: int64 ``[trials, n, decisions]``.
+            rng: one stream a trial.
+
+        Returns:
+            The same shape; valid, and different wherever the space has a second architecture within reach.
+        """
+        options = torch.stack([self._alternatives(archs, t).any(-1) for t in range(len(self.sizes))], dim=-1)
+        # Where nothing can change (a space of one architecture), any decision will do: it is drawn again as it is.
+        position = rng.categorical(options | ~options.any(-1, keepdim=True)).unsqueeze(-1)
+        mutated = archs[..., :0]
+        for t in range(len(self.sizes)):
+            allowed = self.valid_choices(mutated)
+            old = archs[..., t : t + 1]
+            other = allowed.scatter(-1, old, False)
+            forced = (position == t) & other.any(-1, keepdim=True)
+            keep = allowed.gather(-1, old) & ~forced
+            drawn = rng.categorical(torch.where(forced, other, allowed)).unsqueeze(-1)
+            mutated = torch.cat([mutated, torch.where(keep, old, drawn)], dim=-1)
+        return mutated
+
+    def neighbours(self, archs: Tensor) -> tuple[Tensor, Tensor]:
+        """Every architecture that differs in exactly one decision.
+
+        Args:
+            archs: int64 ``[trials, decisions]``.
+
+        Returns:
+            Int64 ``[trials, m, decisions]`` with ``m`` the sum of (choices - 1), and bool ``[trials, m]``: which of
+            them belong to the space.
+        """
+        changed = []
+        for t, size in enumerate(self.sizes):
+            for step in range(1, size):
+                neighbour = archs.clone()
+                neighbour[:, t] = (archs[:, t] + step) % size
+                changed.append(neighbour)
+        stacked = torch.stack(changed, dim=1)
+        return stacked, self.is_valid(stacked)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Hamming distance: the number of decisions that differ, over the last dimension."""
+        return (a != b).sum(-1)
+
+    def one_hot(self, archs: Tensor) -> Tensor:
+        """One-hot blocks side by side: int64 ``[..., t]`` to float32 ``[..., sum of all sizes]``.
+
+        Decisions after the ``t``-th are blocks of zeros (CATCH, sec. 3.2), so a prefix can be encoded too.
+        """
+        code = torch.zeros(*archs.shape[:-1], self.offsets[-1])
+        offsets = torch.tensor(self.offsets[: archs.shape[-1]])
+        return code.scatter_(-1, archs + offsets, 1.0)
+
+    def code(self, archs: Tensor) -> Tensor:
+        """One number per architecture, mixed radix, first decision most significant: ``[..., decisions]`` to ``[...]``."""
+        code = torch.zeros(archs.shape[:-1], dtype=torch.long)
+        for t, size in enumerate(self.sizes):
+            code = code * size + archs[..., t]
+        return code
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Every architecture of the space, in lexicographic order of its choices."""
+        stack: list[Architecture] = [()]
+        while stack:
+            prefix = stack.pop()
+            if len(prefix) == len(self.sizes):
+                yield prefix
+                continue
+            valid = self.valid_choices(torch.tensor(prefix, dtype=torch.long)).tolist()
+            stack.extend((*prefix, choice) for choice in reversed(range(len(valid))) if valid[choice])
+
+    def _alternatives(self, archs: Tensor, t: int) -> Tensor:
+        """Valid choices of decision ``t`` other than the present one: bool ``[..., choices]``."""
+        return self.valid_choices(archs[..., :t]).scatter(-1, archs[..., t : t + 1], False)

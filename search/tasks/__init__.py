@@ -1,0 +1,1 @@
+"""Tasks: what an architecture is worth."""

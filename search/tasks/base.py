@@ -1,0 +1,74 @@
+"""The contract of a task: a search space and what each of its architectures is worth."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from search.spaces.base import Architecture, SearchSpace
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluating one architecture gave.
+
+    Attributes:
+        score: what the agent maximises; NaN where the evaluation failed.
+        metrics: everything else worth keeping, by name.
+        cost_seconds: what the evaluation cost, in seconds.
+        status: ``ok`` or ``failed``.
+        reason: why it failed, in one line.
+    """
+
+    score: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    cost_seconds: float = 0.0
+    status: str = "ok"
+    reason: str = ""
+
+    @classmethod
+    def failed(cls, reason: str, cost_seconds: float = 0.0) -> Evaluation:
+        """An evaluation that gave no score; the search records the reason and goes on."""
+        return cls(math.nan, {}, cost_seconds, "failed", " ".join(reason.split()))
+
+
+class Task(ABC):
+    """A search space with a reward. Two tasks on one space differ in nothing but the reward."""
+
+    space: SearchSpace
+    score_name: str = "score"
+    """What the score is, with its unit: the axis label of every plot."""
+    instant: bool = False
+    """True where an evaluation is a look-up: the loop then commits a whole step at once."""
+
+    @abstractmethod
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """The worth of one architecture. Deterministic in (architecture, seed)."""
+
+    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
+        """One evaluation after another, in order, each as soon as it is there."""
+        for architecture, seed in zip(architectures, seeds, strict=True):
+            yield self.evaluate(architecture, seed)
+
+    def all_scores(self) -> torch.Tensor | None:
+        """The score of every architecture of the space, float64 ``[size]``, where it is known; else None.
+
+        With it a report can say how far from the best a search ended; no agent sees it.
+        """
+        return None
+
+
+class TaskPool(ABC):
+    """An endless supply of related tasks to meta-train on."""
+
+    @abstractmethod
+    def draw(self, index: int, seed: int) -> Task:
+        """The ``index``-th task: a pure function of (index, seed), so that a resumed run draws the same tasks."""
+
+    def describe(self, index: int, seed: int) -> str:
+        """One line about the task, for the log and the report."""
+        return f"task {index}"
