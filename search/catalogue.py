@@ -1,7 +1,7 @@
 """Which spaces, tasks, pools and agents there are.
 
-A class of ours is found by living in the right folder: nobody registers anything. A user's own class is named in a recipe
-by its import path instead.
+A class of ours is found by living in the right folder: nobody registers anything. A user's own class is named in a
+recipe by its import path instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The contract of an agent: ask and tell, with a leading trials dimension.
 
-An agent with ``trials=500`` is 500 independent searchers advanced together; a real search is ``trials=1``. Trial ``k`` of
-an agent with seed ``s`` asks exactly what an agent with seed ``s + k`` and one trial asks.
+An agent with ``trials=500`` is 500 independent searchers advanced together; a real search is ``trials=1``. Trial ``k``
+of an agent with seed ``s`` asks exactly what an agent with seed ``s + k`` and one trial asks.
 """
 
 from __future__ import annotations
@@ -70,3 +70,21 @@ class Agent(ABC):
         """Continue exactly where ``state`` was taken."""
         self.rng.load_state_dict(state["rng"])
         self._worst = state["worst"].clone()
+
+
+class MetaAgent(Agent):
+    """An agent that carries what it learned on some tasks over to others."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Any]:
+        """What carries over: tensors and plain values that `torch.load(weights_only=True)` reads back."""
+
+    @abstractmethod
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """Start from what another agent of this kind learned.
+
+        The weights' trials are dealt out to this agent's trials in turn, so one meta-trained agent can start them all.
+
+        Raises:
+            ValueError: the weights belong to another space or another network size.
+        """

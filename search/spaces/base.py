@@ -1,7 +1,7 @@
 """The contract of a search space.
 
-An architecture is a tuple of ints, one choice index per decision. Inside agents many architectures travel together as an
-int64 tensor ``[trials, n, decisions]``; everywhere else they are tuples.
+An architecture is a tuple of ints, one choice index per decision. Inside agents many architectures travel together as
+an int64 tensor ``[trials, n, decisions]``; everywhere else they are tuples.
 
 A new space is one file: name the decisions, say which choices are valid after which prefix (if not all are), and build
 the network. Everything else has a default here.
@@ -145,7 +145,11 @@ class SearchSpace(ABC):
         return arch
 
     def sample(self, rng: TrialRandom, n: int) -> Tensor:
-        """``n`` architectures a trial, each decision uniform over its valid choices: int64 ``[trials, n, decisions]``."""
+        """``n`` architectures a trial, each decision uniform over its valid choices.
+
+        Returns:
+            Int64 ``[trials, n, decisions]``.
+        """
         archs = torch.zeros(rng.trials, n, 0, dtype=torch.long)
         for _ in self.decisions:
             archs = torch.cat([archs, rng.categorical(self.valid_choices(archs)).unsqueeze(-1)], dim=-1)
@@ -211,7 +215,7 @@ class SearchSpace(ABC):
         return code.scatter_(-1, archs + offsets, 1.0)
 
     def code(self, archs: Tensor) -> Tensor:
-        """One number per architecture, mixed radix, first decision most significant: ``[..., decisions]`` to ``[...]``."""
+        """One number per architecture: mixed radix, first decision most significant, ``[..., decisions]`` to ``[...]``."""
         code = torch.zeros(archs.shape[:-1], dtype=torch.long)
         for t, size in enumerate(self.sizes):
             code = code * size + archs[..., t]

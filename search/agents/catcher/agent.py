@@ -1,0 +1,294 @@
+"""The CATCHer: one search step of CATCH's Algorithm 1, for many trials at once.
+
+How data walks: `ask` encodes the history into a context z, lets the controller propose candidates given z, and the
+evaluator choose among them. `tell` extends the history, renormalises its rewards, and takes a few steps on the joint
+objective (eq. 2): PPO's surrogate + the evaluator's Huber loss + 0.1 KL, all of which reach the encoder through z.
+Meta-training and adaptation are this same step on other tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from search.agents.base import MetaAgent
+from search.agents.catcher.controller import Controller, ppo_loss
+from search.agents.catcher.encoder import ContextEncoder, kl_to_standard_normal
+from search.agents.catcher.evaluator import Evaluator, PrioritizedReplay, huber
+from search.agents.catcher.settings import CatcherSettings
+from search.agents.catcher.stacked import clip_gradients_per_trial
+from search.spaces.base import SearchSpace
+
+
+def normalise(rewards: Tensor, how: str) -> Tensor:
+    """Rewards relative to their history (CATCH, sec. 3.1).
+
+    Args:
+        rewards: float64 ``[trials, n]``.
+        how: ``zscore``, (r - mean) / std; or ``rank``, the normal quantile of each reward's rank, ties sharing the mean
+            rank.
+
+    Returns:
+        Float64 ``[trials, n]``; all zero where all rewards are equal.
+    """
+    if how == "zscore":
+        return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, correction=0, keepdim=True) + 1e-8)
+    below = (rewards.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
+    equal = (rewards.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
+    return torch.special.ndtri((below + 0.5 * equal) / rewards.shape[1])
+
+
+class CATCHer(MetaAgent):
+    """Context-based meta-reinforcement-learning search agent (CATCH, Chen et al., ECCV 2020).
+
+    Args:
+        space: what can be asked.
+        trials: how many independent searchers advance together.
+        seed: the seed of trial 0; trial ``k`` has seed ``seed + k``.
+        settings: hyper-parameters, each with its source.
+        context: where z comes from: ``posterior``, the paper's method; ``zero`` and ``random`` are the ablations
+            CATCH-zero and CATCH-random of sec. 5.
+        init: a weights file of a meta-trained CATCHer to start from; without one it searches from scratch.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        trials: int = 1,
+        seed: int = 0,
+        settings: CatcherSettings = CatcherSettings(),  # noqa: B008 - frozen
+        context: Literal["posterior", "zero", "random"] = "posterior",
+        init: str | None = None,
+    ):
+        super().__init__(space, trials, seed)
+        self.settings, self.context = settings, context
+        self.dtype = torch.float64 if settings.double else torch.float32
+        code_length = space.offsets[-1]
+        self.encoder = ContextEncoder(self.rng, code_length, settings, self.dtype)
+        self.controller = Controller(space, self.rng, settings, self.dtype)
+        self.evaluator = Evaluator(self.rng, code_length, settings, self.dtype)
+        self.networks = nn.ModuleDict(
+            {"encoder": self.encoder, "controller": self.controller, "evaluator": self.evaluator}
+        )
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": list(self.encoder.parameters()), "lr": settings.encoder_learning_rate},
+                {"params": list(self.controller.parameters()), "lr": settings.controller_learning_rate},
+                {"params": list(self.evaluator.parameters()), "lr": settings.evaluator_learning_rate},
+            ],
+            fused=True,
+        )
+        if init is not None:
+            self.load_weights(torch.load(Path(init), weights_only=True))
+        self.begin_task(budget=50, adapting=True)
+
+    def begin_task(self, budget: int, adapting: bool) -> None:
+        """Empty the history and the memory and reset epsilon (CATCH, sec. 4.1); the networks carry over."""
+        self.budget, self.adapting = budget, adapting
+        steps = len(self.space.decisions)
+        self.archs = torch.zeros(self.trials, 0, steps, dtype=torch.long)
+        self.rewards = torch.zeros(self.trials, 0, dtype=torch.float64)
+        self.behaviour_log_probs = torch.zeros(self.trials, 0, steps, dtype=self.dtype)
+        self.replay = PrioritizedReplay(self.trials, self.settings.replay_alpha)
+        self._worst.fill_(torch.inf)
+        self._pending = torch.zeros(self.trials, 0, steps, dtype=torch.long)
+        self._pending_log_probs = torch.zeros(self.trials, 0, steps, dtype=self.dtype)
+
+    # ---- asking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a random candidate at this point of the task: linear from its start to its end."""
+        settings = self.settings
+        start, end = (
+            (settings.epsilon_start_adapting, settings.epsilon_end_adapting)
+            if self.adapting
+            else (settings.epsilon_start, settings.epsilon_end)
+        )
+        return start + (end - start) * self._progress()
+
+    def _progress(self) -> float:
+        """How far into the task's budget the search is, from 0 (first step after the random networks) to 1."""
+        initial = self.settings.initial_networks
+        return min(1.0, max(0.0, (self.archs.shape[1] - initial) / max(1, self.budget - initial - 1)))
+
+    @torch.no_grad()
+    def ask(self, n: int = 1) -> Tensor:
+        """Random networks while the history is being opened, then the evaluator's choice of the controller's candidates.
+
+        A network of the history is not asked again while a candidate is new.
+        """
+        if self.archs.shape[1] < self.settings.initial_networks:
+            self._pending = self.space.sample(self.rng, n)
+            self._pending_log_probs = self._uniform_log_probs(self._pending)
+            return self._pending
+        codes, rewards = self._history()
+        mean, variance = self._posterior(codes, rewards)
+        z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
+        count = max(self.settings.candidates, 2 * n)
+        candidates, log_probs = self.controller.sample(z, self.rng, count)
+        scores = self.evaluator(
+            self.space.one_hot(candidates).to(self.dtype), z.unsqueeze(1).expand(-1, count, -1)
+        ).double()
+        # A policy that has nothing new left to propose falls back on a network drawn at random.
+        fallback = self.space.sample(self.rng, n)
+        fallback_log_probs = self._uniform_log_probs(fallback)
+        numbers, known = self.space.code(candidates), self.space.code(self.archs)
+        fresh = ~(numbers.unsqueeze(2) == known.unsqueeze(1)).any(2)
+        asked, asked_log_probs = [], []
+        for k in range(n):
+            explore = self.rng.uniform(1) < self.epsilon
+            lottery = self.rng.uniform(count)
+            preference = torch.where(explore, lottery, scores).masked_fill(~fresh, -torch.inf)
+            best = preference.argmax(1, keepdim=True)
+            index = best.unsqueeze(-1).expand(-1, -1, candidates.shape[-1])
+            exhausted = ~fresh.any(1).view(-1, 1, 1)
+            asked.append(torch.where(exhausted, fallback[:, k : k + 1], candidates.gather(1, index)))
+            asked_log_probs.append(torch.where(exhausted, fallback_log_probs[:, k : k + 1], log_probs.gather(1, index)))
+            fresh = fresh & (numbers != numbers.gather(1, best))
+        self._pending, self._pending_log_probs = torch.cat(asked, 1), torch.cat(asked_log_probs, 1)
+        return self._pending
+
+    def _uniform_log_probs(self, archs: Tensor) -> Tensor:
+        """Log-probability of each action under uniform choice among the valid ones: ``[trials, n, decisions]``."""
+        return torch.stack(
+            [-self.space.valid_choices(archs[..., :t]).sum(-1).to(self.dtype).log() for t in range(archs.shape[-1])],
+            dim=-1,
+        )
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def learn(self, archs: Tensor, rewards: Tensor) -> None:
+        """Extend the history; once it is open, take a few steps on the joint objective."""
+        if archs.shape == self._pending.shape and torch.equal(archs, self._pending):
+            log_probs = self._pending_log_probs
+        else:  # networks from elsewhere: as if drawn at random
+            log_probs = self._uniform_log_probs(archs)
+        self.archs = torch.cat([self.archs, archs], 1)
+        self.rewards = torch.cat([self.rewards, rewards], 1)
+        self.behaviour_log_probs = torch.cat([self.behaviour_log_probs, log_probs], 1)
+        self.replay.append(archs.shape[1])
+        if self.archs.shape[1] < self.settings.initial_networks:
+            return
+        for update in range(max(self.settings.policy_updates, self.settings.evaluator_updates)):
+            loss = self.joint_loss(
+                policy=update < self.settings.policy_updates, evaluator=update < self.settings.evaluator_updates
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.sum().backward()
+            clip_gradients_per_trial(list(self.networks.parameters()), self.settings.gradient_clip)
+            self.optimizer.step()
+
+    def joint_loss(self, policy: bool = True, evaluator: bool = True) -> Tensor:
+        """One draw of the joint objective on the present history (CATCH, eq. 2), to be minimised: ``[trials]``.
+
+        Every network is seen in a context drawn afresh from the posterior given the networks before it: the
+        (network, context, reward) tuple of sec. 3.3, with the gradient still attached.
+
+        Args:
+            policy: include PPO's surrogate and the entropy bonus.
+            evaluator: include the Huber loss on a prioritised batch, and update that batch's priorities.
+        """
+        settings = self.settings
+        codes, rewards = self._history()
+        mean, variance = self._posterior(codes, rewards)
+        held = codes.shape[1]
+        prefix = torch.arange(held).clamp(min=min(settings.initial_networks, held)) - 1
+        contexts = self._draw_context(mean[:, prefix], variance[:, prefix])
+        loss = torch.zeros(self.trials, dtype=self.dtype)
+        if evaluator:
+            beta = settings.replay_beta + (1 - settings.replay_beta) * self._progress()
+            chosen, weights = self.replay.sample(self.rng, settings.replay_fraction, beta)
+
+            def pick(values: Tensor) -> Tensor:
+                return values.gather(1, chosen.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+            errors = self.evaluator(pick(codes), pick(contexts)) - rewards.gather(1, chosen)
+            loss = loss + (weights.to(self.dtype) * huber(errors, settings.huber_delta)).mean(1)
+            self.replay.update(chosen, errors.detach())
+        if policy:
+            recent = slice(-settings.policy_window, None)
+            log_probs, entropy = self.controller.log_probs(contexts[:, recent], self.archs[:, recent])
+            loss = loss + ppo_loss(log_probs, self.behaviour_log_probs[:, recent], rewards[:, recent], settings.clip)
+            loss = loss - settings.entropy_weight * entropy.mean((1, 2))
+        if self.context == "posterior":
+            loss = loss + settings.kl_weight * kl_to_standard_normal(mean[:, -1], variance[:, -1])
+        return loss
+
+    def _history(self) -> tuple[Tensor, Tensor]:
+        """One-hot codes ``[trials, n, code]`` and normalised rewards ``[trials, n]`` of every network so far."""
+        rewards = normalise(self.rewards, self.settings.normalisation)
+        return self.space.one_hot(self.archs).to(self.dtype), rewards.to(self.dtype)
+
+    def _posterior(self, codes: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of z after each prefix of the history: ``[trials, n, latent]``."""
+        if self.context == "posterior":
+            return self.encoder(codes, rewards)
+        shape = (*rewards.shape, self.settings.latent)
+        return torch.zeros(shape, dtype=self.dtype), torch.full(
+            shape, float(self.context == "random"), dtype=self.dtype
+        )
+
+    def _draw_context(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """Z = mean + std * eps by reparameterisation: ``[trials, n, latent]``."""
+        return mean + variance.sqrt() * self.rng.normal(*mean.shape[1:]).to(self.dtype)
+
+    # ---- carrying over ---------------------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, Any]:
+        """The three networks, with what is needed to refuse them where they do not fit."""
+        return {
+            "space": self.space.name,
+            "sizes": list(self.space.sizes),
+            "settings": asdict(self.settings),
+            "context": self.context,
+            "networks": {name: value.clone() for name, value in self.networks.state_dict().items()},
+        }
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """Start from meta-trained networks; their trials are dealt out to this agent's in turn."""
+        if weights["space"] != self.space.name or weights["sizes"] != list(self.space.sizes):
+            raise ValueError(
+                f"these CATCHer weights belong to the space '{weights['space']}', this search is on '{self.space.name}'"
+            )
+        for name in ("latent", "hidden", "layers"):
+            theirs, ours = weights["settings"][name], getattr(self.settings, name)
+            if theirs != ours:
+                raise ValueError(f"these CATCHer weights have {name}={theirs}, this agent has {name}={ours}")
+        self.networks.load_state_dict(
+            {
+                name: value[torch.arange(self.trials) % len(value)].to(self.dtype)
+                for name, value in weights["networks"].items()
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimiser, history, priorities and random state."""
+        return {
+            **super().state_dict(),
+            "networks": {name: value.clone() for name, value in self.networks.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "budget": self.budget,
+            "adapting": self.adapting,
+            "archs": self.archs,
+            "rewards": self.rewards,
+            "behaviour_log_probs": self.behaviour_log_probs,
+            "priorities": self.replay.priorities,
+            "pending": self._pending,
+            "pending_log_probs": self._pending_log_probs,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state`` was taken."""
+        super().load_state_dict(state)
+        self.networks.load_state_dict(state["networks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.budget, self.adapting = state["budget"], state["adapting"]
+        self.archs, self.rewards = state["archs"], state["rewards"]
+        self.behaviour_log_probs = state["behaviour_log_probs"]
+        self.replay.priorities = state["priorities"]
+        self._pending, self._pending_log_probs = state["pending"], state["pending_log_probs"]

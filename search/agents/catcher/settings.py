@@ -1,0 +1,89 @@
+"""Every hyper-parameter of the CATCHer, with its source.
+
+The paper's appendix, where most of these stood, is not public. ``paper`` marks what its text states; ``assumed`` marks a
+default of the method it builds on (PEARL, PPO, prioritised replay) or the outcome of the sweep on source tasks written
+down in ``experiments/catch/README.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CatcherSettings:
+    """Hyper-parameters of the CATCHer.
+
+    Attributes:
+        latent: dimensions of the context z. Paper, sec. 4.1.
+        kl_weight: weight of the KL term of the joint objective. Paper, sec. 4.1.
+        hidden: units of each hidden layer of all three networks. Assumed: between PPO's 64 and PEARL's 300.
+        layers: hidden layers of each network. Assumed: PPO's 2.
+        encoder_learning_rate: Adam. Assumed: sweep around PEARL's 3e-4.
+        controller_learning_rate: Adam. Assumed: sweep around PEARL's 3e-4.
+        evaluator_learning_rate: Adam. Assumed: sweep between 3e-4 and 3e-3.
+        gradient_clip: largest gradient norm of one trial. Assumed: PPO implementations use 0.5.
+        initial_networks: random networks that open a search; they count as evaluations. Paper, sec. 3.1 ("a few").
+        candidates: networks the controller samples a step. Paper, sec. 3.2 (count not given).
+        normalisation: rewards relative to the history (paper, sec. 3.1, formula not given): ``zscore``, or ``rank``,
+            evenly spaced normal quantiles of the rank, which a single outlier cannot squash.
+        clip: PPO's clipping range. Assumed: Schulman et al. 2017, 0.2.
+        policy_updates: PPO epochs a step. Assumed: 4, as in common PPO implementations.
+        policy_window: the most recent networks PPO learns from. Assumed: old networks are off-policy, and their
+            negative advantages would push logits without bound.
+        entropy_weight: entropy bonus of the controller. Assumed: 0.01, as in common PPO implementations.
+        evaluator_updates: evaluator batches a step. Assumed: sweep.
+        replay_fraction: share of the memory drawn as a batch. Paper, sec. 4.1: 80%.
+        replay_alpha: how strongly replay prefers large errors. Assumed: Schaul et al. 2015, 0.6.
+        replay_beta: importance correction at the start of a task; it rises to 1 at its end. Assumed: Schaul et al.
+            2015, 0.4.
+        huber_delta: where the Huber loss turns linear, in normalised rewards. Assumed: 1.
+        epsilon_start: probability of a random candidate at the start of a meta-training task. Paper: reset per task.
+        epsilon_end: the same at the task's end. Assumed.
+        epsilon_start_adapting: at the start of a target task: a meta-trained evaluator is trusted sooner. Assumed.
+        epsilon_end_adapting: the same at its end. Assumed.
+        double: compute in float64: batched and single trials then agree to rounding; half as fast.
+    """
+
+    latent: int = 10
+    kl_weight: float = 0.1
+    hidden: int = 64
+    layers: int = 2
+    encoder_learning_rate: float = 1e-3
+    controller_learning_rate: float = 1e-3
+    evaluator_learning_rate: float = 1e-3
+    gradient_clip: float = 0.5
+    initial_networks: int = 5
+    candidates: int = 20
+    normalisation: str = "zscore"
+    clip: float = 0.2
+    policy_updates: int = 4
+    policy_window: int = 10
+    entropy_weight: float = 0.01
+    evaluator_updates: int = 10
+    replay_fraction: float = 0.8
+    replay_alpha: float = 0.6
+    replay_beta: float = 0.4
+    huber_delta: float = 1.0
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.1
+    epsilon_start_adapting: float = 0.5
+    epsilon_end_adapting: float = 0.05
+    double: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that could only fail later.
+
+        Raises:
+            ValueError: naming the setting, its value and what is allowed.
+        """
+        if self.normalisation not in ("zscore", "rank"):
+            raise ValueError(f"normalisation is '{self.normalisation}', allowed: zscore, rank")
+        for name in ("latent", "hidden", "layers", "initial_networks", "candidates", "policy_window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        for name in ("epsilon_start", "epsilon_end", "epsilon_start_adapting", "epsilon_end_adapting"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must lie in [0, 1]")
+        if not 0 < self.replay_fraction <= 1:
+            raise ValueError(f"replay_fraction is {self.replay_fraction}, it must lie in (0, 1]")
