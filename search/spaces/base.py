@@ -215,7 +215,7 @@ class SearchSpace(ABC):
         return code.scatter_(-1, archs + offsets, 1.0)
 
     def code(self, archs: Tensor) -> Tensor:
-        """One number per architecture: mixed radix, first decision most significant, ``[..., decisions]`` to ``[...]``."""
+        """One number per architecture, mixed radix, first decision first: ``[..., decisions]`` to ``[...]``."""
         code = torch.zeros(archs.shape[:-1], dtype=torch.long)
         for t, size in enumerate(self.sizes):
             code = code * size + archs[..., t]

@@ -118,7 +118,7 @@ class CATCHer(MetaAgent):
 
     @torch.no_grad()
     def ask(self, n: int = 1) -> Tensor:
-        """Random networks while the history is being opened, then the evaluator's choice of the controller's candidates.
+        """Random networks while the history is being opened, then the evaluator's choice among candidates.
 
         A network of the history is not asked again while a candidate is new.
         """

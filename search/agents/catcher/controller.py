@@ -32,9 +32,9 @@ def ppo_loss(log_probs: Tensor, behaviour_log_probs: Tensor, advantages: Tensor,
 class Controller(nn.Module):
     """A policy over architectures given the context z.
 
-    At step t the input is z beside the one-hot blocks of the decisions taken so far, untaken ones being zero. The output
-    has one block of logits a decision; invalid choices are masked before the softmax (the reading of "zeroing out their
-    probabilities" that keeps them at exactly zero).
+    At step t the input is z beside the one-hot blocks of the decisions taken so far, untaken ones being zero. The
+    output has one block of logits a decision; invalid choices are masked before the softmax (the reading of "zeroing
+    out their probabilities" that keeps them at exactly zero).
 
     Args:
         space: decisions and masks.

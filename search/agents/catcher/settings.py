@@ -1,6 +1,6 @@
 """Every hyper-parameter of the CATCHer, with its source.
 
-The paper's appendix, where most of these stood, is not public. ``paper`` marks what its text states; ``assumed`` marks a
+The paper's appendix, where most of these stood, is not public. "Paper" marks what its text states; "assumed" marks a
 default of the method it builds on (PEARL, PPO, prioritised replay) or the outcome of the sweep on source tasks written
 down in ``experiments/catch/README.md``.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -23,7 +24,7 @@ class StackedMLP(nn.Module):
     def __init__(self, rng: TrialRandom, sizes: list[int], dtype: torch.dtype, last_scale: float = 1.0):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             scale = (last_scale if layer == len(sizes) - 2 else 1.0) / math.sqrt(fan_in)
             self.weights.append(nn.Parameter(((2 * rng.uniform(fan_in, fan_out) - 1) * scale).to(dtype)))
             self.biases.append(nn.Parameter(((2 * rng.uniform(1, fan_out) - 1) * scale).to(dtype)))

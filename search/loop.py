@@ -1,0 +1,219 @@
+"""The search loop: ask -> evaluate -> tell, one durable step after another.
+
+Progress bars, W&B and plots are listeners: the loop tells them what happened and does not know them by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from search.agents.base import Agent
+from search.errors import CatchmarkError
+from search.journal import Journal, Record
+from search.randomness import derive_seed
+from search.spaces.base import Architecture
+from search.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One task of a search.
+
+    Attributes:
+        label: the task in words.
+        make_task: builds it; called when the stage begins.
+        budget: evaluations a trial.
+        adapting: whether it is a target task (True) or one to meta-train on (False).
+    """
+
+    label: str
+    make_task: Callable[[], Task]
+    budget: int
+    adapting: bool
+
+
+@dataclass
+class Search:
+    """One agent on one task, or on a sequence of tasks that it meta-trains on.
+
+    Attributes:
+        name: unique within the run, as ``target/agent``.
+        agent: the searcher; after `run_search` it has learned from every stage.
+        stages: the tasks, in order.
+        seed: seed of trial 0's evaluations; trial ``k`` has ``seed + k``.
+        batch: architectures asked at once, a trial.
+        most_failures: stop when so many evaluations in a row failed: then it is not the architectures' fault.
+    """
+
+    name: str
+    agent: Agent
+    stages: Sequence[Stage]
+    seed: int
+    batch: int = 1
+    most_failures: int = 10
+
+    @property
+    def budget(self) -> int:
+        """Evaluations a trial, over all stages."""
+        return sum(stage.budget for stage in self.stages)
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations the search takes, all trials together."""
+        return self.agent.trials * self.budget
+
+
+class Listener:
+    """What can be heard of a run. Every method may be left as it is."""
+
+    def search_began(self, search: Search, records: Sequence[Record]) -> None:
+        """A search begins, or goes on: ``records`` are the evaluations it already has."""
+
+    def evaluated(self, search: Search, records: Sequence[Record]) -> None:
+        """Evaluations were made and are safe in the journal."""
+
+    def search_ended(self, search: Search) -> None:
+        """A search has used up its budget."""
+
+    def close(self) -> None:
+        """The run is over, for good or ill."""
+
+
+def run_search(search: Search, journal: Journal, listeners: Sequence[Listener] = ()) -> None:
+    """Run a search to its end, from wherever the journal says it stands.
+
+    An agent is a pure function of its state and of what it is told. So its state is saved only as often as that takes a
+    small part of the time; steps after the last save are replayed on resume with the journal's evaluations.
+
+    Args:
+        search: agent and tasks.
+        journal: where every evaluation goes; a search found there is resumed bit for bit.
+        listeners: who wants to know.
+
+    Raises:
+        CatchmarkError: too many evaluations in a row failed, or the journal was written by an agent that asks
+            otherwise. What was found before stays in the journal.
+    """
+    journal.begin(search.name)
+    for listener in listeners:
+        listener.search_began(search, list(journal.records(search.name)))
+    _Walk(search, journal, listeners).to_the_end()
+    for listener in listeners:
+        listener.search_ended(search)
+
+
+@dataclass
+class _Walk:
+    """A search under way.
+
+    Attributes:
+        step: ask-tell rounds behind the agent's state.
+        done: evaluations a trial behind the agent's state, over all stages.
+        failures: evaluations that failed in a row.
+    """
+
+    search: Search
+    journal: Journal
+    listeners: Sequence[Listener]
+    step: int = 0
+    done: int = 0
+    failures: int = 0
+    save_seconds: float = 0.0
+    saved_at: float = field(default_factory=time.monotonic)
+    clock: float = field(default_factory=time.monotonic)
+
+    def to_the_end(self) -> None:
+        """Every stage, from where the journal's last state stands."""
+        agent = self.search.agent
+        finished, _ = self.journal.progress(self.search.name)
+        if (state := self.journal.state(self.search.name)) is not None:
+            agent.load_state_dict(state["agent"])
+            self.step, self.done = state["step"], state["done"]
+        if finished:
+            return
+        begin = 0
+        for stage in self.search.stages:
+            end = begin + stage.budget
+            if self.done < end:
+                task = stage.make_task()
+                if self.done == begin:
+                    agent.begin_task(stage.budget, stage.adapting)
+                while self.done < end:
+                    self.one_step(stage, task, min(self.search.batch, end - self.done))
+            begin = end
+
+    def one_step(self, stage: Stage, task: Task, n: int) -> None:
+        """Ask for ``n`` architectures a trial, evaluate those the journal does not know yet, tell, commit."""
+        agent, name = self.search.agent, self.search.name
+        archs = agent.ask(n)
+        scores = torch.full(archs.shape[:2], torch.nan, dtype=torch.float64)
+        known = {(record.slot, record.trial): record for record in self.journal.records(name, self.step)}
+        for (slot, trial), record in known.items():
+            if tuple(archs[trial, slot].tolist()) != record.architecture:
+                raise CatchmarkError(
+                    f"{self.journal.path} was written by another version of the agent '{name}', or on another kind "
+                    "of machine: it can't be resumed here; start the run anew"
+                )
+            scores[trial, slot] = record.evaluation.score
+        unsaved: list[Record] = []
+        missing = scores.numel() - len(known)
+        for record in self.evaluate(stage, task, archs, known):
+            scores[record.trial, record.slot] = record.evaluation.score
+            unsaved.append(record)
+            missing -= 1
+            self.failures = self.failures + 1 if record.evaluation.status == "failed" else 0
+            gone_wrong = self.failures >= self.search.most_failures
+            # What took real work is committed at once; the step's last evaluation waits for the state after it.
+            if gone_wrong or (missing and not task.instant):
+                self.journal.add(name, unsaved)
+                self.announce(unsaved)
+                unsaved = []
+            if gone_wrong:
+                raise CatchmarkError(
+                    f"{name}: {self.failures} evaluations in a row failed, the last one with: "
+                    f"{record.evaluation.reason}"
+                )
+        agent.tell(archs, scores)
+        self.done, self.step = self.done + n, self.step + 1
+        self.commit(unsaved, meta_training=not stage.adapting)
+        self.announce(unsaved)
+
+    def evaluate(
+        self, stage: Stage, task: Task, archs: Tensor, known: dict[tuple[int, int], Record]
+    ) -> Iterator[Record]:
+        """What a step asked and the journal does not know, slot by slot, the trials of a slot after one another."""
+        todo: list[tuple[int, int, Architecture, int]] = []
+        choices = archs.tolist()
+        for slot in range(archs.shape[1]):
+            for trial in range(archs.shape[0]):
+                if (slot, trial) not in known:
+                    seed = derive_seed(self.search.seed + trial, stage.label, self.done + slot)
+                    todo.append((slot, trial, tuple(choices[trial][slot]), seed))
+        evaluations = task.evaluate_many([each[2] for each in todo], [each[3] for each in todo])
+        for (slot, trial, architecture, seed), evaluation in zip(todo, evaluations, strict=True):
+            yield Record(self.step, slot, trial, stage.label, architecture, seed, evaluation)
+
+    def commit(self, unsaved: list[Record], meta_training: bool) -> None:
+        """Store the step's last evaluations, with the agent's state wherever that is cheap or needed later."""
+        now = time.monotonic()
+        finished = self.done == self.search.budget
+        state = None
+        # A finished search needs its state no more, unless another search starts from what it learned.
+        if (meta_training and finished) or (not finished and now - self.saved_at >= 10 * self.save_seconds):
+            state = {"agent": self.search.agent.state_dict(), "step": self.step, "done": self.done}
+        self.journal.finish_step(self.search.name, unsaved, state, finished, seconds=now - self.clock)
+        self.clock = now
+        if state is not None:
+            self.saved_at = time.monotonic()
+            self.save_seconds = self.saved_at - now
+
+    def announce(self, records: list[Record]) -> None:
+        """Tell every listener what is now safe in the journal."""
+        if records:
+            for listener in self.listeners:
+                listener.evaluated(self.search, records)

@@ -1,0 +1,128 @@
+"""What a run found, in numbers: the content of ``summary.json``.
+
+Everything here is computed from the journal, so a resumed run and one that was never stopped give the same summary;
+only the entries called ``seconds`` depend on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.journal import Record
+from search.spaces.base import SearchSpace
+
+
+def best_so_far(records: Iterable[Record], trials: int) -> np.ndarray:
+    """The best score after each evaluation: float64 ``[trials, evaluations]``, NaN while nothing has succeeded."""
+    scores: list[list[float]] = [[] for _ in range(trials)]
+    for record in records:
+        scores[record.trial].append(record.evaluation.score)
+    length = min(len(row) for row in scores)
+    # fmax ignores NaN: a failed evaluation leaves the best as it was.
+    return np.fmax.accumulate(np.array([row[:length] for row in scores], dtype=np.float64).reshape(trials, length), 1)
+
+
+def mean_interval(values: np.ndarray) -> list[float] | None:
+    """95% confidence interval of the mean over the first axis of ``[n]`` values (Student's t), None for one value."""
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return [float(values.mean() - half), float(values.mean() + half)]
+
+
+def share_interval(hits: int, n: int) -> list[float]:
+    """95% confidence interval of a share (Wilson 1927), sound near 0 and 1 too."""
+    z = 1.959963984540054
+    centre = (hits + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(hits * (n - hits) / n + z * z / 4)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def summarise_search(
+    records: list[Record], trials: int, space: SearchSpace, all_scores: np.ndarray | None, seconds: float
+) -> dict[str, Any]:
+    """What one agent found on one target.
+
+    Args:
+        records: the search's evaluations.
+        trials: how many searches ran together.
+        space: for the names of architectures.
+        all_scores: float64 ``[size]``, the score of every architecture of the space, where known.
+        seconds: time the search took.
+
+    Returns:
+        Plain numbers, strings and lists. With ``all_scores`` also how often the best and one of the best three were
+        found, and the mean rank (1 = best) of what was found.
+    """
+    curve = best_so_far(records, trials)
+    final = curve[:, -1] if curve.shape[1] else np.full(trials, np.nan)
+    succeeded = final[~np.isnan(final)]
+    good = [record for record in records if record.evaluation.status == "ok"]
+    summary: dict[str, Any] = {
+        "trials": trials,
+        "evaluations": curve.shape[1],
+        "failed": sum(record.evaluation.status == "failed" for record in records),
+        "seconds": seconds,
+        "cost_seconds": sum(record.evaluation.cost_seconds for record in records),
+        "best_score_mean": _number(succeeded.mean()) if len(succeeded) else None,
+        "best_score_std": _number(succeeded.std(ddof=1)) if len(succeeded) > 1 else None,
+        "best_score_interval": mean_interval(succeeded),
+        "best": None,
+        "curve_mean": [_number(value) for value in _column_means(curve)],
+        "curve_interval": [mean_interval(column[~np.isnan(column)]) for column in curve.T],
+    }
+    if good:
+        best = max(good, key=lambda record: record.evaluation.score)
+        summary["best"] = {
+            "architecture": space.format(best.architecture),
+            "choices": list(best.architecture),
+            "score": best.evaluation.score,
+            "metrics": best.evaluation.metrics,
+            "evaluation": best.step,
+            "trial": best.trial,
+        }
+    if all_scores is not None and len(succeeded):
+        ranked = np.sort(all_scores[~np.isnan(all_scores)])[::-1]
+        ranks = 1 + np.searchsorted(-ranked, -succeeded, side="left")
+        for name, place in (("found_best", 1), ("found_top3", 3)):
+            hits = int((succeeded >= ranked[place - 1]).sum())
+            summary[name] = hits / trials
+            summary[f"{name}_interval"] = share_interval(hits, trials)
+        summary["mean_rank"] = float(ranks.mean())
+        summary["mean_rank_interval"] = mean_interval(ranks.astype(np.float64))
+        summary["best_possible"] = float(ranked[0])
+    return summary
+
+
+def _column_means(curve: np.ndarray) -> list[float]:
+    return [float(column[~np.isnan(column)].mean()) if (~np.isnan(column)).any() else math.nan for column in curve.T]
+
+
+def _number(value: float) -> float | None:
+    """A float that JSON can hold."""
+    return None if math.isnan(value) else float(value)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def without_seconds(summary: Any) -> Any:
+    """The same summary less every entry that measures time: what two equal runs agree on."""
+    if isinstance(summary, dict):
+        return {key: without_seconds(value) for key, value in summary.items() if not key.endswith("seconds")}
+    if isinstance(summary, list):
+        return [without_seconds(value) for value in summary]
+    return summary
