@@ -63,7 +63,8 @@ class SearchSpace(ABC):
         Returns:
             Bool ``[..., choices of decision t]``, at least one of them true for every valid prefix.
         """
-        return torch.ones(*prefix.shape[:-1], self.sizes[prefix.shape[-1]], dtype=torch.bool)
+        shape = (*prefix.shape[:-1], self.sizes[prefix.shape[-1]])
+        return torch.ones(shape, dtype=torch.bool, device=prefix.device)
 
     def format(self, architecture: Architecture) -> str:
         """The canonical string; `parse` reads it back."""

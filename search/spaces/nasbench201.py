@@ -1,0 +1,145 @@
+"""The cell space of NAS-Bench-201 (Dong and Yang, ICLR 2020), which is NATS-Bench's topology space too."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.networks.cells import Cell, CellNetwork, build_operation
+from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+
+OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = tuple((target, source) for target in range(1, 4) for source in range(target))
+"""(target node, source node) in the order of the architecture string."""
+
+
+class NASBench201(SearchSpace):
+    """Four nodes, six edges, five operations an edge: 15,625 cells.
+
+    The canonical string is the benchmark's, ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: behind each ``~`` stands the node
+    that the operation reads, and ``+`` ends a node.
+    """
+
+    name = "nasbench201"
+    decisions = tuple(Decision(f"{target}<-{source}", OPERATION_NAMES) for target, source in EDGES)
+
+    def format(self, architecture: Architecture) -> str:
+        """The benchmark's string; `parse` reads it back."""
+        operations = iter(self.check(architecture))
+        return "+".join(
+            "".join(f"|{OPERATION_NAMES[next(operations)]}~{source}" for source in range(target)) + "|"
+            for target in range(1, 4)
+        )
+
+    def parse(self, text: str) -> Architecture:
+        """The architecture of a benchmark string.
+
+        Raises:
+            ValueError: the string is not one of this space; says which part is wrong.
+        """
+        form = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+        nodes = text.split("+")
+        if len(nodes) != 3:
+            raise ValueError(f"{self.name}: '{text}' has {len(nodes)} nodes, 3 are needed, as in {form}")
+        choices = []
+        for target, node in enumerate(nodes, start=1):
+            parts = node.split("|")
+            if len(parts) != target + 2 or parts[0] or parts[-1]:
+                raise ValueError(f"{self.name}: node {target} of '{text}' is '{node}', it must read as in {form}")
+            for source, part in enumerate(parts[1:-1]):
+                operation, _, origin = part.rpartition("~")
+                if origin != str(source):
+                    raise ValueError(f"{self.name}: '{part}' of '{text}' must end in '~{source}', as in {form}")
+                if operation not in OPERATION_NAMES:
+                    nearest = difflib.get_close_matches(operation, OPERATION_NAMES, 1)
+                    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+                    raise ValueError(
+                        f"{self.name}: edge {target}<-{source} of '{text}' is '{operation}', "
+                        f"allowed: {', '.join(OPERATION_NAMES)}{hint}"
+                    )
+                choices.append(OPERATION_NAMES.index(operation))
+        return tuple(choices)
+
+    @cached_property
+    def codes_by_index(self) -> Tensor:
+        """The `code` of each benchmark index: int64 ``[15625]``.
+
+        The benchmark lists the cells in lexicographic order, shuffled with Python's generator of seed 88
+        (checked against every row of the published table).
+        """
+        order = list(range(len(OPERATION_NAMES) ** len(EDGES)))
+        random.Random(88).shuffle(order)  # noqa: S311 - a published order, not a secret
+        return torch.tensor(order, device="cpu")
+
+    @cached_property
+    def indices_by_code(self) -> Tensor:
+        """The benchmark index of each `code`: int64 ``[15625]``, the inverse of `codes_by_index`."""
+        return self.codes_by_index.argsort()
+
+    def index(self, architecture: Architecture) -> int:
+        """The architecture's row in the benchmark, 0 to 15,624.
+
+        Raises:
+            ValueError: not an architecture of this space.
+        """
+        return int(self.indices_by_code[self.code(torch.tensor(self.check(architecture)))])
+
+    def from_index(self, index: int) -> Architecture:
+        """The architecture in that row of the benchmark.
+
+        Raises:
+            ValueError: there is no such row.
+        """
+        if not 0 <= index < len(self.codes_by_index):
+            raise ValueError(f"{self.name}: index {index} is not one of 0 to {len(self.codes_by_index) - 1}")
+        return _digits(int(self.codes_by_index[index]), len(OPERATION_NAMES), len(EDGES))
+
+    def diagram(self, architecture: Architecture) -> list[Edge]:
+        """The cell's graph, node 0 the input and node 3 the output; edges that carry nothing are left out."""
+        return [
+            Edge(str(source), str(target), OPERATION_NAMES[choice])
+            for (target, source), choice in zip(EDGES, self.check(architecture), strict=True)
+            if OPERATION_NAMES[choice] != "none"
+        ]
+
+    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
+        self,
+        architecture: Architecture,
+        num_classes: int = 10,
+        channels: int = 16,
+        cells: int = 5,
+        in_channels: int = 3,
+    ) -> nn.Module:
+        """The benchmark's network of that cell (NAS-Bench-201, sec. 2.1), initialised from torch's random state.
+
+        Parameters and FLOPs of the defaults are the benchmark's own.
+
+        Args:
+            architecture: of this space.
+            num_classes: outputs of the classifier.
+            channels: of the first stage; doubled at each of the two that follow.
+            cells: in each of the three stages.
+            in_channels: of the images.
+
+        Returns:
+            A module from ``[batch, in_channels, height, width]``, sizes divisible by 4, to logits
+            ``[batch, num_classes]``.
+        """
+        with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
+            names = [OPERATION_NAMES[choice] for choice in self.check(architecture)]
+        return CellNetwork(
+            lambda width: Cell([build_operation(name, width) for name in names]),
+            num_classes=num_classes,
+            channels=channels,
+            cells=cells,
+            in_channels=in_channels,
+        )
+
+
+def _digits(code: int, base: int, count: int) -> Architecture:
+    """The digits of a number, most significant first."""
+    return tuple(code // base**place % base for place in reversed(range(count)))
