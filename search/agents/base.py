@@ -54,13 +54,14 @@ class Agent(ABC):
     def learn(self, archs: Tensor, rewards: Tensor) -> None:  # noqa: B027 - an agent that does not learn is an agent
         """What `tell` does once failed evaluations have a reward; same arguments."""
 
-    def begin_task(self, budget: int, adapting: bool) -> None:  # noqa: B027
+    def begin_task(self, budget: int, adapting: bool) -> None:
         """A new task starts: forget what belongs to the last one, keep what carries over.
 
         Args:
             budget: evaluations a trial that this task allows.
             adapting: True on a target task, False on a meta-training task.
         """
+        self._worst.fill_(torch.inf)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what is asked next: tensors, numbers, strings, lists and dicts of them."""

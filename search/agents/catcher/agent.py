@@ -8,6 +8,9 @@ Meta-training and adaptation are this same step on other tasks.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +43,20 @@ def normalise(rewards: Tensor, how: str) -> Tensor:
     below = (rewards.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
     equal = (rewards.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
     return torch.special.ndtri((below + 0.5 * equal) / rewards.shape[1])
+
+
+@contextmanager
+def few_threads(trials: int) -> Iterator[None]:
+    """One thread for a few trials' small matrices: waking a second costs more than it computes.
+
+    The number of threads depends on the number of trials only, so that a run gives the same numbers every time.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if trials < 16 else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class CATCHer(MetaAgent):
@@ -94,7 +111,7 @@ class CATCHer(MetaAgent):
         self.rewards = torch.zeros(self.trials, 0, dtype=torch.float64)
         self.behaviour_log_probs = torch.zeros(self.trials, 0, steps, dtype=self.dtype)
         self.replay = PrioritizedReplay(self.trials, self.settings.replay_alpha)
-        self._worst.fill_(torch.inf)
+        super().begin_task(budget, adapting)
         self._pending = torch.zeros(self.trials, 0, steps, dtype=torch.long)
         self._pending_log_probs = torch.zeros(self.trials, 0, steps, dtype=self.dtype)
 
@@ -116,16 +133,20 @@ class CATCHer(MetaAgent):
         initial = self.settings.initial_networks
         return min(1.0, max(0.0, (self.archs.shape[1] - initial) / max(1, self.budget - initial - 1)))
 
-    @torch.no_grad()
     def ask(self, n: int = 1) -> Tensor:
         """Random networks while the history is being opened, then the evaluator's choice among candidates.
 
         A network of the history is not asked again while a candidate is new.
         """
+        with torch.no_grad(), few_threads(self.trials):
+            self._propose(n)
+        return self._pending
+
+    def _propose(self, n: int) -> None:
         if self.archs.shape[1] < self.settings.initial_networks:
             self._pending = self.space.sample(self.rng, n)
             self._pending_log_probs = self._uniform_log_probs(self._pending)
-            return self._pending
+            return
         codes, rewards = self._history()
         mean, variance = self._posterior(codes, rewards)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
@@ -151,7 +172,6 @@ class CATCHer(MetaAgent):
             asked_log_probs.append(torch.where(exhausted, fallback_log_probs[:, k : k + 1], log_probs.gather(1, index)))
             fresh = fresh & (numbers != numbers.gather(1, best))
         self._pending, self._pending_log_probs = torch.cat(asked, 1), torch.cat(asked_log_probs, 1)
-        return self._pending
 
     def _uniform_log_probs(self, archs: Tensor) -> Tensor:
         """Log-probability of each action under uniform choice among the valid ones: ``[trials, n, decisions]``."""
@@ -172,8 +192,11 @@ class CATCHer(MetaAgent):
         self.rewards = torch.cat([self.rewards, rewards], 1)
         self.behaviour_log_probs = torch.cat([self.behaviour_log_probs, log_probs], 1)
         self.replay.append(archs.shape[1])
-        if self.archs.shape[1] < self.settings.initial_networks:
-            return
+        if self.archs.shape[1] >= self.settings.initial_networks:
+            with few_threads(self.trials):
+                self._train()
+
+    def _train(self) -> None:
         for update in range(max(self.settings.policy_updates, self.settings.evaluator_updates)):
             loss = self.joint_loss(
                 policy=update < self.settings.policy_updates, evaluator=update < self.settings.evaluator_updates
@@ -271,7 +294,8 @@ class CATCHer(MetaAgent):
         return {
             **super().state_dict(),
             "networks": {name: value.clone() for name, value in self.networks.state_dict().items()},
-            "optimizer": self.optimizer.state_dict(),
+            # Adam hands out its live moments; a saved state must not change as the search goes on.
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "budget": self.budget,
             "adapting": self.adapting,
             "archs": self.archs,
@@ -286,7 +310,7 @@ class CATCHer(MetaAgent):
         """Continue exactly where ``state`` was taken."""
         super().load_state_dict(state)
         self.networks.load_state_dict(state["networks"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.budget, self.adapting = state["budget"], state["adapting"]
         self.archs, self.rewards = state["archs"], state["rewards"]
         self.behaviour_log_probs = state["behaviour_log_probs"]

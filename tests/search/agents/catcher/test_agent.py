@@ -1,0 +1,157 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from search.agents.catcher.agent import CATCHer, normalise
+from search.agents.catcher.settings import CatcherSettings
+from search.agents.catcher.stacked import clip_gradients_per_trial
+from search.randomness import TrialRandom
+from search.spaces.nasbench201 import NASBench201
+
+SETTINGS = CatcherSettings(hidden=16, candidates=8, double=True)
+
+
+def reward(archs):
+    """Deterministic, with an interaction: choice 3 pays everywhere, twice where it repeats."""
+    hits = (archs == 3).double()
+    return hits.sum(-1) + (hits[..., 1:] * hits[..., :-1]).sum(-1) + 0.01 * archs.double().mean(-1)
+
+
+def search(agent, steps, budget=40, begin=True):
+    if begin:
+        agent.begin_task(budget, adapting=True)
+    asked = []
+    for _ in range(steps):
+        archs = agent.ask(1)
+        agent.tell(archs, reward(archs))
+        asked.append(archs)
+    return torch.cat(asked, 1)
+
+
+def test_normalised_rewards():
+    rewards = torch.tensor([[1.0, 2.0, 3.0, 10.0], [5.0, 5.0, 5.0, 5.0]], dtype=torch.float64)
+    scored = normalise(rewards, "zscore")
+    assert scored[0].mean().item() == pytest.approx(0)
+    assert scored[0].std(correction=0).item() == pytest.approx(1)
+    assert scored[1].tolist() == [0] * 4
+    ranked = normalise(rewards, "rank")
+    expected = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor([0.125, 0.375, 0.625, 0.875]))
+    assert torch.allclose(ranked[0].float(), expected)
+    assert ranked[1].abs().max() < 1e-12
+    # Ties share the mean of their places.
+    tied = normalise(torch.tensor([[1.0, 2.0, 2.0, 3.0]]).double(), "rank")
+    assert tied[0, 1] == tied[0, 2] and tied[0, 1].abs() < 1e-12
+
+
+@pytest.mark.parametrize("part", ["policy", "evaluator"])
+def test_gradients_of_both_losses_reach_the_encoder(part):
+    agent = CATCHer(NASBench201(), 2, 0, replace(SETTINGS, kl_weight=0.0, entropy_weight=0.0))
+    search(agent, 12)
+    agent.optimizer.zero_grad()
+    agent.joint_loss(policy=part == "policy", evaluator=part == "evaluator").sum().backward()
+    gradients = [parameter.grad for parameter in agent.encoder.parameters()]
+    assert all(gradient is not None and gradient.flatten(1).norm(dim=1).min() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("context", ["posterior", "zero", "random"])
+def test_a_batch_of_trials_is_as_many_single_runs(context):
+    together = CATCHer(NASBench201(), 3, 20, SETTINGS, context)
+    asked = search(together, 30)
+    for trial in range(3):
+        alone = CATCHer(NASBench201(), 1, 20 + trial, SETTINGS, context)
+        assert torch.equal(search(alone, 30)[0], asked[trial])
+        for name, value in alone.networks.state_dict().items():
+            assert torch.allclose(value[0], together.networks.state_dict()[name][trial], atol=1e-9), name
+
+
+def test_joint_loss_of_a_batch_is_the_single_runs():
+    together = CATCHer(NASBench201(), 3, 5, SETTINGS)
+    search(together, 10)
+    singles = []
+    for trial in range(3):
+        alone = CATCHer(NASBench201(), 1, 5 + trial, SETTINGS)
+        search(alone, 10)
+        singles.append(alone.joint_loss())
+    assert torch.allclose(together.joint_loss(), torch.cat(singles), atol=1e-10)
+
+
+def test_zero_context_ignores_the_history_and_random_does_not_learn_the_encoder():
+    for context in ("zero", "random"):
+        agent = CATCHer(NASBench201(), 1, 0, SETTINGS, context)  # type: ignore[arg-type]
+        before = [parameter.clone() for parameter in agent.encoder.parameters()]
+        search(agent, 15)
+        assert all(torch.equal(a, b) for a, b in zip(before, agent.encoder.parameters(), strict=True))
+    codes, rewards = agent._history()
+    mean, variance = CATCHer(NASBench201(), 1, 0, SETTINGS, "zero")._posterior(codes, rewards)
+    assert mean.abs().max() == 0 and variance.abs().max() == 0
+
+
+def test_no_network_is_asked_twice():
+    asked = search(CATCHer(NASBench201(), 4, 1, SETTINGS), 40)
+    numbers = NASBench201().code(asked)
+    assert all(len(set(row.tolist())) == 40 for row in numbers)
+    many = CATCHer(NASBench201(), 4, 1, SETTINGS)
+    many.begin_task(40, adapting=True)
+    for _ in range(8):
+        archs = many.ask(5)
+        assert all(len(set(row.tolist())) == 5 for row in NASBench201().code(archs))
+        many.tell(archs, reward(archs))
+
+
+def test_epsilon_falls_over_the_task_and_is_reset_by_the_next():
+    agent = CATCHer(NASBench201(), 1, 0, SETTINGS)
+    agent.begin_task(budget=20, adapting=False)
+    assert agent.epsilon == 1.0
+    search(agent, 19, begin=False)
+    assert agent.epsilon == pytest.approx(0.1)
+    agent.begin_task(budget=20, adapting=False)
+    assert agent.epsilon == 1.0 and agent.archs.shape[1] == 0
+    agent.begin_task(budget=20, adapting=True)
+    assert agent.epsilon == 0.5
+
+
+def test_meta_training_pays_on_a_related_task():
+    """Meta-trained on the very reward, a CATCHer's first own choices are better than a fresh one's."""
+    space = NASBench201()
+    fresh = CATCHer(space, 8, 0, replace(SETTINGS, double=False))
+    trained = CATCHer(space, 8, 100, replace(SETTINGS, double=False))
+    for _ in range(6):
+        trained.begin_task(20, adapting=False)
+        search(trained, 20, begin=False)
+    start = CATCHer(space, 8, 0, replace(SETTINGS, double=False))
+    start.load_weights(trained.weights())
+    difference = reward(search(start, 15)).max(1).values - reward(search(fresh, 15)).max(1).values
+    assert difference.mean() > 3 * difference.std() / 8**0.5
+
+
+def test_weights_file_loads_safely_and_refuses_what_does_not_fit(tmp_path):
+    agent = CATCHer(NASBench201(), 2, 0, SETTINGS)
+    search(agent, 8)
+    torch.save(agent.weights(), tmp_path / "catcher.pt")
+    torch.load(tmp_path / "catcher.pt", weights_only=True)
+    started = CATCHer(NASBench201(), 5, 9, SETTINGS, init=str(tmp_path / "catcher.pt"))
+    for name, value in started.networks.state_dict().items():  # two trained agents dealt out to five trials
+        assert torch.equal(value, agent.networks.state_dict()[name][[0, 1, 0, 1, 0]])
+    with pytest.raises(ValueError, match="hidden=16, this agent has hidden=32"):
+        CATCHer(NASBench201(), 1, 0, replace(SETTINGS, hidden=32), init=str(tmp_path / "catcher.pt"))
+
+
+def test_gradient_clipping_is_per_trial():
+    parameter = torch.nn.Parameter(torch.zeros(3, 2, 2))
+    parameter.grad = torch.stack([torch.full((2, 2), value) for value in (0.1, 3.0, 100.0)])
+    clip_gradients_per_trial([parameter], 1.0)
+    norms = parameter.grad.flatten(1).norm(dim=1)
+    assert norms.tolist() == pytest.approx([0.2, 1.0, 1.0], rel=1e-5)
+
+
+def test_settings_refuse_what_could_only_fail_later():
+    for wrong, words in [({"normalisation": "min"}, "zscore, rank"), ({"candidates": 0}, "at least 1")]:
+        with pytest.raises(ValueError, match=words):
+            CatcherSettings(**wrong)
+
+
+def test_random_streams_of_the_networks_do_not_depend_on_the_number_of_trials():
+    one, three = CATCHer(NASBench201(), 1, 7, SETTINGS), CATCHer(NASBench201(), 3, 6, SETTINGS)
+    assert torch.equal(one.encoder.mlp.weights[0][0], three.encoder.mlp.weights[0][1])
+    assert TrialRandom(7).uniform(3)[0].equal(TrialRandom(6, 3).uniform(3)[1])
