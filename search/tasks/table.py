@@ -1,0 +1,132 @@
+"""A task whose evaluations are looked up in a benchmark table."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from search.spaces.base import Architecture, SearchSpace
+from search.tables.table import column_name, find_table, read_columns
+from search.tasks.base import Evaluation, Task
+
+
+class TableTask(Task):
+    """One column of a benchmark table as a reward.
+
+    Split and epochs have no default: a validation accuracy after 12 epochs and a test accuracy after 200 are different
+    tasks, and a recipe must say which one it means.
+
+    Args:
+        space: the search space of the table.
+        table: the table's path (format: `search.tables.table`); a relative one is looked for below the current folder,
+            then below ``$CATCHMARK_DATA``.
+        dataset: data set of the column, for instance ``cifar10_valid``.
+        split: what it was measured on: ``val`` or ``test``.
+        metric: what was measured, for instance ``acc``; higher must be better.
+        epochs: epochs of training; None for a column that has none in its name.
+        cost_seconds: what an evaluation is said to cost, in seconds.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        ValueError: there is no such column (the nearest ones are named), or the table is of another space.
+    """
+
+    instant = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        table: str,
+        dataset: str,
+        split: str,
+        metric: str,
+        epochs: int | None,
+        cost_seconds: float = 0.0,
+    ):
+        path = find_table(table)
+        self.space, self.cost_seconds = space, cost_seconds
+        self.column = column_name(dataset, split, metric, epochs)
+        content = read_columns(path, [self.column])
+        archs = torch.from_numpy(content.arch).long()
+        if content.space not in (None, space.name):
+            raise ValueError(f"{path}: the table is of the space '{content.space}', the task's is '{space.name}'")
+        if archs.shape[-1] != len(space.sizes) or not self._in_range(archs).all():
+            raise ValueError(f"{path}: its architectures do not belong to the space '{space.name}' {space.sizes}")
+        # Sorted codes and a binary search: no larger than the table, where the space has far more architectures.
+        self._codes, order = space.code(archs).sort()
+        self._scores = torch.from_numpy(content.columns[self.column]).double()[order]
+        if (self._codes[1:] == self._codes[:-1]).any():
+            raise ValueError(f"{path}: an architecture stands in it twice")
+        self.score_name = _describe(dataset, split, metric, epochs)
+        self._table_name = path.name
+
+    def scores(self, archs: Tensor) -> Tensor:
+        """The scores of many architectures.
+
+        Args:
+            archs: int64 ``[..., decisions]``.
+
+        Returns:
+            Float64 ``[...]``; NaN where the table has no value.
+
+        Raises:
+            ValueError: a choice index is out of the space's range.
+        """
+        if archs.shape[-1] != len(self.space.sizes) or not self._in_range(archs).all():
+            raise ValueError(f"{self.space.name}: not architectures of this space, the sizes are {self.space.sizes}")
+        codes = self.space.code(archs)
+        position = torch.searchsorted(self._codes, codes).clamp(max=len(self._codes) - 1)
+        return torch.where(self._codes[position] == codes, self._scores[position], math.nan)
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """The table's value; the seed changes nothing, for a table has one value an architecture."""
+        return next(self.evaluate_many([architecture], [seed]))
+
+    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
+        """The table's values, looked up together."""
+        if len(architectures) != len(seeds):
+            raise ValueError(f"{len(architectures)} architectures and {len(seeds)} seeds")
+        if not architectures:
+            return
+        scores = self.scores(torch.tensor(architectures, dtype=torch.long)).tolist()
+        for architecture, score in zip(architectures, scores, strict=True):
+            if math.isnan(score):
+                yield Evaluation.failed(
+                    f"{self._table_name} has no {self.column} of {self.space.format(architecture)}", self.cost_seconds
+                )
+            else:
+                yield Evaluation(score, cost_seconds=self.cost_seconds)
+
+    def all_scores(self) -> Tensor | None:
+        """The score of every architecture, float64 ``[size]`` in the order of `SearchSpace.enumerate`.
+
+        NaN where the value was not measured; None where the table lacks architectures of the space.
+        """
+        return self._scores.clone() if self._complete else None
+
+    @cached_property
+    def _complete(self) -> bool:
+        """Whether the table has every architecture of the space."""
+        if len(self._codes) == math.prod(self.space.sizes):
+            return True
+        # Some architectures may be ruled out; of a space larger than the table one too many is enough to know.
+        known = set(self._codes.tolist())
+        some = itertools.islice(self.space.enumerate(), len(known) + 1)
+        return all(int(self.space.code(torch.tensor(architecture))) in known for architecture in some)
+
+    def _in_range(self, archs: Tensor) -> Tensor:
+        return ((archs >= 0) & (archs < torch.tensor(self.space.sizes))).all(-1)
+
+
+def _describe(dataset: str, split: str, metric: str, epochs: int | None) -> str:
+    """The score's name with its unit, for instance ``cifar10_valid val accuracy after 200 epochs (%)``."""
+    kind, _, condition = metric.partition("_")
+    if kind == "acc":
+        metric = f"accuracy{' ' if condition else ''}{condition.replace('_', ' ')}"
+    after = "" if epochs is None else f" after {epochs} epochs"
+    return f"{dataset} {split} {metric}{after}{' (%)' if kind == 'acc' else ''}"

@@ -1,0 +1,162 @@
+"""Looking evaluations up in a table."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search.randomness import TrialRandom
+from search.spaces.base import Decision, SearchSpace
+from search.tables.table import write_table
+from search.tasks.table import TableTask
+
+DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
+
+
+class Toy(SearchSpace):
+    name = "toy"
+    decisions = (Decision("a", ("x", "y")), Decision("b", ("p", "q", "r")))
+
+    def build(self, architecture, **head):
+        raise NotImplementedError
+
+
+class Masked(Toy):
+    """After a=y only b=p is allowed: four architectures."""
+
+    def valid_choices(self, prefix):
+        mask = super().valid_choices(prefix)
+        if prefix.shape[-1] == 1:
+            mask[..., 1:] &= prefix == 0
+        return mask
+
+
+class Huge(SearchSpace):
+    name = "huge"
+    decisions = tuple(Decision(f"d{k}", ("0", "1", "2", "3")) for k in range(30))
+
+    def build(self, architecture, **head):
+        raise NotImplementedError
+
+
+ROWS = [(1, 2), (0, 0), (0, 2), (1, 0), (0, 1), (1, 1)]
+SCORES = {arch: 10.0 * arch[0] + arch[1] for arch in ROWS}
+COLUMN = {"dataset": "d", "split": "val", "metric": "acc", "epochs": 12}
+
+
+def make(folder, rows=ROWS, scores=None, space="toy"):
+    values = np.array([SCORES[row] for row in rows] if scores is None else scores)
+    return str(write_table(folder / "t.npz", np.array(rows), {"d_val_acc_12ep": values}, space))
+
+
+def test_scores_of_any_shape(tmp_path):
+    task = TableTask(Toy(), make(tmp_path), **COLUMN)
+    assert task.instant and task.score_name == "d val accuracy after 12 epochs (%)"
+    archs = task.space.sample(TrialRandom(0, 5), 7)
+    got = task.scores(archs)
+    assert got.dtype == torch.float64 and got.shape == (5, 7)
+    assert got.tolist() == [[SCORES[tuple(arch)] for arch in trial] for trial in archs.tolist()]
+    assert task.scores(torch.tensor([1, 2])).item() == 12.0
+
+
+def test_evaluate(tmp_path):
+    task = TableTask(Toy(), make(tmp_path), **COLUMN, cost_seconds=3.5)
+    assert task.evaluate((1, 0), seed=0) == task.evaluate((1, 0), seed=9)
+    evaluation = task.evaluate((1, 0), seed=0)
+    assert (evaluation.score, evaluation.cost_seconds, evaluation.status) == (10.0, 3.5, "ok")
+    many = list(task.evaluate_many(ROWS, range(6)))
+    assert [each.score for each in many] == [SCORES[row] for row in ROWS]
+    assert list(task.evaluate_many([], [])) == []
+    with pytest.raises(ValueError, match="6 architectures and 5 seeds"):
+        list(task.evaluate_many(ROWS, range(5)))
+
+
+def test_missing_rows_and_values_fail_with_a_reason(tmp_path):
+    task = TableTask(Toy(), make(tmp_path, rows=[(0, 1), (0, 2)], scores=[5.0, math.nan]), **COLUMN)
+    good, unmeasured, absent = task.evaluate_many([(0, 1), (0, 2), (1, 2)], [0, 0, 0])
+    assert good.score == 5.0 and good.status == "ok"
+    for evaluation, text in ((unmeasured, "a=x|b=r"), (absent, "a=y|b=r")):
+        assert math.isnan(evaluation.score) and evaluation.status == "failed"
+        assert evaluation.reason == f"t.npz has no d_val_acc_12ep of {text}"
+
+
+def test_choices_out_of_range_are_refused(tmp_path):
+    task = TableTask(Toy(), make(tmp_path), **COLUMN)
+    # (0, 3) has the code of (1, 0), it must not pass for it.
+    for wrong in ([0, 3], [-1, 0], [2, 0], [0], [0, 0, 0]):
+        with pytest.raises(ValueError, match="not architectures of this space"):
+            task.scores(torch.tensor(wrong))
+
+
+def test_all_scores_follow_the_space(tmp_path):
+    task = TableTask(Toy(), make(tmp_path), **COLUMN)
+    assert task.all_scores().tolist() == [SCORES[arch] for arch in Toy().enumerate()]
+    task.all_scores().zero_()
+    assert task.all_scores().sum() > 0, "the caller must not be able to change the table"
+    assert TableTask(Toy(), make(tmp_path, rows=ROWS[:5]), **COLUMN).all_scores() is None
+
+
+def test_all_scores_of_a_masked_space(tmp_path):
+    rows = [(1, 0), (0, 0), (0, 2), (0, 1)]
+    task = TableTask(Masked(), make(tmp_path, rows=rows), **COLUMN)
+    assert task.all_scores().tolist() == [0.0, 1.0, 2.0, 10.0]
+    assert TableTask(Masked(), make(tmp_path, rows=rows[:3]), **COLUMN).all_scores() is None
+
+
+def test_a_space_too_large_to_enumerate(tmp_path):
+    space = Huge()
+    archs = space.sample(TrialRandom(3), 100)[0]
+    path = make(tmp_path, rows=archs.tolist(), scores=np.arange(100.0), space="huge")
+    task = TableTask(space, path, **COLUMN)
+    assert task.scores(archs).tolist() == list(range(100))
+    assert task.scores((archs + 1) % 4).isnan().all() and task.all_scores() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "nearest"),
+    [
+        ({"epochs": 200}, "no column 'd_val_acc_200ep'; the nearest are d_val_acc_12ep"),
+        ({"epochs": None}, "no column 'd_val_acc'; the nearest are d_val_acc_12ep"),
+        ({"split": "test"}, "no column 'd_test_acc_12ep'; the nearest are d_val_acc_12ep"),
+    ],
+)
+def test_a_wrong_column_is_never_replaced(change, nearest, tmp_path):
+    with pytest.raises(ValueError, match=nearest):
+        TableTask(Toy(), make(tmp_path), **{**COLUMN, **change})
+
+
+def test_tables_of_other_spaces_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="of the space 'other', the task's is 'toy'"):
+        TableTask(Toy(), make(tmp_path, space="other"), **COLUMN)
+    with pytest.raises(ValueError, match="do not belong to the space 'toy'"):
+        TableTask(Toy(), make(tmp_path, rows=[(0, 3)], scores=[1.0], space=None), **COLUMN)
+    with pytest.raises(ValueError, match="do not belong to the space 'huge'"):
+        TableTask(Huge(), make(tmp_path, space=None), **COLUMN)
+
+
+def test_a_row_twice_is_refused(tmp_path):
+    np.savez(tmp_path / "t.npz", arch=np.array([(0, 1), (0, 1)], np.int8), d_val_acc_12ep=np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match="stands in it twice"):
+        TableTask(Toy(), str(tmp_path / "t.npz"), **COLUMN)
+
+
+def test_nasbench201():
+    from search.spaces.nasbench201 import NASBench201
+
+    path = DATA / "nasbench201.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with nasbench201.npz")
+    space = NASBench201()
+    task = TableTask(space, str(path), "cifar10", "test", "acc", 200)
+    with np.load(path) as arrays:
+        best = str(arrays["arch_str"][6111])
+        texts, values = arrays["arch_str"][::500], arrays["cifar10_test_acc_200ep"][::500].astype(float)
+    assert task.evaluate(space.parse(best), seed=0).score == pytest.approx(94.3733, abs=1e-4)
+    got = task.evaluate_many([space.parse(str(text)) for text in texts], [0] * len(texts))
+    assert [each.score for each in got] == values.tolist()
+    scores = task.all_scores()
+    assert scores.shape == (15625,) and scores.max() == pytest.approx(94.3733, abs=1e-4)
+    assert scores[space.code(torch.tensor(space.parse(best)))] == scores.max()

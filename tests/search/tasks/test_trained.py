@@ -1,0 +1,360 @@
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from pytorch_lightning import Callback, LightningDataModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from datamodules.digits import DigitsDataModule
+from lightning_modules.classification import ClassificationModule
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.nasbench201 import NASBench201
+from search.tasks.base import Task
+from search.tasks.trained import TrainedTask
+
+CPU = {"accelerator": "cpu"}
+
+
+class Broken(nn.Module):
+    """A network that fails in its forward pass in a chosen way."""
+
+    def __init__(self, num_classes: int, fault: Callable[[], None]):
+        super().__init__()
+        self.linear, self.fault = nn.Linear(64, num_classes), fault
+
+    def forward(self, images):
+        self.fault()
+        return self.linear(images.flatten(1))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+class Faults(SearchSpace):
+    """One decision: how the network behaves."""
+
+    name = "faults"
+    decisions = (Decision("fault", ("none", "crash", "memory", "cuda", "allocator", "interrupt", "exit", "slow", "build")),)
+
+    def build(self, architecture, num_classes=10, in_channels=1):
+        fault = self.decisions[0].choices[architecture[0]]
+        if fault == "build":
+            raise RuntimeError("no such network")
+        action = {
+            "none": lambda: None,
+            "crash": lambda: _raise(IndexError("in\n the network")),
+            "memory": lambda: _raise(MemoryError()),
+            "cuda": lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+            # a real refusal of the CPU's allocator: 2^60 bytes
+            "allocator": lambda: torch.empty(2**58).zero_(),
+            "interrupt": lambda: _raise(KeyboardInterrupt()),
+            "exit": lambda: _raise(SystemExit(3)),
+            "slow": lambda: time.sleep(0.05),
+        }[fault]
+        return Broken(num_classes, action)
+
+
+class Dropping(SearchSpace):
+    """A network that draws from the global random state while it trains."""
+
+    name = "dropping"
+    decisions = (Decision("width", ("8", "16")),)
+
+    def build(self, architecture, num_classes=10, in_channels=1):
+        width = int(self.decisions[0].choices[architecture[0]])
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Dropout(0.3), nn.Linear(width, num_classes))
+
+
+def choice(name):
+    return (Faults.decisions[0].choices.index(name),)
+
+
+def digits(**arguments):
+    return DigitsDataModule(**({"batch_size": 200} | arguments))
+
+
+def test_a_child_learns_and_reports_itself():
+    space = NASBench201()
+    arch = space.parse("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|")
+    build = {"channels": 4, "cells": 1}
+    task = TrainedTask(space, digits(batch_size=64), epochs=3, build=build, trainer=CPU)
+    start = time.monotonic()
+    evaluation = task.evaluate(arch, seed=0)
+    assert evaluation.status == "ok" and evaluation.score > 50  # of ten classes, so chance is 10
+    network = space.build(arch, num_classes=10, in_channels=1, **build)
+    assert evaluation.metrics["parameters"] == sum(p.numel() for p in network.parameters())
+    assert set(evaluation.metrics) == {"train_loss", "val_loss", "parameters"}
+    assert 0 < evaluation.cost_seconds <= time.monotonic() - start
+    assert task.score_name == "validation accuracy (%)"
+    # A cell of no operations has a constant output, the same for every image.
+    nothing = task.evaluate((0,) * 6, seed=0)
+    assert nothing.status == "ok" and nothing.score < 25
+
+
+def test_same_architecture_and_seed_give_the_same_score_to_the_last_bit():
+    space = NASBench201()
+    task = TrainedTask(space, digits(), epochs=1, build={"channels": 4, "cells": 1}, trainer=CPU)
+    first = task.evaluate((3, 1, 2, 4, 0, 3), seed=5)
+    task.evaluate((2,) * 6, seed=8)
+    torch.rand(17), np.random.rand(3), random.random()  # noqa: NPY002
+    again = task.evaluate((3, 1, 2, 4, 0, 3), seed=5)
+    fresh = TrainedTask(space, digits(), epochs=1, build={"channels": 4, "cells": 1}, trainer=CPU)
+    assert first.score == again.score == fresh.evaluate((3, 1, 2, 4, 0, 3), seed=5).score
+    assert first.metrics == again.metrics
+    assert first.metrics["val_loss"] != task.evaluate((3, 1, 2, 4, 0, 3), seed=6).metrics["val_loss"]
+
+
+class GlobalData(LightningDataModule):
+    """A data module of someone else: no reseed, order and noise from the global states."""
+
+    num_classes, in_channels = 2, 1
+
+    def train_dataloader(self):
+        x = torch.linspace(-1, 1, 60 * 64).reshape(60, 1, 8, 8) + 0.1 * np.random.rand() + 0.1 * random.random()  # noqa: NPY002
+        return DataLoader(TensorDataset(x, torch.arange(60) % 2), batch_size=8, shuffle=True)
+
+    val_dataloader = train_dataloader
+
+
+def test_global_random_draws_are_seeded_too():
+    def loss(seed):
+        return TrainedTask(Dropping(), GlobalData(), epochs=2, trainer=CPU).evaluate((1,), seed).metrics["train_loss"]
+
+    assert loss(3) == loss(3) != loss(4)
+
+
+def test_nothing_is_left_behind():
+    logger = logging.getLogger("pytorch_lightning")
+    filters = list(warnings.filters)
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+
+    def state():
+        return (
+            torch.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            random.getstate(),
+            torch.get_num_threads(),
+            torch.get_default_dtype(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_grad_enabled(),
+            logger.level,
+            signal.getsignal(signal.SIGTERM),
+            signal.getsignal(signal.SIGINT),
+        )
+
+    class Meddling(Callback):
+        def on_train_start(self, trainer, module):
+            torch.set_num_threads(torch.get_num_threads() + 1)
+            torch.set_default_dtype(torch.float64)
+
+    before = state()
+    meddling = TrainedTask(
+        Dropping(), digits(), epochs=1, trainer=CPU | {"deterministic": True, "callbacks": Meddling()}
+    )
+    with torch.no_grad():  # a caller's mode must not stop training
+        assert meddling.evaluate((0,), 0).metrics["train_loss"] > 0
+    assert state() == before
+    TrainedTask(Faults(), digits(), epochs=1, trainer=CPU).evaluate(choice("crash"), 0)
+    assert state() == before and warnings.filters == filters
+
+
+def test_a_run_says_nothing():
+    """In a process of its own, so that no test tool stands between Lightning and the terminal."""
+    script = """
+        from datamodules.digits import DigitsDataModule
+        from search.spaces.nasbench201 import NASBench201
+        from search.tasks.trained import TrainedTask
+        task = TrainedTask(NASBench201(), DigitsDataModule(), epochs=1, build={"channels": 4, "cells": 1})
+        assert task.evaluate((3,) * 6, 0).status == "ok"
+        assert task.evaluate((1,) * 6, 1).status == "ok"
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_importing_the_task_does_not_import_lightning():
+    script = "import sys, search.tasks.trained, search.tasks.subtask_pool; print('pytorch_lightning' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("crash", "IndexError: in the network"),
+        ("memory", "out of memory: MemoryError"),
+        ("cuda", "out of memory: CUDA out of memory. Tried to allocate 2 GiB"),
+        ("build", "RuntimeError: no such network"),
+    ],
+)
+def test_a_failing_child_is_a_failed_evaluation(fault, reason):
+    task = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU)
+    evaluation = task.evaluate(choice(fault), 0)
+    assert (evaluation.status, evaluation.reason) == ("failed", reason)
+    assert np.isnan(evaluation.score) and evaluation.cost_seconds > 0
+    assert task.evaluate(choice("none"), 0).status == "ok", "the next child is not affected"
+
+
+def test_a_real_refusal_of_memory_is_recognised():
+    evaluation = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU).evaluate(choice("allocator"), 0)
+    assert evaluation.status == "failed" and evaluation.reason.startswith("out of memory: ")
+
+
+def test_divergence_is_a_failed_evaluation_and_ends_early():
+    class Counting(Callback):
+        epochs = 0
+
+        def on_train_epoch_end(self, trainer, module):
+            Counting.epochs += 1
+
+    task = TrainedTask(
+        Faults(),
+        digits(),
+        module=lambda network: ClassificationModule(network, learning_rate=1e30, weight_decay=0.5),
+        epochs=20,
+        trainer=CPU | {"callbacks": [Counting()]},
+    )
+    evaluation = task.evaluate(choice("none"), 0)
+    assert evaluation.status == "failed" and np.isnan(evaluation.score)
+    assert evaluation.reason.startswith("diverged: train_loss is ") and "after epoch" in evaluation.reason
+    assert Counting.epochs < 20
+
+
+def test_divergence_in_the_last_epoch_is_seen_too():
+    task = TrainedTask(
+        Faults(),
+        digits(),
+        module=lambda network: ClassificationModule(network, learning_rate=1e30, weight_decay=0.5),
+        epochs=1,
+        trainer=CPU,
+    )
+    evaluation = task.evaluate(choice("none"), 0)
+    assert evaluation.status == "failed" and evaluation.reason.startswith("diverged: ")
+
+
+def test_time_limit():
+    task = TrainedTask(Faults(), digits(batch_size=50), epochs=50, trainer=CPU, time_limit_seconds=0.5)
+    evaluation = task.evaluate(choice("slow"), 0)
+    assert evaluation.status == "failed" and evaluation.reason.startswith("time limit reached in epoch 1, batch ")
+    assert 0.5 <= evaluation.cost_seconds < 2
+    in_time = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, time_limit_seconds=60)
+    assert in_time.evaluate(choice("slow"), 0).status == "ok"
+
+
+def test_ctrl_c_and_exit_are_no_failed_evaluations():
+    task = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        task.evaluate(choice("interrupt"), 0)
+    assert signal.getsignal(signal.SIGINT) is handler
+    with pytest.raises(SystemExit, match="3"):
+        task.evaluate(choice("exit"), 0)
+
+
+def test_errors_of_the_recipe_are_raised():
+    space, data = Faults(), digits()
+    with pytest.raises(ValueError, match="no argument 'acelerator'; did you mean 'accelerator'"):
+        TrainedTask(space, data, trainer={"acelerator": "cpu"})
+    with pytest.raises(ValueError, match="'max_epochs' is the task's own 'epochs'"):
+        TrainedTask(space, data, trainer={"max_epochs": 3})
+    with pytest.raises(ValueError, match="epochs is 0"):
+        TrainedTask(space, data, epochs=0)
+    with pytest.raises(ValueError, match="time_limit_seconds is 0"):
+        TrainedTask(space, data, time_limit_seconds=0)
+    with pytest.raises(ValueError, match="'val_acuracy' is not logged; did you mean 'val_accuracy'"):
+        TrainedTask(space, data, epochs=1, score="val_acuracy", trainer=CPU).evaluate(choice("none"), 0)
+    with pytest.raises(ValueError, match="LightningDataModule does not say 'num_classes'"):
+        TrainedTask(space, LightningDataModule(), epochs=1, trainer=CPU).evaluate(choice("none"), 0)
+    with pytest.raises(ValueError, match="decision 'fault'"):
+        TrainedTask(space, data, epochs=1).evaluate((99,), 0)
+
+
+def test_another_score_and_trainer_arguments_reach_the_run():
+    task = TrainedTask(
+        Dropping(), digits(), epochs=2, score="train_loss", trainer=CPU | {"limit_train_batches": 1, "limit_val_batches": 0}
+    )
+    evaluation = task.evaluate((0,), 0)
+    assert task.score_name == "train_loss" and evaluation.status == "ok"
+    assert set(evaluation.metrics) == {"parameters"}
+
+
+def test_two_ranks_train_one_child():
+    task = TrainedTask(Dropping(), digits(), epochs=2, trainer=CPU | {"devices": 2, "strategy": "ddp_fork"})
+    evaluation = task.evaluate((1,), 0)
+    assert evaluation.status == "ok", evaluation.reason
+    assert evaluation.score > 20 and evaluation == task.evaluate((1,), 0).__class__(
+        evaluation.score, evaluation.metrics, evaluation.cost_seconds
+    )
+    assert task.evaluate((1,), 0).score == evaluation.score
+
+
+def recipe_parser():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--task", type=Callable[[SearchSpace], Task])
+    return parser
+
+
+def test_a_recipe_names_the_task_its_data_and_its_module():
+    parser = recipe_parser()
+    config = parser.parse_object(
+        {
+            "task": {
+                "class_path": "search.tasks.trained.TrainedTask",
+                "init_args": {
+                    "data": {"class_path": "datamodules.digits.DigitsDataModule", "init_args": {"resolution": 8}},
+                    "module": {
+                        "class_path": "lightning_modules.classification.ClassificationModule",
+                        "init_args": {"learning_rate": 0.05},
+                    },
+                    "epochs": 2,
+                    "build": {"channels": 4, "cells": 1},
+                    "trainer": {"accelerator": "cpu", "limit_train_batches": 2},
+                    "time_limit_seconds": 60,
+                },
+            }
+        }
+    )
+    assert recipe_parser().parse_string(parser.dump(config)) == config, "a resolved recipe can be run again"
+    make = parser.instantiate(config).task
+    space = NASBench201()
+    task = make(space)
+    assert isinstance(task, TrainedTask) and task.space is space
+    assert isinstance(task.data, DigitsDataModule) and task.epochs == 2
+    assert task.module(nn.Linear(1, 1)).learning_rate == 0.05
+    assert task.evaluate((3,) * 6, 0).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 2}, "epoch"),
+        ({"epochs": "many"}, "epochs"),
+        ({"data": {"class_path": "datamodules.digits.DigitsDataModule", "init_args": {"resolutio": 8}}}, "resolutio"),
+        ({"data": {"class_path": "search.spaces.nasbench201.NASBench201"}}, "NASBench201"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused(change, message):
+    arguments = {"data": {"class_path": "datamodules.digits.DigitsDataModule"}} | change
+    with pytest.raises(ArgumentError, match=message):
+        recipe_parser().parse_object(
+            {"task": {"class_path": "search.tasks.trained.TrainedTask", "init_args": arguments}}
+        )
