@@ -1,8 +1,16 @@
-"""The one error that the command line shows as a single line."""
+"""Errors that the command line shows as a single line."""
 
 
 class CatchmarkError(Exception):
-    """Something the user can mend: the message names the cause and the cure in one line."""
+    """Something the user can mend in what they gave: the message names the cause and the cure in one line."""
+
+    exit_code = 2
+
+
+class RunError(CatchmarkError):
+    """A run that was asked for rightly cannot go on; what it has found is safe in its journal."""
+
+    exit_code = 1
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
 from search.spaces.base import Architecture
 from search.tasks.base import Evaluation
 
@@ -79,7 +79,7 @@ class Journal:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 self._lock.close()
-                raise CatchmarkError(
+                raise RunError(
                     f"{self.path.parent} is being written by another process; wait for it, or stop it first"
                 ) from None
         elif not self.path.exists():
@@ -106,7 +106,7 @@ class Journal:
             yield
         except sqlite3.OperationalError as error:
             if "full" in str(error) or "disk I/O" in str(error):
-                raise CatchmarkError(
+                raise RunError(
                     f"{self.path} could not be written ({error}): free some disk space, then resume the run; "
                     "everything up to the last finished evaluation is safe"
                 ) from error

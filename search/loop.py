@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
-from search.errors import CatchmarkError
+from search.errors import RunError
 from search.journal import Journal, Record
 from search.randomness import derive_seed
 from search.spaces.base import Architecture
@@ -96,7 +96,7 @@ def run_search(search: Search, journal: Journal, listeners: Sequence[Listener] =
         listeners: who wants to know.
 
     Raises:
-        CatchmarkError: too many evaluations in a row failed, or the journal was written by an agent that asks
+        RunError: too many evaluations in a row failed, or the journal was written by an agent that asks
             otherwise. What was found before stays in the journal.
     """
     journal.begin(search.name)
@@ -155,7 +155,7 @@ class _Walk:
         known = {(record.slot, record.trial): record for record in self.journal.records(name, self.step)}
         for (slot, trial), record in known.items():
             if tuple(archs[trial, slot].tolist()) != record.architecture:
-                raise CatchmarkError(
+                raise RunError(
                     f"{self.journal.path} was written by another version of the agent '{name}', or on another kind "
                     "of machine: it can't be resumed here; start the run anew"
                 )
@@ -174,7 +174,7 @@ class _Walk:
                 self.announce(unsaved)
                 unsaved = []
             if gone_wrong:
-                raise CatchmarkError(
+                raise RunError(
                     f"{name}: {self.failures} evaluations in a row failed, the last one with: "
                     f"{record.evaluation.reason}"
                 )
