@@ -15,7 +15,13 @@ BUILD = {"channels": 4, "cells": 1}
 
 
 def make_pool(**arguments):
-    settings = {"classes": [3, 5], "resolutions": [8, 12], "epochs": 1, "build": BUILD, "trainer": {"accelerator": "cpu"}}
+    settings = {
+        "classes": [3, 5],
+        "resolutions": [8, 12],
+        "epochs": 1,
+        "build": BUILD,
+        "trainer": {"accelerator": "cpu"},
+    }
     return SubtaskPool(NASBench201(), DigitsDataModule(batch_size=64), **(settings | arguments))
 
 
@@ -39,7 +45,8 @@ def test_numbers_classes_and_resolutions_are_drawn_evenly():
     # 400 fair coins: 200 +- 5 standard deviations of 10
     assert 150 < counts["3"] < 250 and 150 < resolutions["8x8"] < 250
     members = Counter(name for text in texts for name in text[text.index("(") + 1 : text.index(")")].split(", "))
-    assert len(members) == 10 and all(110 < count < 210 for count in members.values())  # 160 expected, deviation below 10
+    # 160 of each expected, standard deviation below 10
+    assert len(members) == 10 and all(110 < count < 210 for count in members.values())
 
 
 def test_description_and_data_agree():

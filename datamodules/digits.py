@@ -1,0 +1,62 @@
+"""Handwritten digits that come with scikit-learn: a real data set without a download."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datamodules.arrays import ArrayDataModule, ImageArrays, resize
+
+
+def load_digits_arrays(resolution: int = 8) -> ImageArrays:
+    """The 1,797 digits (8x8, 17 shades of grey), a third of each class for validation.
+
+    Within each class every third image, in the order of the data set, is a validation image, so the split is the same
+    everywhere and both parts hold every class and every writer.
+
+    Args:
+        resolution: height and width in pixels; other than 8, images are resized by bilinear interpolation.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    labels = digits.target.astype(np.int64)
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    validation = np.zeros(len(labels), dtype=bool)
+    for digit in range(10):
+        validation[np.flatnonzero(labels == digit)[2::3]] = True
+    images = resize(images, resolution)
+    return ImageArrays(
+        images[~validation],
+        labels[~validation],
+        images[validation],
+        labels[validation],
+        tuple(str(digit) for digit in range(10)),
+        "digits",
+    )
+
+
+class DigitsDataModule(ArrayDataModule):
+    """The digits of scikit-learn. They are never mirrored: a mirrored digit is another thing.
+
+    Args:
+        resolution: height and width in pixels; the originals have 8.
+        batch_size: images a step.
+        padding: by how many pixels training images may be shifted; None for an eighth of the resolution.
+        num_workers: processes that make batches.
+        seed: of order and shifts.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 8,
+        batch_size: int = 128,
+        padding: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__("digits", batch_size, flip=False, padding=padding, num_workers=num_workers, seed=seed)
+        self.resolution = resolution
+
+    def load(self) -> ImageArrays:
+        """The digits at this resolution."""
+        return load_digits_arrays(self.resolution)

@@ -1,0 +1,246 @@
+"""The score of an architecture after training its network: one Lightning run a child.
+
+The networks are small and many, so a run carries no checkpoint, no logger and no progress bar, and validates once,
+after the last epoch.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import math
+import time
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from search.randomness import derive_seed
+from search.spaces.base import Architecture, SearchSpace
+from search.tasks.base import Evaluation, Task
+from search.tasks.isolation import isolated, quiet_lightning, seed_global_streams
+
+if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+
+_EXHAUSTED = "out of memory"
+_OUT_OF_MEMORY = (_EXHAUSTED, "not enough memory", "can't allocate memory")
+
+
+class _Diverged(Exception):
+    """A loss is infinite or not a number."""
+
+
+class _TimeLimit(Exception):
+    """The child took too long."""
+
+
+class TrainedTask(Task):
+    """Train the network of an architecture and read its score off the validation data.
+
+    A child that diverges, runs out of memory, crashes or takes too long is a failed evaluation. An error of the recipe
+    itself (no such data, an unknown argument of the Trainer, a score that nothing logs) is raised: it would fail every
+    child. Scores are a function of (architecture, seed): on one machine's CPU, with one number of threads, to the last
+    bit; on a GPU where ``trainer`` also says ``deterministic: true``.
+
+    One process trains one child at a time: Lightning's logging and torch's random state are shared by threads.
+
+    Args:
+        space: builds the networks.
+        data: a Lightning data module that also says ``num_classes`` and ``in_channels``. Where it has ``reseed(seed)``,
+            as `ArrayDataModule` has, it is told a seed before each child; otherwise it draws from torch's random state,
+            which is seeded for the child.
+        module: wraps a network into a Lightning module; None for `ClassificationModule` with its defaults.
+        epochs: of training. 12 is the reduced schedule of NAS-Bench-201.
+        build: arguments of ``space.build`` besides those two, for instance ``{"channels": 16, "cells": 5}``.
+        score: the logged metric to maximise. One that is better when it is lower needs a module that logs its negative.
+        score_name: the axis label of plots; None to derive it from ``score``.
+        trainer: further arguments of Lightning's Trainer, for instance ``{"precision": "16-mixed"}``. Unless said
+            otherwise a child trains on one device.
+        time_limit_seconds: a child that is still training then has failed; None for no limit. Looked at before
+            each batch.
+
+    Raises:
+        ValueError: an argument is out of range, or the Trainer has no such argument.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: LightningDataModule,
+        module: Callable[[nn.Module], LightningModule] | None = None,
+        epochs: int = 12,
+        build: dict[str, int] | None = None,
+        score: str = "val_accuracy",
+        score_name: str | None = None,
+        trainer: dict[str, Any] | None = None,
+        time_limit_seconds: float | None = None,
+    ):
+        if epochs < 1:
+            raise ValueError(f"epochs is {epochs}, at least 1 is needed")
+        if time_limit_seconds is not None and not time_limit_seconds > 0:
+            raise ValueError(f"time_limit_seconds is {time_limit_seconds}, more than 0 or null is allowed")
+        if trainer:
+            _check_trainer_arguments(trainer)
+        self.space, self.data, self.module = space, data, module
+        self.epochs, self.build, self.score = epochs, build or {}, score
+        self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
+        self.trainer, self.time_limit_seconds = trainer or {}, time_limit_seconds
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """Train one child.
+
+        Args:
+            architecture: what to build.
+            seed: decides initial weights, order of the data, augmentation and dropout.
+
+        Returns:
+            The score, in the unit in which the module logs it (`ClassificationModule`: %); every other logged metric,
+            and ``parameters``, their number; wall-clock seconds.
+        """
+        architecture = self.space.check(architecture)
+        start = time.monotonic()
+        with isolated(), quiet_lightning():
+            head = self._head()
+            trainer = self._make_trainer(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
+            failure = ""
+            try:
+                metrics = self._train(architecture, seed, head, trainer)
+            except (_Diverged, _TimeLimit) as error:
+                failure = str(error)
+            except Exception as error:
+                failure = _reason(error)
+            except SystemExit as error:
+                # Lightning turns Ctrl+C into SystemExit.
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise KeyboardInterrupt from error
+                raise
+            finally:
+                self.data.trainer = None  # or the last child stays in memory
+        seconds = time.monotonic() - start
+        if failure:
+            if failure.startswith(_EXHAUSTED):
+                # Outside of the except block, where no traceback holds the failed network's tensors any more.
+                gc.collect()
+                if torch.cuda.is_initialized():
+                    torch.cuda.empty_cache()
+            return Evaluation.failed(failure, seconds)
+        if self.score not in metrics:
+            raise ValueError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
+        return Evaluation(metrics.pop(self.score), metrics, seconds)
+
+    def _head(self) -> dict[str, int]:
+        """The arguments of ``space.build``."""
+        head = {}
+        for key in ("num_classes", "in_channels"):
+            if key not in self.build:
+                if not hasattr(self.data, key):
+                    raise ValueError(f"{type(self.data).__name__} does not say '{key}'; give it to the task's 'build'")
+                head[key] = getattr(self.data, key)
+        return head | self.build
+
+    def _make_trainer(self, deadline: float | None) -> Trainer:
+        """A Trainer with nothing on it that a child of a second's training could do without."""
+        from pytorch_lightning import Trainer
+
+        arguments: dict[str, Any] = {
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "check_val_every_n_epoch": self.epochs,
+        }
+        arguments |= self.trainer
+        callbacks = arguments.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        arguments["callbacks"] = [*callbacks, _watch(deadline)]
+        return Trainer(max_epochs=self.epochs, **arguments)
+
+    def _train(self, architecture: Architecture, seed: int, head: dict[str, int], trainer: Trainer) -> dict[str, float]:
+        """Build, fit, validate; the logged metrics."""
+        seed_global_streams(derive_seed(seed, "network"))
+        network = self.space.build(architecture, **head)
+        module = self._wrap(network)
+        seed_global_streams(derive_seed(seed, "training"))
+        reseed = getattr(self.data, "reseed", None)
+        if callable(reseed):
+            reseed(derive_seed(seed, "data"))
+        trainer.fit(module, datamodule=self.data)
+        _check_finite(trainer, f"after {self.epochs} epochs")
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return metrics | {"parameters": float(sum(parameter.numel() for parameter in network.parameters()))}
+
+    def _wrap(self, network: nn.Module) -> LightningModule:
+        if self.module is not None:
+            return self.module(network)
+        from lightning_modules.classification import ClassificationModule
+
+        return ClassificationModule(network)
+
+
+def _check_trainer_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse what the Trainer does not know, and what the task decides."""
+    from pytorch_lightning import Trainer
+
+    if "max_epochs" in arguments:
+        raise ValueError("trainer: 'max_epochs' is the task's own 'epochs'; set that instead")
+    known = [name for name in inspect.signature(Trainer).parameters if name != "max_epochs"]
+    for key in arguments:
+        if key not in known:
+            raise ValueError(f"trainer: Lightning's Trainer has no argument '{key}'{_suggest(key, known)}")
+
+
+def _suggest(word: str, allowed: Any) -> str:
+    near = get_close_matches(word, list(allowed), n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(allowed)}"
+
+
+def _reason(error: Exception) -> str:
+    """One line about an exception."""
+    text = str(error)
+    if isinstance(error, torch.multiprocessing.ProcessRaisedException):
+        # Of a rank that was forked or spawned only the printed traceback is left; its last line is the exception.
+        last = text.strip().splitlines()[-1]
+        for kind in (_Diverged, _TimeLimit):
+            last = last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
+        return last
+    exhausted = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if exhausted or (isinstance(error, RuntimeError) and any(words in text.lower() for words in _OUT_OF_MEMORY)):
+        return f"{_EXHAUSTED}: {text or type(error).__name__}"
+    return f"{type(error).__name__}: {text}"
+
+
+def _watch(deadline: float | None) -> Callback:
+    """Stops a child that has diverged, at the next epoch, or that is out of time, at the next batch."""
+    from pytorch_lightning.callbacks import LambdaCallback
+
+    hooks: dict[str, Callable[..., None]] = {"on_train_epoch_start": _check_last_epoch}
+    if deadline is not None:
+        hooks["on_train_batch_start"] = partial(_check_time, deadline)
+        hooks["on_validation_batch_start"] = partial(_check_time, deadline)
+    return LambdaCallback(**hooks)
+
+
+def _check_last_epoch(trainer: Trainer, module: LightningModule) -> None:
+    if trainer.current_epoch > 0:
+        _check_finite(trainer, f"after epoch {trainer.current_epoch}")
+
+
+def _check_finite(trainer: Trainer, when: str) -> None:
+    """One look at the device an epoch: a look a step would make the host wait for it."""
+    for name, value in trainer.callback_metrics.items():
+        if not math.isfinite(value):
+            raise _Diverged(f"diverged: {name} is {float(value)} {when}")
+
+
+def _check_time(deadline: float, trainer: Trainer, *_: Any) -> None:
+    late = time.monotonic() > deadline
+    if trainer.world_size > 1:  # all ranks must stop at one batch, or the others wait for ever
+        late = trainer.strategy.reduce_boolean_decision(late, all=False)
+    if late:
+        raise _TimeLimit(f"time limit reached in epoch {trainer.current_epoch + 1}, batch {trainer.global_step + 1}")
