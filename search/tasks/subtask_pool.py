@@ -46,6 +46,7 @@ class SubtaskPool(TaskPool):
         score: the logged metric to maximise.
         trainer: further arguments of Lightning's Trainer.
         time_limit_seconds: a child that is still training then has failed; None for no limit.
+        threads: of the CPU for a child, as in `TrainedTask`.
 
     Raises:
         ValueError: there is nothing to draw from, or a number is out of range.
@@ -64,6 +65,7 @@ class SubtaskPool(TaskPool):
         score: str = "val_accuracy",
         trainer: dict[str, Any] | None = None,
         time_limit_seconds: float | None = None,
+        threads: int | None = None,
     ):
         if not classes or min(classes) < 2:
             raise ValueError(f"classes is {classes}, one or more numbers of at least 2 are needed")
@@ -81,6 +83,7 @@ class SubtaskPool(TaskPool):
             "score": score,
             "trainer": trainer,
             "time_limit_seconds": time_limit_seconds,
+            "threads": threads,
         }
 
     def draw(self, index: int, seed: int) -> TrainedTask:

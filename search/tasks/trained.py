@@ -62,6 +62,8 @@ class TrainedTask(Task):
             otherwise a child trains on one device.
         time_limit_seconds: a child that is still training then has failed; None for no limit. Looked at before
             each batch.
+        threads: of the CPU for a child; None for as many as torch uses. For networks that train in seconds 1 is as fast
+            as more, and the number decides the last bits of a score, so a recipe that names it says the same anywhere.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
@@ -78,9 +80,12 @@ class TrainedTask(Task):
         score_name: str | None = None,
         trainer: dict[str, Any] | None = None,
         time_limit_seconds: float | None = None,
+        threads: int | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}, at least 1 or null is needed")
         if time_limit_seconds is not None and not time_limit_seconds > 0:
             raise ValueError(f"time_limit_seconds is {time_limit_seconds}, more than 0 or null is allowed")
         if trainer:
@@ -88,7 +93,7 @@ class TrainedTask(Task):
         self.space, self.data, self.module = space, data, module
         self.epochs, self.build, self.score = epochs, build or {}, score
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
-        self.trainer, self.time_limit_seconds = trainer or {}, time_limit_seconds
+        self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train one child.
@@ -104,6 +109,8 @@ class TrainedTask(Task):
         architecture = self.space.check(architecture)
         start = time.monotonic()
         with isolated(), quiet_lightning():
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
             head = self._head()
             trainer = self._make_trainer(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
             failure = ""

@@ -50,16 +50,16 @@ class CatcherSettings:
     hidden: int = 64
     layers: int = 2
     encoder_learning_rate: float = 1e-3
-    controller_learning_rate: float = 1e-3
-    evaluator_learning_rate: float = 1e-3
+    controller_learning_rate: float = 3e-4
+    evaluator_learning_rate: float = 3e-3
     gradient_clip: float = 0.5
     initial_networks: int = 5
     candidates: int = 20
-    normalisation: str = "zscore"
+    normalisation: str = "rank"
     clip: float = 0.2
     policy_updates: int = 4
     policy_window: int = 10
-    entropy_weight: float = 0.01
+    entropy_weight: float = 0.05
     evaluator_updates: int = 10
     replay_fraction: float = 0.8
     replay_alpha: float = 0.6
@@ -67,7 +67,7 @@ class CatcherSettings:
     huber_delta: float = 1.0
     epsilon_start: float = 1.0
     epsilon_end: float = 0.1
-    epsilon_start_adapting: float = 0.5
+    epsilon_start_adapting: float = 0.2
     epsilon_end_adapting: float = 0.05
     double: bool = False
 
