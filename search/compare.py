@@ -26,7 +26,10 @@ from search.summary import best_so_far, mean_interval
 FEWEST_TRIALS = 4
 """Below it no arrangement of two equal samples has a two-sided p-value under 0.05: 3 against 3 reach 0.1."""
 SIGNIFICANT = 0.05
+ABSENT = "—"
+"""Stands where there is no value."""
 _WIDTH = 100
+_MOST_PAIRS = 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Difference:
         if self.difference is None:
             return "nothing found to compare"
         if self.p_value is None:
-            return f"too few trials (fewer than {FEWEST_TRIALS})"
+            return "too few trials"
         return "significant" if self.p_value < SIGNIFICANT else "not significant"
 
 
@@ -150,9 +153,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
                 "the fewer."
             )
         pairs = [
-            (a, b)
-            for a, b in itertools.combinations(members, 2)
-            if (a.score_name, a.space) == (b.score_name, b.space)
+            (a, b) for a, b in itertools.combinations(members, 2) if (a.score_name, a.space) == (b.score_name, b.space)
         ]
         same_agent += differences([(a, b) for a, b in pairs if a.agent == b.agent])
         other_pairs += differences([(a, b) for a, b in pairs if a.agent != b.agent])
@@ -223,7 +224,9 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
     except FileNotFoundError:
         raise CatchmarkError(f"{folder} has no summary.json; write it with: catchmark report {folder}") from None
     except ValueError as error:
-        raise CatchmarkError(f"{folder / 'summary.json'} is damaged ({error}); mend: catchmark report {folder}") from error
+        raise CatchmarkError(
+            f"{folder / 'summary.json'} is damaged ({error}); mend: catchmark report {folder}"
+        ) from error
     rows = []
     journal = Journal(folder / "journal.sqlite", writable=False)
     try:
@@ -256,7 +259,9 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
 def flatten(config: Any, key: str = "") -> dict[str, str]:
     """A recipe as dotted keys with values as text; list entries have their place in brackets."""
     if isinstance(config, Mapping) and config:
-        parts: Iterable[tuple[str, Any]] = ((f"{key}.{name}" if key else str(name), each) for name, each in config.items())
+        parts: Iterable[tuple[str, Any]] = (
+            (f"{key}.{name}" if key else str(name), each) for name, each in config.items()
+        )
     elif isinstance(config, list) and any(isinstance(each, dict | list) for each in config):
         parts = ((f"{key}[{k}]", each) for k, each in enumerate(config))
     else:
@@ -290,26 +295,26 @@ def _letters(count: int) -> list[str]:
 
 
 def decimals_for(values: Iterable[float | None]) -> int:
-    """Decimals that show differences between the values to two digits."""
+    """Decimals that show differences between the values to three digits."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return 2
     span = max(known) - min(known)
-    scale, digits = (span, 1) if span > 1e-12 * max(map(abs, known)) else (max(map(abs, known)) or 1.0, 3)
+    scale, digits = (span, 2) if span > 1e-12 * max(map(abs, known)) else (max(map(abs, known)) or 1.0, 3)
     return min(max(digits - math.floor(math.log10(scale)), 0), 8)
 
 
 def number(value: float | None, decimals: int) -> str:
     """A number, or a dash where there is none."""
     if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:,.{decimals}f}"
+        return ABSENT
+    return f"{value:,.{decimals}f}" if abs(value) < 1e9 else f"{value:.6g}"
 
 
 def p_text(p_value: float | None) -> str:
     """A p-value to the digits that matter."""
     if p_value is None:
-        return "–"
+        return ABSENT
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
 
 
@@ -322,13 +327,12 @@ def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     headings += ["found best", "found top 3", "mean rank"]
     cells = []
     for row, mean, interval in zip(rows, means, intervals, strict=True):
-        between = "–" if interval is None else f"{number(interval[0], decimals)} to {number(interval[1], decimals)}"
-        cells.append(
-            [row.agent, row.run, number(mean, decimals), between, str(len(row.curves)), str(row.evaluations)]
-            + [str(row.failed), *(share(row.summary.get(key)) for key in ("found_best", "found_top3"))]
-            + [number(row.summary.get("mean_rank"), 1)]
-        )
-    keep = [k for k in range(len(headings)) if k < 7 or any(line[k] != "–" for line in cells)]
+        between = ABSENT if interval is None else f"{number(interval[0], decimals)} to {number(interval[1], decimals)}"
+        cells.append([row.agent, row.run, number(mean, decimals), between])
+        cells[-1] += [str(len(row.curves)), str(row.evaluations), str(row.failed)]
+        cells[-1] += [share(row.summary.get("found_best")), share(row.summary.get("found_top3"))]
+        cells[-1] += [number(row.summary.get("mean_rank"), 1)]
+    keep = [k for k in range(len(headings)) if k < 7 or any(line[k] != ABSENT for line in cells)]
     return [headings[k] for k in keep], [[line[k] for k in keep] for line in cells]
 
 
@@ -338,15 +342,15 @@ def differences_table(found: Sequence[Difference]) -> tuple[list[str], list[list
     cells = []
     for each in found:
         a, b = each.first, each.second
-        by = "–" if each.difference is None else f"{each.difference:+,.{decimals}f}"
+        by = ABSENT if each.difference is None else f"{each.difference:+,.{decimals}f}"
         cells.append([f"{a.run} {a.agent}", f"{b.run} {b.agent}", str(each.evaluations), by])
         cells[-1] += [p_text(each.p_value), each.verdict]
-    return ["this", "less that", "evaluations", "difference", "p (Holm)", "verdict"], cells
+    return ["this", "minus that", "evaluations", "difference", "p (Holm)", "verdict"], cells
 
 
 def share(value: float | None) -> str:
     """A share as a percentage, or a dash."""
-    return "–" if value is None else f"{value:.0%}" if value in (0, 1) else f"{100 * value:.1f}%"
+    return ABSENT if value is None else f"{value:.0%}" if value in (0, 1) else f"{100 * value:.1f}%"
 
 
 def target_curves(rows: Sequence[Row]) -> str:
@@ -359,7 +363,9 @@ def target_curves(rows: Sequence[Row]) -> str:
         color, dash = agents.index(row.agent), runs.index(row.run)
         if len(agents) == 1:  # with one agent, the colours are free to tell the runs apart
             color = dash
-        curves.append(Curve(f"{row.run} {row.agent}", means, [mean_interval(c) for c in columns], color % len(SERIES), dash))
+        curves.append(
+            Curve(f"{row.run} {row.agent}", means, [mean_interval(c) for c in columns], color % len(SERIES), dash)
+        )
     possible = {row.summary.get("best_possible") for row in rows}
     return curves_svg(curves, rows[0].score_name, possible.pop() if len(possible) == 1 else None)
 
@@ -369,12 +375,16 @@ def render_text(comparison: Comparison) -> str:
     lines = _wrapped([f"{letter} = {folder}" for letter, folder in comparison.runs.items()])
     lines += _wrapped([f"Note: {note}" for note in comparison.notes])
     for target, rows in comparison.targets().items():
-        lines += ["", *_wrapped([f"{target}: {rows[0].score_name}, higher is better"]), *_text_table(*table_of(rows))]
+        lines += ["", *_wrapped([f"{target}: {rows[0].score_name}, higher is better"])]
+        lines += _text_table(*table_of(rows))
         for title, found in (
             ("the same agent in different runs", comparison.same_agent),
             ("different agents", comparison.other_pairs),
         ):
-            if mine := [each for each in found if each.first.target == target]:
+            mine = [each for each in found if each.first.target == target]
+            if len(mine) > _MOST_PAIRS:
+                lines += ["", f"  {title}: {len(mine)} pairs, which the page lists (--html FILE)"]
+            elif mine:
                 lines += ["", f"  {title}", *_text_table(*differences_table(mine))]
     lines += ["", "Recipes differ in:" if comparison.settings else "The recipes are the same."]
     for key, values in comparison.settings.items():
@@ -395,18 +405,22 @@ def _wrapped(lines: Iterable[str]) -> list[str]:
 
 
 def _text_table(headings: list[str], cells: list[list[str]]) -> list[str]:
-    """Aligned columns; names in the first column, or in the first two, give way where the line would be too long."""
-    table = [headings, *cells]
+    """Aligned columns under headings of a word a line; names give way where a line would be too long, never numbers."""
+    columns = list(zip(*cells, strict=True))
+    numeric = [not any(cell[:1].isalpha() for cell in column) for column in columns]
+    words = [heading.split() for heading in headings]
+    height = max(map(len, words))
+    table = [[([""] * height + each)[-height + k] for each in words] for k in range(height)] + cells
     widths = [max(len(line[k]) for line in table) for k in range(len(headings))]
+    names = [k for k, is_numeric in enumerate(numeric) if not is_numeric]
     while 2 + sum(widths) + 2 * (len(widths) - 1) > _WIDTH:
-        widths[widths.index(max(widths))] -= 1
+        widths[max(names, key=lambda k: widths[k])] -= 1
     lines = []
     for line in table:
         parts = []
-        for k, (cell, width) in enumerate(zip(line, widths, strict=True)):
+        for cell, width, is_numeric in zip(line, widths, numeric, strict=True):
             cut = cell if len(cell) <= width else f"{cell[: width - 1]}…"
-            numeric = k > 0 and any(each[k][-1:].isdigit() or each[k].endswith("%") for each in cells)
-            parts.append(cut.rjust(width) if numeric else cut.ljust(width))
+            parts.append(cut.rjust(width) if is_numeric else cut.ljust(width))
         lines.append(f"  {'  '.join(parts)}".rstrip())
     return lines
 

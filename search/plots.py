@@ -70,8 +70,8 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
 
     names = [_shortened(curve.label) for curve in curves]
     right = 0.35 + 0.083 * max(map(len, names))
-    width, height = 5.6 + right, max(3.5, 0.9 + 0.2 * len(curves))
-    left, bottom, top = 0.75, 0.55, 0.25
+    width, height = 6.6 + right, max(3.9, 1.2 + 0.2 * len(curves))
+    left, bottom, top = 0.65, 0.5, 0.5
     with _style():
         figure = _figure(width, height)
         inner_width, inner_height = width - left - right, height - bottom - top
@@ -81,7 +81,7 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
         longest = max(len(curve.mean) for curve in curves)
         axes.set_xlim(1 - 0.01 * longest, max(longest, 2))
         for curve in curves:
-            _draw_curve(axes, curve)
+            _draw_curve(axes, curve, opacity=0.14 if len(curves) < 5 else 0.08)
         if best_possible is not None:
             _draw_best_possible(axes, best_possible, low, high)
         ends = [next((v for v in reversed(_finite(curve.mean)) if not math.isnan(v)), low) for curve in curves]
@@ -93,7 +93,9 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
             axes.plot([x], [end], "o", color=color, markersize=3.5, clip_on=False, gid="end-0")
             axes.text(shift, place, f" {name}", va="center", color=INK, fontsize=9.5)
         axes.set_xlabel("evaluations")
-        axes.set_ylabel(f"best so far: {_shortened(score_name, 46)}")
+        # Above the axis, not beside it: names of scores are longer than the axis is high.
+        axes.set_ylabel(f"best so far: {_shortened(score_name, 80)}", rotation=0, ha="left", va="bottom")
+        axes.yaxis.set_label_coords(-0.6 / inner_width, 1 + 0.2 / inner_height)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.ticklabel_format(axis="y", useOffset=False)
@@ -128,7 +130,7 @@ def visible_range(curves: Sequence[Curve], best_possible: float | None = None) -
     span = highest - min(ends)
     low = min(quarters)
     if span > 0:
-        low = max(highest - 8 * span, min(highest - 4 * span, low))
+        low = max(highest - 8 * span, min(highest - 2.5 * span, low))
     low = max(low, lowest)
     if best_possible is not None and highest < best_possible <= highest + (highest - low):
         highest = best_possible
@@ -189,7 +191,7 @@ def architecture_svg(edges: Sequence[Edge]) -> str:
 # ---- curves --------------------------------------------------------------------------------------------------------
 
 
-def _draw_curve(axes: Axes, curve: Curve) -> None:
+def _draw_curve(axes: Axes, curve: Curve, opacity: float) -> None:
     color = SERIES[curve.color % len(SERIES)]
     mean = np.array(_finite(curve.mean))
     x = np.arange(1, len(mean) + 1)
@@ -197,12 +199,10 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     if any(each is not None for each in curve.interval):
         band = np.array([(math.nan, math.nan) if each is None else each for each in curve.interval], dtype=float)
         axes.fill_between(
-            x[shown], band[shown, 0], band[shown, 1], step="post", color=color, alpha=0.14, linewidth=0, gid="band-0"
+            x[shown], band[shown, 0], band[shown, 1], step="post", color=color, alpha=opacity, linewidth=0, gid="band-0"
         )
     dash = _DASHES[curve.dash % len(_DASHES)]
-    axes.plot(
-        x[shown], mean[shown], color=color, linestyle=dash, linewidth=1.9, drawstyle="steps-post", gid="curve-0"
-    )
+    axes.plot(x[shown], mean[shown], color=color, linestyle=dash, linewidth=1.9, drawstyle="steps-post", gid="curve-0")
 
 
 def _draw_best_possible(axes: Axes, value: float, low: float, high: float) -> None:
@@ -224,18 +224,23 @@ def _draw_best_possible(axes: Axes, value: float, low: float, high: float) -> No
 
 
 def _spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near ``values``, in their order, at least ``gap`` apart and within the axis where they fit."""
+    """Places nearest to ``values``, in their order, at least ``gap`` apart and within the axis where they fit.
+
+    Least squares under a least distance is isotonic regression of the values less their order's share of it.
+    """
     order = sorted(range(len(values)), key=lambda k: values[k])
-    places = [min(max(values[k], low), high) for k in order]
-    for k in range(1, len(places)):
-        places[k] = max(places[k], places[k - 1] + gap)
-    ceiling = high
-    for k in reversed(range(len(places))):
-        places[k] = min(places[k], ceiling)
-        ceiling = places[k] - gap
+    blocks: list[list[float]] = []  # sum and count of labels that touch
+    for rank, k in enumerate(order):
+        blocks.append([values[k] - rank * gap, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += count
+    level = [total / count for total, count in blocks for _ in range(int(count))]
+    highest = max(high - (len(values) - 1) * gap, low)
     spread = [0.0] * len(values)
-    for k, place in zip(order, places, strict=True):
-        spread[k] = place
+    for rank, k in enumerate(order):
+        spread[k] = min(max(level[rank], low), highest) + rank * gap
     return spread
 
 
@@ -309,7 +314,7 @@ def _middle(a: tuple[float, float], b: tuple[float, float], bend: float) -> tupl
 
 def _half_width(node: str) -> float:
     """Half the width of a node's box, in inches."""
-    return 0.1 + 0.042 * max(2, len(node))
+    return 0.06 + 0.041 * max(1.4, len(node))
 
 
 # ---- SVG -----------------------------------------------------------------------------------------------------------

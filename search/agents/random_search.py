@@ -8,7 +8,7 @@ from search.agents.base import Agent
 
 
 class RandomSearch(Agent):
-    """Uniform over the valid choices of each decision, with replacement (methods: NAS-Bench-201's RS)."""
+    """Uniform over the valid choices of each decision, with replacement."""
 
     def ask(self, n: int = 1) -> Tensor:
         """``n`` fresh draws for each trial."""

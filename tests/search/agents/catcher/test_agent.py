@@ -108,7 +108,7 @@ def test_epsilon_falls_over_the_task_and_is_reset_by_the_next():
     agent.begin_task(budget=20, adapting=False)
     assert agent.epsilon == 1.0 and agent.archs.shape[1] == 0
     agent.begin_task(budget=20, adapting=True)
-    assert agent.epsilon == 0.5
+    assert agent.epsilon == SETTINGS.epsilon_start_adapting
 
 
 def test_meta_training_pays_on_a_related_task():
