@@ -6,63 +6,152 @@ Nothing heavy is imported before a command is chosen, so that ``catchmark --help
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, one_line
+
+_FLAGS = ("-h", "--help", "--dry-run", "--quiet")
+_OPTIONS = ("--resume", "--runs")
+"""What ``catchmark run`` keeps for itself; every other ``--key`` replaces a value of the recipe."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CatchmarkError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 could not go on, 2 wrong input, 130 interrupted."""
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except CatchmarkError as error:
+        print(f"catchmark: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("catchmark: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output, as in `catchmark list | head`, has seen enough; nothing is left to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _main(words: list[str]) -> int:
     parser = _parser()
-    chosen, rest = parser.parse_known_args(arguments)
+    overrides: dict[str, str] = {}
+    if words[:1] == ["run"]:
+        rest, overrides = _split(words[1:])
+        words = ["run", *rest]
+    chosen = parser.parse_args(words)
     if chosen.command is None:
         parser.print_help()
         return 2
-    if rest and chosen.command != "run":
-        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    # A recipe may name classes in modules of the current folder. At the end: they must not hide installed ones.
     try:
-        return chosen.function(chosen, rest)
-    except CatchmarkError as error:
-        print(f"catchmark: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ncatchmark: stopped; nothing is lost, go on with --resume", file=sys.stderr)
-        return 130
+        here = os.getcwd()
+    except OSError as error:
+        raise CatchmarkError(f"the current folder is gone ({error.strerror}); change to another one") from error
+    if here not in sys.path:
+        sys.path.append(here)
+    if chosen.command == "run":
+        return _run(chosen, overrides)
+    return chosen.function(chosen)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words of ``catchmark run``, in any order: what argparse is to read, and the recipe's values to replace."""
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    recipe: str | None = None
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        follows = waiting[0] if waiting and not waiting[0].startswith("--") else None
+        if word in _FLAGS or (equals and name in _OPTIONS):
+            rest.append(word)
+        elif word in _OPTIONS:
+            if word == "--resume" and (follows is None or Path(follows).suffix in (".yaml", ".yml")):
+                rest.append("--resume=latest")  # what follows is the recipe, not the run
+            elif follows is not None:
+                rest.append(f"{word}={waiting.pop(0)}")
+            else:
+                raise CatchmarkError(f"{word} needs a value, as in {word} VALUE")
+        elif name in _FLAGS:
+            raise CatchmarkError(f"{name} takes no value")
+        elif name.startswith("--") and name != "--":
+            if not equals:
+                if follows is None:
+                    raise CatchmarkError(f"{word} needs a value, as in {word} VALUE{_option_meant(name)}")
+                value = waiting.pop(0)
+            if near := _option_meant(name):
+                raise CatchmarkError(f"{name} is not an option{near}")
+            overrides[name[2:]] = value
+        elif recipe is not None or word.startswith("-"):
+            raise CatchmarkError(f"'{word}' stands alone; a value of the recipe is replaced with --key value")
+        else:
+            recipe = word
+            rest.append(word)
+    return rest, overrides
+
+
+def _option_meant(name: str) -> str:
+    near = difflib.get_close_matches(name, [*_FLAGS[1:], *_OPTIONS], n=1, cutoff=0.8)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="catchmark",
         description="Neural architecture search experiments: one YAML recipe, one report.",
         epilog="Start here: catchmark run experiments/quickstart.yaml",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, function, help: str, example: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
-        sub = commands.add_parser(name, help=help, description=help, epilog=f"Example: {example}")
+    def command(  # type: ignore[no-untyped-def]
+        name: str, function, help: str, example: str, more: str = "", usage: str | None = None
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=help, description=f"{help} {more}", epilog=f"Example: {example}", usage=usage, allow_abbrev=False
+        )
         sub.set_defaults(function=function)
         return sub
 
     run = command(
         "run",
-        _run,
+        None,
         "Run a recipe, or go on with a run that was stopped.",
         "catchmark run experiments/quickstart.yaml --budget 10 --agents.catch_meta.settings.candidates 40",
+        "Classes that a recipe names by import path are looked for among the installed packages and in the current "
+        "folder.",
+        usage="catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--dry-run] [--quiet]",
     )
-    run.add_argument("recipe", help="a YAML file; 'catchmark list' names those that ship")
+    run.add_argument("recipe", nargs="?", help="a YAML file; 'catchmark list' names those that ship")
+    keys = run.add_argument_group("values of the recipe")
+    keys.add_argument(
+        "--KEY",
+        metavar="VALUE",
+        dest="_",
+        help="replaces a value by its dotted key, as YAML; 'init_args' may be left out of the key",
+    )
     run.add_argument(
         "--resume",
         nargs="?",
         const="latest",
         metavar="RUN",
-        help="go on with the run in this folder, or with the recipe's latest one",
+        help="go on with the run in this folder, for which no recipe need be named, or with the recipe's latest run",
     )
     run.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders go (default: %(default)s)")
     run.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
-    run.add_argument("--KEY", metavar="VALUE", dest="_", help="replace a value of the recipe, by its dotted key")
 
     report = command("report", _report, "Write a run's report again.", "catchmark report runs/quickstart/latest")
     report.add_argument("folder", type=Path, help="a run's folder")
@@ -102,12 +191,14 @@ def _add_converters(data: argparse.ArgumentParser) -> None:
         sub.add_argument("--out", type=Path, default=Path(f"{name}.npz"), help="the table (default: %(default)s)")
 
 
-def _run(chosen: argparse.Namespace, rest: list[str]) -> int:
+def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
+    if chosen.recipe is None and chosen.resume in (None, "latest"):
+        raise CatchmarkError("run: which recipe? For example: catchmark run experiments/quickstart.yaml")
     from search.run import run_recipe
 
     return run_recipe(
-        Path(chosen.recipe),
-        _overrides(rest),
+        None if chosen.recipe is None else Path(chosen.recipe),
+        overrides,
         runs=Path(chosen.runs),
         resume=chosen.resume,
         dry_run=chosen.dry_run,
@@ -115,31 +206,14 @@ def _run(chosen: argparse.Namespace, rest: list[str]) -> int:
     )
 
 
-def _overrides(rest: Sequence[str]) -> dict[str, str]:
-    """``--key value`` and ``--key=value`` pairs."""
-    overrides: dict[str, str] = {}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--") or word == "--":
-            raise CatchmarkError(f"'{word}' stands alone: a recipe's value is replaced with --key value")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            if not words:
-                raise CatchmarkError(f"--{key} needs a value")
-            value = words.pop(0)
-        overrides[key] = value
-    return overrides
-
-
-def _report(chosen: argparse.Namespace, rest: list[str]) -> int:
+def _report(chosen: argparse.Namespace) -> int:
     from search.run import rewrite_report
 
     print(rewrite_report(chosen.folder))
     return 0
 
 
-def _compare(chosen: argparse.Namespace, rest: list[str]) -> int:
+def _compare(chosen: argparse.Namespace) -> int:
     from search.compare import compare_runs, render_text, write_html
 
     comparison = compare_runs(chosen.folders)
@@ -150,14 +224,14 @@ def _compare(chosen: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _data(chosen: argparse.Namespace, rest: list[str]) -> int:
+def _data(chosen: argparse.Namespace) -> int:
     from search.tables import CONVERTERS
 
     print(f"table: {CONVERTERS[chosen.converter].convert(chosen.source, chosen.out)}")
     return 0
 
 
-def _list(chosen: argparse.Namespace, rest: list[str]) -> int:
+def _list(chosen: argparse.Namespace) -> int:
     from search.run import list_everything
 
     print(list_everything())

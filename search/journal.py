@@ -2,38 +2,52 @@
 
 One SQLite file. A step's last evaluation and the agent state after it are committed together, so a process killed at
 any instant leaves either both or neither; the evaluations of an unfinished step are kept and not paid for twice.
+
+SQLite itself notices a file that was cut short, not a value in which a bit has flipped. So every row carries a
+checksum, and a journal is checked whole when it is opened.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.errors import CatchmarkError, RunError
+from search.errors import CatchmarkError, RunError, one_line
+from search.locking import FileLock
 from search.spaces.base import Architecture
 from search.tasks.base import Evaluation
 
 _FORMAT = 1
 _LAST_STEP = 2**62
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS searches (
-    name TEXT PRIMARY KEY, finished INTEGER NOT NULL, seconds REAL NOT NULL, state BLOB);
-CREATE TABLE IF NOT EXISTS evaluations (
-    search TEXT NOT NULL, step INTEGER NOT NULL, slot INTEGER NOT NULL, trial INTEGER NOT NULL,
-    stage TEXT NOT NULL, architecture TEXT NOT NULL, seed INTEGER NOT NULL, score REAL, metrics TEXT NOT NULL,
-    cost_seconds REAL NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (search, step, slot, trial)) WITHOUT ROWID;
-"""
+# One table a statement, as SQLite keeps it: a schema that reads otherwise is damaged. States stand apart because they
+# are large and rarely written, while a search's progress is written with every step.
+_SCHEMA = {
+    "about": "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL)",
+    "searches": (
+        "CREATE TABLE searches (name TEXT PRIMARY KEY, finished INTEGER NOT NULL, seconds REAL NOT NULL, "
+        "checksum INTEGER NOT NULL)"
+    ),
+    "states": "CREATE TABLE states (search TEXT PRIMARY KEY, state BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    "evaluations": (
+        "CREATE TABLE evaluations (search TEXT NOT NULL, step INTEGER NOT NULL, slot INTEGER NOT NULL, "
+        "trial INTEGER NOT NULL, stage TEXT NOT NULL, architecture TEXT NOT NULL, seed INTEGER NOT NULL, score REAL, "
+        "metrics TEXT NOT NULL, cost_seconds REAL NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, "
+        "checksum INTEGER NOT NULL, PRIMARY KEY (search, step, slot, trial)) WITHOUT ROWID"
+    ),
+}
+
+# Words of SQLite's messages about a disk that is full or broken, and about a file that can't be used now.
+_DISK = ("full", "disk I/O")
+_ACCESS = ("locked", "busy", "unable to open", "readonly")
 
 
 @dataclass(frozen=True)
@@ -67,95 +81,134 @@ class Journal:
         writable: False opens it for reading only. One process at a time may hold a journal for writing.
 
     Raises:
-        CatchmarkError: another process is writing it, or the file is damaged.
+        RunError: another process is writing it, or the disk is full.
+        CatchmarkError: there is no journal, it is damaged, or a later version wrote it.
     """
 
     def __init__(self, path: str | Path, writable: bool = True):
         self.path = Path(path)
-        self._lock: io.TextIOWrapper | None = None
-        if writable:
-            self._lock = open(self.path.with_suffix(".lock"), "w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._lock.close()
-                raise RunError(
-                    f"{self.path.parent} is being written by another process; wait for it, or stop it first"
-                ) from None
-        elif not self.path.exists():
+        if not writable and not self.path.exists():
             raise CatchmarkError(f"{self.path} does not exist: not a run folder, or the run never started")
+        self._lock = FileLock(self.path.with_suffix(".lock")) if writable else None
+        self._writable = writable
+        self._database: sqlite3.Connection | None = None
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         with self._explained():
-            target = str(self.path) if writable else f"file:{self.path}?mode=ro"
-            self._database = sqlite3.connect(target, isolation_level=None, uri=not writable)
-            if writable:
-                self._database.execute("PRAGMA journal_mode=WAL")
-                # FULL: a commit survives loss of power, not just of the process.
-                self._database.execute("PRAGMA synchronous=FULL")
-                self._database.executescript(_SCHEMA)
-                self._database.execute("INSERT OR IGNORE INTO about VALUES ('format', ?)", (str(_FORMAT),))
-            if (problem := self._database.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+            mode = "rwc" if self._writable else "ro"
+            self._database = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode={mode}", isolation_level=None, uri=True
+            )
+            if (problem := self._execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(problem)
-            found = self.about("format")
-        if found != str(_FORMAT):
-            raise CatchmarkError(f"{self.path} has journal format {found}, this version reads {_FORMAT}")
+            if not (schema := dict(self._execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))):
+                if not self._writable:
+                    raise CatchmarkError(f"{self.path} is empty: the run never started")
+                self._create()
+            elif "about" in schema and (found := self.about("format")) not in (None, str(_FORMAT)):
+                raise CatchmarkError(
+                    f"{self.path} has journal format {found}, this version of catchmark reads format {_FORMAT}; "
+                    "use the version that wrote it"
+                )
+            elif schema != _SCHEMA:
+                raise sqlite3.DatabaseError("its tables are not those of a journal")
+            self._check_rows()
+            if self._writable:
+                self._execute("PRAGMA journal_mode=WAL")
+                # FULL: a commit survives loss of power, not just of the process.
+                self._execute("PRAGMA synchronous=FULL")
+
+    def _create(self) -> None:
+        with self._transaction():
+            for statement in _SCHEMA.values():
+                self._execute(statement)
+            self._execute("INSERT INTO about VALUES ('format', ?1, ?2)", str(_FORMAT), _seal("format", str(_FORMAT)))
+
+    def _check_rows(self) -> None:
+        for table in _SCHEMA:
+            for *values, checksum in self._execute(f"SELECT * FROM {table}"):  # noqa: S608 - our own names
+                if _seal(*values) != checksum:
+                    raise sqlite3.DatabaseError(f"a row of its table '{table}' does not match its checksum")
+
+    def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        assert self._database is not None, "the journal is closed"
+        return self._database.execute(statement, values)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn SQLite's errors into one line that says what to do."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if "full" in str(error) or "disk I/O" in str(error):
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise  # our own mistake, not the file's
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: damage quoted in SQLite's message
+            cause = one_line(error)[:200]
+            if any(word in cause for word in _DISK):
                 raise RunError(
-                    f"{self.path} could not be written ({error}): free some disk space, then resume the run; "
+                    f"{self.path} could not be written ({cause}): free some disk space, then resume the run; "
                     "everything up to the last finished evaluation is safe"
                 ) from error
-            raise
-        except sqlite3.DatabaseError as error:
+            if any(word in cause for word in _ACCESS):
+                raise RunError(
+                    f"{self.path} could not be used ({cause}): see that the folder can be written and that no other "
+                    "program holds the file, then resume the run"
+                ) from error
             raise CatchmarkError(
-                f"{self.path} is damaged ({error}); restore it from a copy, or start the run anew"
+                f"{self.path} is damaged ({cause}); restore it from a copy, or start the run anew"
             ) from error
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._database.close()
+        """Let go of the file, which is then a single one that can be read from a read-only folder too."""
+        if self._database is not None:
+            if self._writable:
+                with suppress(sqlite3.Error):  # someone is reading it, or the disk is full: what is committed stays
+                    self._execute("PRAGMA journal_mode=DELETE")
+            self._database.close()
+            self._database = None
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     # ---- facts about the run ---------------------------------------------------------------------------------------
 
     def about(self, key: str) -> str | None:
         """A stored fact about the run, or None."""
-        row = self._database.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        with self._explained():
+            row = self._execute("SELECT value FROM about WHERE key = ?", key).fetchone()
         return None if row is None else row[0]
 
     def set_about(self, key: str, value: str) -> None:
         """Store a fact about the run."""
         with self._explained():
-            self._database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
+            self._execute("INSERT OR REPLACE INTO about VALUES (?, ?, ?)", key, value, _seal(key, value))
 
     # ---- searches --------------------------------------------------------------------------------------------------
 
     def searches(self) -> list[str]:
         """Names of the searches that have begun, in order of their names."""
-        return [row[0] for row in self._database.execute("SELECT name FROM searches ORDER BY name")]
+        with self._explained():
+            return [row[0] for row in self._execute("SELECT name FROM searches ORDER BY name")]
 
     def begin(self, search: str) -> None:
         """A search begins; without effect where it has begun before."""
         with self._explained():
-            self._database.execute("INSERT OR IGNORE INTO searches VALUES (?, 0, 0, NULL)", (search,))
+            self._execute("INSERT OR IGNORE INTO searches VALUES (?, 0, 0.0, ?)", search, _seal(search, 0, 0.0))
 
     def progress(self, search: str) -> tuple[bool, float]:
         """Whether the search is finished, and the seconds spent in it."""
-        row = self._database.execute("SELECT finished, seconds FROM searches WHERE name = ?", (search,)).fetchone()
+        with self._explained():
+            row = self._execute("SELECT finished, seconds FROM searches WHERE name = ?", search).fetchone()
         return (False, 0.0) if row is None else (bool(row[0]), row[1])
 
     def state(self, search: str) -> dict[str, Any] | None:
         """What was last saved with `finish_step`, or None."""
-        row = self._database.execute("SELECT state FROM searches WHERE name = ?", (search,)).fetchone()
-        if row is None or row[0] is None:
-            return None
-        return _from_bytes(row[0])
+        with self._explained():
+            row = self._execute("SELECT state FROM states WHERE search = ?", search).fetchone()
+        return None if row is None else _from_bytes(row[0])
 
     def finish_step(
         self, search: str, records: Iterable[Record], state: dict[str, Any] | None, finished: bool, seconds: float
@@ -173,12 +226,18 @@ class Journal:
         blob = None if state is None else _to_bytes(state)
         with self._transaction():
             self._insert(search, records)
-            self._database.execute(
-                "UPDATE searches SET finished = ?, seconds = seconds + ? WHERE name = ?",
-                (int(finished), seconds, search),
+            total = self.progress(search)[1] + seconds
+            self._execute(
+                "UPDATE searches SET finished = ?, seconds = ?, checksum = ? WHERE name = ?",
+                int(finished),
+                total,
+                _seal(search, int(finished), total),
+                search,
             )
-            if blob is not None or finished:
-                self._database.execute("UPDATE searches SET state = ? WHERE name = ?", (blob, search))
+            if blob is not None:
+                self._execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", search, blob, _seal(search, blob))
+            elif finished:
+                self._execute("DELETE FROM states WHERE search = ?", search)
 
     def add(self, search: str, records: Iterable[Record]) -> None:
         """Commit evaluations of a step that is still going on."""
@@ -188,47 +247,57 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._explained():
-            self._database.execute("BEGIN IMMEDIATE")
+            self._execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._database.execute("COMMIT")
+                self._execute("COMMIT")
             except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
+                if self._database is not None and self._database.in_transaction:
+                    self._execute("ROLLBACK")
                 raise
 
     def _insert(self, search: str, records: Iterable[Record]) -> None:
-        self._database.executemany(
-            "INSERT INTO evaluations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                (
-                    search,
-                    record.step,
-                    record.slot,
-                    record.trial,
-                    record.stage,
-                    json.dumps(record.architecture),
-                    record.seed,
-                    None if math.isnan(record.evaluation.score) else record.evaluation.score,
-                    json.dumps(record.evaluation.metrics),
-                    record.evaluation.cost_seconds,
-                    record.evaluation.status,
-                    record.evaluation.reason,
-                )
-                for record in records
-            ),
-        )
+        for record in records:
+            evaluation = record.evaluation
+            row = (
+                search,
+                record.step,
+                record.slot,
+                record.trial,
+                record.stage,
+                json.dumps(record.architecture),
+                record.seed,
+                # SQLite keeps no negative zero; adding zero makes it a positive one, for the checksum too.
+                None if math.isnan(evaluation.score) else float(evaluation.score) + 0.0,
+                json.dumps(evaluation.metrics),
+                float(evaluation.cost_seconds) + 0.0,
+                evaluation.status,
+                evaluation.reason,
+            )
+            self._execute("INSERT INTO evaluations VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", *row, _seal(*row))
 
     def records(self, search: str, step: int | None = None) -> Iterator[Record]:
         """Evaluations of a search in the order (step, slot, trial), of one step or of all."""
-        rows = self._database.execute(
-            "SELECT step, slot, trial, stage, architecture, seed, score, metrics, cost_seconds, status, reason "
-            "FROM evaluations WHERE search = ? AND step BETWEEN ? AND ? ORDER BY step, slot, trial",
-            (search, 0 if step is None else step, _LAST_STEP if step is None else step),
-        )
-        for at, slot, trial, stage, architecture, seed, score, metrics, cost, status, reason in rows:
-            evaluation = Evaluation(math.nan if score is None else score, json.loads(metrics), cost, status, reason)
-            yield Record(at, slot, trial, stage, tuple(json.loads(architecture)), seed, evaluation)
+        with self._explained():
+            rows = self._execute(
+                "SELECT step, slot, trial, stage, architecture, seed, score, metrics, cost_seconds, status, reason "
+                "FROM evaluations WHERE search = ? AND step BETWEEN ? AND ? ORDER BY step, slot, trial",
+                search,
+                0 if step is None else step,
+                _LAST_STEP if step is None else step,
+            )
+            for at, slot, trial, stage, architecture, seed, score, metrics, cost, status, reason in rows:
+                evaluation = Evaluation(math.nan if score is None else score, json.loads(metrics), cost, status, reason)
+                yield Record(at, slot, trial, stage, tuple(json.loads(architecture)), seed, evaluation)
+
+
+def _seal(*values: Any) -> int:
+    """A checksum of a row."""
+    checksum = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
+        checksum = zlib.crc32(data + b"\0", checksum)
+    return checksum
 
 
 def _to_bytes(state: dict[str, Any]) -> bytes:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
-from search.errors import RunError
+from search.errors import RunError, one_line
+from search.executors import evaluate_all
 from search.journal import Journal, Record
 from search.randomness import derive_seed
 from search.spaces.base import Architecture
@@ -48,6 +49,8 @@ class Search:
         seed: seed of trial 0's evaluations; trial ``k`` has ``seed + k``.
         batch: architectures asked at once, a trial.
         most_failures: stop when so many evaluations in a row failed: then it is not the architectures' fault.
+        saving_share: share of the time that saving the agent's state may take. Steps after the last save are replayed
+            on resume, so saving more rarely costs time then, and changes nothing.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Search:
     seed: int
     batch: int = 1
     most_failures: int = 10
+    saving_share: float = 0.1
 
     @property
     def budget(self) -> int:
@@ -98,11 +102,13 @@ def run_search(search: Search, journal: Journal, listeners: Sequence[Listener] =
     Raises:
         RunError: too many evaluations in a row failed, or the journal was written by an agent that asks
             otherwise. What was found before stays in the journal.
+        CatchmarkError: a task breaks its contract.
     """
     journal.begin(search.name)
+    records = list(journal.records(search.name))
     for listener in listeners:
-        listener.search_began(search, list(journal.records(search.name)))
-    _Walk(search, journal, listeners).to_the_end()
+        listener.search_began(search, records)
+    _Walk(search, journal, listeners, failures=_failures_in_a_row(records) % search.most_failures).to_the_end()
     for listener in listeners:
         listener.search_ended(search)
 
@@ -114,7 +120,7 @@ class _Walk:
     Attributes:
         step: ask-tell rounds behind the agent's state.
         done: evaluations a trial behind the agent's state, over all stages.
-        failures: evaluations that failed in a row.
+        failures: evaluations that failed in a row, since the search last stopped for that.
     """
 
     search: Search
@@ -132,15 +138,18 @@ class _Walk:
         agent = self.search.agent
         finished, _ = self.journal.progress(self.search.name)
         if (state := self.journal.state(self.search.name)) is not None:
-            agent.load_state_dict(state["agent"])
-            self.step, self.done = state["step"], state["done"]
+            try:
+                agent.load_state_dict(state["agent"])
+                self.step, self.done = state["step"], state["done"]
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise self.foreign() from error
         if finished:
             return
         begin = 0
         for stage in self.search.stages:
             end = begin + stage.budget
             if self.done < end:
-                task = stage.make_task()
+                task = self.make_task(stage)
                 if self.done == begin:
                     agent.begin_task(stage.budget, stage.adapting)
                 while self.done < end:
@@ -154,11 +163,9 @@ class _Walk:
         scores = torch.full(archs.shape[:2], torch.nan, dtype=torch.float64)
         known = {(record.slot, record.trial): record for record in self.journal.records(name, self.step)}
         for (slot, trial), record in known.items():
-            if tuple(archs[trial, slot].tolist()) != record.architecture:
-                raise RunError(
-                    f"{self.journal.path} was written by another version of the agent '{name}', or on another kind "
-                    "of machine: it can't be resumed here; start the run anew"
-                )
+            asked = tuple(archs[trial, slot].tolist()) if slot < n and trial < agent.trials else None
+            if (asked, self.seed(stage, slot, trial)) != (record.architecture, record.seed):
+                raise self.foreign()
             scores[trial, slot] = record.evaluation.score
         unsaved: list[Record] = []
         missing = scores.numel() - len(known)
@@ -192,11 +199,28 @@ class _Walk:
         for slot in range(archs.shape[1]):
             for trial in range(archs.shape[0]):
                 if (slot, trial) not in known:
-                    seed = derive_seed(self.search.seed + trial, stage.label, self.done + slot)
-                    todo.append((slot, trial, tuple(choices[trial][slot]), seed))
-        evaluations = task.evaluate_many([each[2] for each in todo], [each[3] for each in todo])
+                    todo.append((slot, trial, tuple(choices[trial][slot]), self.seed(stage, slot, trial)))
+        evaluations = evaluate_all(task, [each[2] for each in todo], [each[3] for each in todo])
         for (slot, trial, architecture, seed), evaluation in zip(todo, evaluations, strict=True):
             yield Record(self.step, slot, trial, stage.label, architecture, seed, evaluation)
+
+    def seed(self, stage: Stage, slot: int, trial: int) -> int:
+        """The seed of one evaluation of this step."""
+        return derive_seed(self.search.seed + trial, stage.label, self.done + slot)
+
+    def make_task(self, stage: Stage) -> Task:
+        """A stage's task; what it refuses is said in one line."""
+        try:
+            return stage.make_task()
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            raise RunError(f"{self.search.name}: the task '{stage.label}' can't be made: {one_line(error)}") from error
+
+    def foreign(self) -> RunError:
+        """What to say where the journal and the agent disagree."""
+        return RunError(
+            f"{self.journal.path} was written by another version of the agent '{self.search.name}' or of its task, or "
+            "on another kind of machine: it can't be resumed here; start the run anew"
+        )
 
     def commit(self, unsaved: list[Record], meta_training: bool) -> None:
         """Store the step's last evaluations, with the agent's state wherever that is cheap or needed later."""
@@ -204,7 +228,9 @@ class _Walk:
         finished = self.done == self.search.budget
         state = None
         # A finished search needs its state no more, unless another search starts from what it learned.
-        if (meta_training and finished) or (not finished and now - self.saved_at >= 10 * self.save_seconds):
+        if (meta_training and finished) or (
+            not finished and now - self.saved_at >= self.save_seconds / self.search.saving_share
+        ):
             state = {"agent": self.search.agent.state_dict(), "step": self.step, "done": self.done}
         self.journal.finish_step(self.search.name, unsaved, state, finished, seconds=now - self.clock)
         self.clock = now
@@ -217,3 +243,13 @@ class _Walk:
         if records:
             for listener in self.listeners:
                 listener.evaluated(self.search, records)
+
+
+def _failures_in_a_row(records: Sequence[Record]) -> int:
+    """How many of the last evaluations failed."""
+    failures = 0
+    for record in reversed(records):
+        if record.evaluation.status != "failed":
+            break
+        failures += 1
+    return failures

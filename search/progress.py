@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from tqdm import tqdm
@@ -13,41 +15,86 @@ from search.loop import Listener, Search
 
 
 class ProgressBar(Listener):
-    """One bar over the whole run; one line for each search that has ended.
+    """One bar over the whole run, and one line for each search that has ended.
+
+    On a terminal the bar is drawn in place. Where nobody watches (a log file), a line now and then says the same. A
+    stream that goes away, as the terminal of a run left to itself may, does not end the run.
 
     Args:
         planned: evaluations of every search, by name.
         stream: where to draw; standard error if None.
+        pause: seconds between two lines where nobody watches.
     """
 
-    def __init__(self, planned: Mapping[str, int], stream: TextIO | None = None):
-        stream = stream or sys.stderr
-        # Where nobody watches (a log file), a line every 10 seconds is enough.
-        pause = 0.1 if stream.isatty() else 10.0
-        self._bar = tqdm(total=sum(planned.values()), unit="net", file=stream, mininterval=pause, dynamic_ncols=True)
-        self._best = float("-inf")
+    def __init__(self, planned: Mapping[str, int], stream: TextIO | None = None, pause: float = 10.0):
+        self._stream = stream or sys.stderr
+        self._total, self._pause = sum(planned.values()), pause
+        self._name, self._best = "", float("-inf")
+        self._done = self._new = 0
+        self._began = self._line_at = time.monotonic()
+        self._bar: tqdm | None = None
+        if self._stream.isatty():
+            # miniters: with tqdm's own adaptation, a step of many look-ups would hide the slow evaluations after it.
+            with _whatever_the_stream_does():
+                self._bar = tqdm(total=self._total, unit="net", file=self._stream, miniters=1, dynamic_ncols=True)
 
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Name the search; evaluations of an earlier attempt count as done, but not for the time left."""
-        self._best = max((record.evaluation.score for record in records), default=float("-inf"))
-        self._bar.set_description(search.name, refresh=False)
-        self._bar.initial += len(records)
-        self._bar.n += len(records)
-        self._bar.refresh()
+        self._name, self._best = search.name, float("-inf")
+        self._take(records)
+        if self._bar is not None:
+            self._bar.initial += len(records)
+            self._bar.n += len(records)
+            self._bar.last_print_n += len(records)
+            self._bar.set_description(search.name, refresh=False)
+            self._bar.set_postfix_str(self._best_in_words(), refresh=False)
+            with _whatever_the_stream_does():
+                self._bar.refresh()
 
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Advance by the evaluations made."""
-        # A comparison with NaN, a failed evaluation's score, is False: it never becomes the best.
-        for record in records:
-            if record.evaluation.score > self._best:
-                self._best = record.evaluation.score
-        self._bar.set_postfix_str(f"best {self._best:.2f}", refresh=False)
-        self._bar.update(len(records))
+        self._take(records)
+        self._new += len(records)
+        with _whatever_the_stream_does():
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._best_in_words(), refresh=False)
+                self._bar.update(len(records))
+            elif time.monotonic() - self._line_at >= self._pause:
+                self._line_at = time.monotonic()
+                done = f"{self._done} of {self._total} networks ({100 * self._done // self._total}%)"
+                self._print(f"{self._name}: {done}, {self._best_in_words()}, {self._time_left()} left")
 
     def search_ended(self, search: Search) -> None:
         """Leave a line behind."""
-        tqdm.write(f"{search.name}: best {self._best:.2f} of {search.evaluations} evaluations", file=self._bar.fp)
+        with _whatever_the_stream_does():
+            self._print(f"{search.name}: {self._best_in_words()} of {search.evaluations} evaluations")
 
     def close(self) -> None:
         """Finish the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            with _whatever_the_stream_does():
+                self._bar.close()
+
+    def _take(self, records: Sequence[Record]) -> None:
+        self._done += len(records)
+        for record in records:
+            # A comparison with NaN, a failed evaluation's score, is False: it never becomes the best.
+            if record.evaluation.score > self._best:
+                self._best = record.evaluation.score
+
+    def _best_in_words(self) -> str:
+        return "best -" if self._best == float("-inf") else f"best {self._best:.2f}"
+
+    def _time_left(self) -> str:
+        seconds = (time.monotonic() - self._began) * (self._total - self._done) / self._new
+        return tqdm.format_interval(seconds)
+
+    def _print(self, line: str) -> None:
+        if self._bar is not None:
+            tqdm.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+
+def _whatever_the_stream_does() -> suppress:
+    return suppress(OSError, ValueError)  # ValueError: it was closed in this process

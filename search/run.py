@@ -5,27 +5,38 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
-from collections.abc import Mapping
+import textwrap
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
 from search.experiment import Experiment
 from search.journal import Journal
 from search.loop import Listener
-from search.recipe import RECIPES, load_recipe
+from search.recipe import RECIPES, load_recipe, read_recipe, shown_path
+from search.recipe_words import explain
+from search.recipe_yaml import parse_yaml
 from search.summary import write_json
 
 JOURNAL, CONFIG, SUMMARY = "journal.sqlite", "config.yaml", "summary.json"
 
 
+class Interrupted(RunError):
+    """A run was stopped from outside and can go on."""
+
+    exit_code = 130
+
+
 def run_recipe(
-    recipe: Path,
+    recipe: Path | None,
     overrides: Mapping[str, str],
     runs: Path = Path("runs"),
     resume: str | None = None,
@@ -35,26 +46,44 @@ def run_recipe(
     """Run a recipe from the start, or from where an earlier run of it stands.
 
     Args:
-        recipe: the YAML file.
+        recipe: the YAML file; None for the one that the resumed run was started with.
         overrides: replaced values by dotted key, as text.
         runs: the folder that holds run folders, as ``runs/NAME/ID``.
-        resume: a run's folder, ``latest``, or None for a new run.
+        resume: a run's folder, its name below ``runs/NAME``, ``latest``, or None for a new run.
         dry_run: print the resolved recipe and what would be evaluated, and stop.
         quiet: no progress bar.
 
     Returns:
         The exit code.
+
+    Raises:
+        CatchmarkError: the recipe is wrong, or there is no such run, or it is of another recipe.
+        RunError: the run could not be finished; what was found is safe in its folder.
+        Interrupted: the run was stopped.
     """
+    if recipe is None:
+        if resume is None:
+            raise CatchmarkError("a recipe is needed, or a run to resume")
+        recipe = _old_folder(runs, resume) / CONFIG
+        if not recipe.is_file():
+            raise CatchmarkError(f"--resume: {recipe.parent} has no {CONFIG}; name the recipe too")
     experiment, resolved = load_recipe(recipe, overrides)
+    planned = experiment.planned()
     if dry_run:
         print(resolved)
-        for search, evaluations in experiment.planned().items():
+        for search, evaluations in planned.items():
             print(f"# {search}: {evaluations} evaluations")
-        print(f"# in all: {sum(experiment.planned().values())} evaluations")
+        print(f"# in all: {sum(planned.values())} evaluations")
         return 0
     folder = _new_folder(runs / experiment.name) if resume is None else _old_folder(runs / experiment.name, resume)
-    # A termination by the scheduler is an interruption: unwind, close the journal, and leave a run to go on with.
-    signal.signal(signal.SIGTERM, _interrupt)
+    with _told_in_one_line(folder):
+        _run(folder, experiment, resolved, quiet)
+        print(f"summary: {folder / SUMMARY}")
+        print(f"report:  {_write_report(folder, experiment)}")
+    return 0
+
+
+def _run(folder: Path, experiment: Experiment, resolved: str, quiet: bool) -> None:
     journal = Journal(folder / JOURNAL)
     listeners: list[Listener] = []
     try:
@@ -63,13 +92,50 @@ def run_recipe(
         summary = experiment.run(folder, journal, listeners)
         write_json(folder / SUMMARY, summary)
         journal.set_about("status", "finished")
+    except KeyboardInterrupt:
+        journal.set_about("status", "interrupted")
+        raise
     finally:
         for listener in listeners:
             listener.close()
         journal.close()
-    print(f"summary: {folder / SUMMARY}")
-    print(f"report:  {_write_report(folder, experiment)}")
-    return 0
+
+
+@contextmanager
+def _told_in_one_line(folder: Path) -> Iterator[None]:
+    """Whatever stops a run becomes one line; the traceback of what nobody foresaw goes to a file in its folder."""
+    again = f"go on with: catchmark run --resume {shlex.quote(str(folder))}"
+    try:
+        with _termination_as_interruption():
+            yield
+    except CatchmarkError:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; what was evaluated is kept, {again}") from None
+    except Exception as error:
+        account = folder / "error.txt"
+        with suppress(OSError):
+            account.write_text(traceback.format_exc(), encoding="utf-8")
+        raise RunError(
+            f"{explain(error)} (traceback in {account}); what was evaluated is kept, once the cause is mended {again}"
+        ) from error
+
+
+@contextmanager
+def _termination_as_interruption() -> Iterator[None]:
+    """A scheduler that ends the process interrupts the run: it unwinds, closes the journal, and can go on later."""
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def rewrite_report(folder: Path) -> Path:
@@ -94,8 +160,8 @@ def list_everything() -> str:
 
     lines = ["recipes"]
     for path in sorted(RECIPES.glob("**/*.yaml")):
-        description = (yaml.safe_load(path.read_text()) or {}).get("description", "")
-        lines.append(f"  {os.path.relpath(path):<40} {' '.join(description.split())[:100]}")
+        description = " ".join(str(read_recipe(path).get("description", "")).split())
+        lines.append(f"  {shown_path(path):<40} {textwrap.shorten(description, 100, placeholder=' ...')}".rstrip())
     for title, package, base in [
         ("spaces", "search.spaces", SearchSpace),
         ("tasks", "search.tasks", Task),
@@ -108,46 +174,52 @@ def list_everything() -> str:
     return "\n".join(lines)
 
 
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def _new_folder(parent: Path) -> Path:
+    """A fresh run folder, named by the time; ``latest`` beside it leads there."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
         folder = parent / f"{stamp}{suffix}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            continue
+            if parent.is_dir():
+                continue
+            raise CatchmarkError(f"can't make the run folder {folder}: {parent} is a file") from None
         except OSError as error:
             raise CatchmarkError(f"can't make the run folder {folder}: {error.strerror}") from error
-        latest = parent / "latest"
-        partial = parent / f".latest-{os.getpid()}"
-        partial.symlink_to(folder.name)
-        os.replace(partial, latest)
+        try:
+            partial = parent / f".latest-{os.getpid()}"
+            partial.symlink_to(folder.name)
+            os.replace(partial, parent / "latest")
+        except OSError as error:  # a file system without links, or something of the user's that is called so
+            partial.unlink(missing_ok=True)
+            print(f"no link {parent / 'latest'} ({error.strerror}); the run is in {folder}", file=sys.stderr)
         return folder
     raise CatchmarkError(f"{parent} holds too many runs of this second")
 
 
 def _old_folder(parent: Path, resume: str) -> Path:
-    folder = parent / "latest" if resume == "latest" else Path(resume)
-    if not (folder / JOURNAL).is_file():
-        raise CatchmarkError(f"--resume: there is no run in {folder}; start one without --resume")
-    return folder.resolve()
+    for folder in (parent / "latest",) if resume == "latest" else (Path(resume), parent / resume):
+        if (folder / JOURNAL).is_file():
+            # Where the link leads may change while the run goes on.
+            return folder.with_name(os.readlink(folder)) if folder.is_symlink() else folder
+    place = parent / "latest" if resume == "latest" else Path(resume)
+    raise CatchmarkError(f"--resume: there is no run in {place}; start one without --resume")
 
 
 def _settle(folder: Path, journal: Journal, resolved: str) -> None:
     """Note the recipe and the environment in a new run; see that an old one has the same recipe."""
     earlier = journal.about("recipe")
+    if earlier is None or not (folder / CONFIG).is_file():
+        (folder / CONFIG).write_text(earlier or resolved, encoding="utf-8")
     if earlier is None:
-        (folder / CONFIG).write_text(resolved)
         journal.set_about("environment", json.dumps(_environment()))
         journal.set_about("recipe", resolved)
-    elif differing := _differences(yaml.safe_load(earlier), yaml.safe_load(resolved)):
+    elif differing := _differences(parse_yaml(earlier), parse_yaml(resolved)):
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise CatchmarkError(
-            f"--resume: the recipe differs from the run's in: {', '.join(differing)}; "
-            f"resume with {folder / CONFIG}, or start a new run"
+            f"--resume: the recipe differs from the run's in: {', '.join(differing[:8])}{more}; to go on with the "
+            f"run's own recipe: catchmark run --resume {shlex.quote(str(folder))}"
         )
     journal.set_about("status", "running")
 
@@ -191,7 +263,7 @@ def _listeners(folder: Path, experiment: Experiment, resolved: str, quiet: bool)
     if os.environ.get("WANDB_MODE") != "disabled":
         from search.wandb_log import WandbLog
 
-        listeners.append(WandbLog(folder, experiment.name, experiment.space, yaml.safe_load(resolved)))
+        listeners.append(WandbLog(folder, experiment.name, experiment.space, parse_yaml(resolved)))
     return listeners
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from search.errors import RunError, one_line
 from search.journal import Record
 from search.spaces.base import SearchSpace
 
@@ -86,15 +87,16 @@ def summarise_search(
             "architecture": space.format(best.architecture),
             "choices": list(best.architecture),
             "score": best.evaluation.score,
-            "metrics": best.evaluation.metrics,
-            "evaluation": best.step,
+            "metrics": {name: _number(value) for name, value in best.evaluation.metrics.items()},
+            # Which evaluation of its trial it was, from 0: a step of a batch has several.
+            "evaluation": sum(each.trial == best.trial for each in records[: records.index(best)]),
             "trial": best.trial,
         }
     if all_scores is not None and len(succeeded):
-        ranked = np.sort(all_scores[~np.isnan(all_scores)])[::-1]
+        ranked = np.sort(all_scores[~np.isnan(all_scores)])[::-1]  # not empty: something succeeded
         ranks = 1 + np.searchsorted(-ranked, -succeeded, side="left")
         for name, place in (("found_best", 1), ("found_top3", 3)):
-            hits = int((succeeded >= ranked[place - 1]).sum())
+            hits = int((succeeded >= ranked[min(place, len(ranked)) - 1]).sum())
             summary[name] = hits / trials
             summary[f"{name}_interval"] = share_interval(hits, trials)
         summary["mean_rank"] = float(ranks.mean())
@@ -109,14 +111,26 @@ def _column_means(curve: np.ndarray) -> list[float]:
 
 def _number(value: float) -> float | None:
     """A float that JSON can hold."""
-    return None if math.isnan(value) else float(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be written ({one_line(error)}): see to the disk, then resume the run; nothing is lost"
+        ) from error
 
 
 def without_seconds(summary: Any) -> Any:

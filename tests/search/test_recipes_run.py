@@ -1,0 +1,105 @@
+"""Every recipe that ships is checked at full size and run at toy size, through the command line."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from search.cli import main
+from search.recipe import RECIPES, load_recipe, read_recipe
+from search.tables.table import find_table
+
+FILES = sorted(RECIPES.glob("**/*.yaml"))
+TRAINED = {"TrainedTask", "SubtaskPool"}
+
+
+@pytest.fixture(autouse=True)
+def data_folder(monkeypatch, tmp_path):
+    if not os.environ.get("CATCHMARK_DATA"):
+        monkeypatch.setenv("CATCHMARK_DATA", str(RECIPES.parent.parent / "shared/data"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+
+
+def values(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of a recipe with its path; what stands in lists has the list's path."""
+    yield path, node
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield from values(value, (*path, str(key)))
+    for value in node if isinstance(node, list) else ():
+        yield from ((path, each) for _, each in values(value))
+
+
+def skip_without_data(recipe: dict[str, Any]) -> None:
+    for _, value in values(recipe):
+        if isinstance(value, str) and value.endswith(".npz"):
+            try:
+                find_table(value)
+            except FileNotFoundError as error:
+                pytest.skip(str(error))
+
+
+def toy_size(recipe: dict[str, Any]) -> dict[str, str]:
+    """What to replace, by dotted key, so that a recipe takes seconds and still walks every path that it has.
+
+    A search opens with 5 random networks by default; the sixth is the first that its agent has learned to choose.
+    """
+    small: dict[str, Any] = {"budget": 6, "trials": min(recipe.get("trials", 1), 2)}
+    if recipe.get("meta_training"):
+        small |= {"meta_training.epochs": 2, "meta_training.networks": 6}
+    for path, value in values(recipe):
+        if isinstance(value, dict) and str(value.get("class_path")).rpartition(".")[2] in TRAINED:
+            below = ".".join([*path, "init_args"])
+            build = (value.get("init_args") or {}).get("build") or {}
+            small["trials"] = 1
+            small[f"{below}.epochs"] = 1
+            small[f"{below}.build"] = build | {key: 1 if key == "cells" else 4 for key in build if key != "num_classes"}
+            small[f"{below}.trainer"] = {"limit_train_batches": 2, "limit_val_batches": 1}
+            if "SubtaskPool" in value["class_path"]:
+                small |= {f"{below}.resolutions": [8], f"{below}.examples_per_class": 8}
+    return {key: json.dumps(value) for key, value in small.items()}
+
+
+def test_there_are_recipes():
+    assert RECIPES / "quickstart.yaml" in FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_recipe_at_full_size(path, capsys):
+    recipe = read_recipe(path)
+    assert len(str(recipe.get("description", ""))) >= 20, f"{path.name}: say in 'description' what the recipe shows"
+    skip_without_data(recipe)
+    experiment, resolved = load_recipe(path)
+    assert experiment.name == path.stem
+    planned = experiment.planned()
+    assert all(evaluations > 0 for evaluations in planned.values())
+    assert main(["run", str(path), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text) == yaml.safe_load(resolved)
+    assert f"# in all: {sum(planned.values())} evaluations" in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_recipe_at_toy_size(path, tmp_path):
+    recipe = read_recipe(path)
+    skip_without_data(recipe)
+    small = toy_size(recipe)
+    overrides = [word for key, value in small.items() for word in (f"--{key}", value)]
+    assert main(["run", str(path), "--quiet", "--runs", str(tmp_path / "runs"), *overrides]) == 0
+    folder = tmp_path / "runs" / path.stem / "latest"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["targets"]) == list(recipe["targets"])
+    for target in summary["targets"].values():
+        assert list(target["agents"]) == list(recipe["agents"])
+        for agent in target["agents"].values():
+            assert (agent["evaluations"], agent["trials"], agent["failed"]) == (6, int(small["trials"]), 0)
+            assert agent["best"]["score"] is not None
+    meta_training = recipe.get("meta_training") or {"agents": []}
+    assert sorted(summary["meta_training"]) == sorted(meta_training["agents"])
+    for agent in summary["meta_training"].values():
+        assert (agent["evaluations"], agent["failed"]) == (12, 0)
+    page = (folder / "report.html").read_text()
+    assert all(name in page for name in [*recipe["targets"], *recipe["agents"]])
