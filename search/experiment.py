@@ -29,12 +29,25 @@ class MetaTraining:
         agents: names of the agents that are meta-trained; each on the same tasks.
         epochs: meta-epochs, a new task each. CATCH, sec. 4.2.1: 25.
         networks: networks evaluated a meta-epoch. CATCH, sec. 4.2.1: 20.
+        trials: independent meta-trainings of each agent, dealt out to the trials of a search in turn. With fewer of
+            them than trials, an interval over trials leaves out part of the luck of meta-training.
     """
 
     pool: Callable[[SearchSpace], TaskPool]
     agents: list[str]
     epochs: int = 25
     networks: int = 20
+    trials: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a phase that could not take place."""
+        for name in ("epochs", "networks", "trials"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if not self.agents:
+            raise ValueError("agents is empty, at least one agent must be meta-trained")
+        if len(set(self.agents)) < len(self.agents):
+            raise ValueError(f"agents names one twice: {', '.join(self.agents)}")
 
 
 class Experiment:
@@ -68,7 +81,7 @@ class Experiment:
         name: str = "",
         description: str = "",
     ):
-        for key, value in {"budget": budget, "trials": trials, "batch": batch}.items():
+        for key, value in {"budget": budget, "trials": trials, "batch": batch, "most_failures": most_failures}.items():
             if value < 1:
                 raise ValueError(f"{key} is {value}, it must be at least 1")
         self.space, self.budget, self.trials, self.seed, self.batch = space, budget, trials, seed, batch
@@ -102,7 +115,9 @@ class Experiment:
         plan = {}
         if self.meta_training is not None:
             for name in self.meta_training.agents:
-                plan[f"meta_training/{name}"] = self.meta_training.epochs * self.meta_training.networks
+                plan[f"meta_training/{name}"] = (
+                    self.meta_training.trials * self.meta_training.epochs * self.meta_training.networks
+                )
         for target in self.targets:
             for name in self._make_agents:
                 plan[f"{target}/{name}"] = self.trials * self.budget
@@ -128,7 +143,7 @@ class Experiment:
             meta_trained = self.meta_training.agents
             for name in meta_trained:
                 seed = derive_seed(self.seed, "meta-training")
-                agent = self.agent(name, trials=1, seed=seed)
+                agent = self.agent(name, trials=self.meta_training.trials, seed=seed)
                 yield Search(f"meta_training/{name}", agent, self._meta_stages(), seed, self.batch, self.most_failures)
         for target, task in self.targets.items():
             for name in self._make_agents:

@@ -339,7 +339,7 @@ def _content(folder: Path, experiment: Experiment, journal: Journal) -> dict[str
         "config": config,
         "environment": json.loads(journal.about("environment") or "{}"),
         "command": f"catchmark run {recipe}",
-        "resume": f"catchmark run {recipe} --resume {shlex.quote(shown)}",
+        "resume": f"catchmark run --resume {shlex.quote(shown)}",
     }
 
 

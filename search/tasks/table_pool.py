@@ -40,14 +40,12 @@ class TablePool(TaskPool):
         self.tasks = tuple(TableColumn(**task) if isinstance(task, dict) else task for task in tasks)
         if not self.tasks:
             raise ValueError("TablePool: 'tasks' is empty, at least one table column is needed")
-        self._opened: dict[TableColumn, TableTask] = {}
+        # Opened at once, so that a wrong path or column is found before anything has been searched.
+        self._opened = {column: TableTask(space, **asdict(column)) for column in self.tasks}
 
     def draw(self, index: int, seed: int) -> TableTask:
         """The ``index``-th task: a pure function of (index, seed)."""
-        column = self._column(index, seed)
-        if column not in self._opened:
-            self._opened[column] = TableTask(self.space, **asdict(column))
-        return self._opened[column]
+        return self._opened[self._column(index, seed)]
 
     def describe(self, index: int, seed: int) -> str:
         """Table and column of the ``index``-th task."""

@@ -151,7 +151,7 @@ class CATCHer(MetaAgent):
         mean, variance = self._posterior(codes, rewards)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
         count = max(self.settings.candidates, 2 * n)
-        candidates, log_probs = self.controller.sample(z, self.rng, count)
+        candidates, log_probs = self.candidates(z, count)
         scores = self.evaluator(
             self.space.one_hot(candidates).to(self.dtype), z.unsqueeze(1).expand(-1, count, -1)
         ).double()
@@ -172,6 +172,18 @@ class CATCHer(MetaAgent):
             asked_log_probs.append(torch.where(exhausted, fallback_log_probs[:, k : k + 1], log_probs.gather(1, index)))
             fresh = fresh & (numbers != numbers.gather(1, best))
         self._pending, self._pending_log_probs = torch.cat(asked, 1), torch.cat(asked_log_probs, 1)
+
+    def candidates(self, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """What the evaluator chooses among: ``count`` samples of the controller (CATCH, sec. 3.2).
+
+        Args:
+            z: the context ``[trials, latent]``.
+            count: how many.
+
+        Returns:
+            Int64 ``[trials, count, decisions]`` and log-probabilities of the same shape.
+        """
+        return self.controller.sample(z, self.rng, count)
 
     def _uniform_log_probs(self, archs: Tensor) -> Tensor:
         """Log-probability of each action under uniform choice among the valid ones: ``[trials, n, decisions]``."""
@@ -274,6 +286,8 @@ class CATCHer(MetaAgent):
 
     def load_weights(self, weights: dict[str, Any]) -> None:
         """Start from meta-trained networks; their trials are dealt out to this agent's in turn."""
+        if not isinstance(weights, dict) or not {"space", "sizes", "settings", "networks"} <= weights.keys():
+            raise ValueError("this file does not hold the weights of a CATCHer")
         if weights["space"] != self.space.name or weights["sizes"] != list(self.space.sizes):
             raise ValueError(
                 f"these CATCHer weights belong to the space '{weights['space']}', this search is on '{self.space.name}'"
