@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
-
 from search.agents.base import Agent, MetaAgent
 from search.errors import CatchmarkError, one_line
-from search.journal import Journal
+from search.journal import Journal, Record
 from search.loop import Listener, Search, Stage, run_search
+from search.meta_training import PHASE, MetaTraining, phases
 from search.randomness import derive_seed
-from search.spaces.base import SearchSpace
+from search.spaces.base import Architecture, SearchSpace
 from search.summary import summarise_search
 from search.tasks.base import Task, TaskPool
-
-
-@dataclass
-class MetaTraining:
-    """The phase before the targets (CATCH, Algorithm 1).
-
-    Attributes:
-        pool: where the tasks come from.
-        agents: names of the agents that are meta-trained; each on the same tasks.
-        epochs: meta-epochs, a new task each. CATCH, sec. 4.2.1: 25.
-        networks: networks evaluated a meta-epoch. CATCH, sec. 4.2.1: 20.
-        trials: independent meta-trainings of each agent, dealt out to the trials of a search in turn. With fewer of
-            them than trials, an interval over trials leaves out part of the luck of meta-training.
-    """
-
-    pool: Callable[[SearchSpace], TaskPool]
-    agents: list[str]
-    epochs: int = 25
-    networks: int = 20
-    trials: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse a phase that could not take place."""
-        for name in ("epochs", "networks", "trials"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if not self.agents:
-            raise ValueError("agents is empty, at least one agent must be meta-trained")
-        if len(set(self.agents)) < len(self.agents):
-            raise ValueError(f"agents names one twice: {', '.join(self.agents)}")
 
 
 class Experiment:
@@ -61,7 +28,8 @@ class Experiment:
         trials: independent repetitions of every search; trial ``k`` is the run of seed ``seed + k``.
         seed: of everything.
         batch: architectures an agent is asked for at once.
-        meta_training: what happens before; None where no agent needs it.
+        meta_training: what happens before, once for all targets; None where no agent needs it.
+        meta_training_for: what happens before, target by target, for instance to leave a target out of its own sources.
         most_failures: stop when so many evaluations in a row failed.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
@@ -77,6 +45,7 @@ class Experiment:
         seed: int = 0,
         batch: int = 1,
         meta_training: Optional[MetaTraining] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        meta_training_for: Optional[dict[str, MetaTraining]] = None,  # noqa: UP045
         most_failures: int = 10,
         name: str = "",
         description: str = "",
@@ -85,7 +54,7 @@ class Experiment:
             if value < 1:
                 raise ValueError(f"{key} is {value}, it must be at least 1")
         self.space, self.budget, self.trials, self.seed, self.batch = space, budget, trials, seed, batch
-        self.meta_training, self.most_failures = meta_training, most_failures
+        self.most_failures = most_failures
         self.name, self.description = name, description
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
@@ -95,14 +64,39 @@ class Experiment:
         }
         for key in agents:
             self.agent(key, trials=1)
-        self.pool: TaskPool | None = None
-        if meta_training is not None:
-            self.pool = _built("meta_training.pool", lambda: meta_training.pool(space))
-            for key in meta_training.agents:
-                if key not in agents:
-                    raise CatchmarkError(f"meta_training.agents: '{key}' is not one of: {', '.join(agents)}")
-                if not isinstance(self.agent(key, trials=1), MetaAgent):
-                    raise CatchmarkError(f"meta_training.agents: '{key}' is not an agent that can be meta-trained")
+        shared = None if meta_training is None else self._checked(meta_training, "meta_training")
+        by_target = {}
+        for key, settings in (meta_training_for or {}).items():
+            if key not in targets:
+                raise CatchmarkError(f"meta_training_for.{key}: there is no such target; targets: {', '.join(targets)}")
+            by_target[key] = self._checked(settings, f"meta_training_for.{key}")
+        self.phases = phases(shared, by_target)
+        served = [
+            (target, agent)
+            for phase in self.phases
+            for target in targets
+            for agent in agents
+            if phase.serves(target, agent)
+        ]
+        for target, agent in served:
+            if served.count((target, agent)) > 1:
+                raise CatchmarkError(
+                    f"meta_training_for.{target}.agents: '{agent}' is meta-trained for all targets already"
+                )
+
+    def _checked(self, settings: MetaTraining, key: str) -> tuple[MetaTraining, TaskPool]:
+        """A meta-training of the recipe and its pool, if its agents can be meta-trained."""
+        for name in settings.agents:
+            if name not in self._make_agents:
+                raise CatchmarkError(f"{key}.agents: '{name}' is not one of: {', '.join(self._make_agents)}")
+            if not isinstance(self.agent(name, trials=1), MetaAgent):
+                raise CatchmarkError(f"{key}.agents: '{name}' is not an agent that can be meta-trained")
+        return settings, _built(f"{key}.pool", lambda: settings.pool(self.space))
+
+    @property
+    def agent_names(self) -> list[str]:
+        """The searchers to compare."""
+        return list(self._make_agents)
 
     def agent(self, name: str, trials: int | None = None, seed: int | None = None) -> Agent:
         """A fresh agent of that name."""
@@ -112,12 +106,7 @@ class Experiment:
 
     def planned(self) -> dict[str, int]:
         """Every search by name, and how many evaluations it takes, in the order in which they run."""
-        plan = {}
-        if self.meta_training is not None:
-            for name in self.meta_training.agents:
-                plan[f"meta_training/{name}"] = (
-                    self.meta_training.trials * self.meta_training.epochs * self.meta_training.networks
-                )
+        plan = {phase.search: phase.evaluations for phase in self.phases}
         for target in self.targets:
             for name in self._make_agents:
                 plan[f"{target}/{name}"] = self.trials * self.budget
@@ -131,41 +120,24 @@ class Experiment:
             journal: the run's journal.
             listeners: who wants to know.
         """
-        for search in self._searches(folder):
-            run_search(search, journal, listeners)
-            if isinstance(search.agent, MetaAgent) and search.name.startswith("meta_training/"):
-                _save_weights(folder, search.name.removeprefix("meta_training/"), search.agent)
-        return self.summarise(journal)
-
-    def _searches(self, folder: Path) -> Iterator[Search]:
-        meta_trained: list[str] = []
-        if self.meta_training is not None:
-            meta_trained = self.meta_training.agents
-            for name in meta_trained:
-                seed = derive_seed(self.seed, "meta-training")
-                agent = self.agent(name, trials=self.meta_training.trials, seed=seed)
-                yield Search(f"meta_training/{name}", agent, self._meta_stages(), seed, self.batch, self.most_failures)
+        for phase in self.phases:
+            seed = derive_seed(self.seed, "meta-training")
+            agent = self.agent(phase.agent, trials=phase.settings.trials, seed=seed)
+            stages = phase.stages(derive_seed(self.seed, "pool"))
+            run_search(Search(phase.search, agent, stages, seed, self.batch, self.most_failures), journal, listeners)
+            assert isinstance(agent, MetaAgent)
+            phase.save_weights(folder, agent)
         for target, task in self.targets.items():
             for name in self._make_agents:
                 agent = self.agent(name)
-                if name in meta_trained:
-                    assert isinstance(agent, MetaAgent)
-                    agent.load_weights(torch.load(folder / "weights" / f"{name}.pt", weights_only=True))
+                for phase in self.phases:
+                    if phase.serves(target, name):
+                        assert isinstance(agent, MetaAgent)
+                        phase.start(folder, agent)
                 stage = Stage(target, lambda task=task: task, self.budget, adapting=True)  # type: ignore[misc]
-                yield Search(f"{target}/{name}", agent, [stage], self.seed, self.batch, self.most_failures)
-
-    def _meta_stages(self) -> list[Stage]:
-        assert self.pool is not None and self.meta_training is not None
-        pool, networks, seed = self.pool, self.meta_training.networks, derive_seed(self.seed, "pool")
-        return [
-            Stage(
-                f"{index + 1}: {pool.describe(index, seed)}",
-                lambda index=index: pool.draw(index, seed),  # type: ignore[misc]
-                networks,
-                adapting=False,
-            )
-            for index in range(self.meta_training.epochs)
-        ]
+                search = Search(f"{target}/{name}", agent, [stage], self.seed, self.batch, self.most_failures)
+                run_search(search, journal, listeners)
+        return self.summarise(journal)
 
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
@@ -176,7 +148,7 @@ class Experiment:
             "seed": self.seed,
             "budget": self.budget,
             "trials": self.trials,
-            "meta_training": {},
+            PHASE: {},
             "targets": {},
         }
         begun = set(journal.searches())
@@ -185,11 +157,12 @@ class Experiment:
             if search not in begun:
                 continue
             records, (_, seconds) = list(journal.records(search)), journal.progress(search)
-            if phase == "meta_training":
-                stages = list(dict.fromkeys(record.stage for record in records))
-                summary["meta_training"][agent] = {
-                    "tasks": stages,
+            if phase == PHASE:
+                summary[PHASE][agent] = {
+                    "tasks": list(dict.fromkeys(record.stage for record in records)),
+                    "trials": 1 + max((record.trial for record in records), default=0),
                     "evaluations": len(records),
+                    "source_evaluations": _source_evaluations(records),
                     "failed": sum(record.evaluation.status == "failed" for record in records),
                     "seconds": seconds,
                 }
@@ -211,9 +184,13 @@ def _built(key: str, make: Callable[[], Any]) -> Any:
         raise CatchmarkError(f"{key}: {one_line(error)}") from error
 
 
-def _save_weights(folder: Path, name: str, agent: MetaAgent) -> None:
-    path = folder / "weights" / f"{name}.pt"
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    torch.save(agent.weights(), temporary)
-    os.replace(temporary, path)
+def _source_evaluations(records: Sequence[Record]) -> int:
+    """The most different (task, architecture) pairs that one trial's meta-training paid for.
+
+    The same pair again costs nothing: its score is known.
+    """
+    paid: dict[int, set[tuple[str, Architecture]]] = {}
+    for record in records:
+        task = record.stage.partition(": ")[2]  # without its place in the order
+        paid.setdefault(record.trial, set()).add((task, record.architecture))
+    return max((len(pairs) for pairs in paid.values()), default=0)

@@ -308,7 +308,7 @@ def _content(folder: Path, experiment: Experiment, journal: Journal) -> dict[str
     summary, gathered = experiment.summarise(journal), _gather(experiment, journal)
     planned = experiment.planned()
     finished = {search for search in planned if journal.progress(search)[0]}
-    colors = {agent: k for k, agent in enumerate(_agent_names(planned))}
+    colors = {agent: k for k, agent in enumerate(experiment.agent_names)}
     config_path = folder / "config.yaml"
     config = config_path.read_text(encoding="utf-8") if config_path.is_file() else ""
     shown = shown_folder(folder)
@@ -330,7 +330,8 @@ def _content(folder: Path, experiment: Experiment, journal: Journal) -> dict[str
         "total": gathered.total,
         "seconds": sum(journal.progress(search)[1] for search in planned),
         "agents": _agents(experiment, list(colors), config),
-        "meta_trained_together": bool(summary[_META]) and experiment.trials > 1,
+        # Where trials share meta-trainings, an interval over trials leaves out part of their luck.
+        "meta_trainings": min((entry["trials"] for entry in summary[_META].values()), default=0),
         "meta_table": _meta_table(summary[_META], gathered.stages),
         "failures": failures[:MOST_REASONS],
         "failures_left_out": len(failures) - MOST_REASONS,
@@ -341,10 +342,6 @@ def _content(folder: Path, experiment: Experiment, journal: Journal) -> dict[str
         "command": f"catchmark run {recipe}",
         "resume": f"catchmark run --resume {shlex.quote(shown)}",
     }
-
-
-def _agent_names(planned: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(search.partition("/")[2] for search in planned))
 
 
 def _target(
@@ -398,7 +395,7 @@ def _agents(experiment: Experiment, names: Sequence[str], config: str) -> list[d
     classes = {name: type(experiment.agent(name, trials=1)) for name in names}
     recipe = (yaml.safe_load(config) or {}).get("agents", {})
     settings = {name: flatten(recipe.get(name, {})) for name in names}
-    meta_trained = experiment.meta_training.agents if experiment.meta_training is not None else []
+    meta_trained = {phase.agent for phase in experiment.phases}
     described = []
     for name, found in classes.items():
         twins = [settings[other] for other, kind in classes.items() if kind is found]

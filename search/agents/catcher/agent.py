@@ -151,16 +151,15 @@ class CATCHer(MetaAgent):
         mean, variance = self._posterior(codes, rewards)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
         count = max(self.settings.candidates, 2 * n)
-        candidates, log_probs = self.candidates(z, count)
+        candidates = self.candidates(z, count)
         scores = self.evaluator(
             self.space.one_hot(candidates).to(self.dtype), z.unsqueeze(1).expand(-1, count, -1)
         ).double()
         # A policy that has nothing new left to propose falls back on a network drawn at random.
         fallback = self.space.sample(self.rng, n)
-        fallback_log_probs = self._uniform_log_probs(fallback)
         numbers, known = self.space.code(candidates), self.space.code(self.archs)
         fresh = ~(numbers.unsqueeze(2) == known.unsqueeze(1)).any(2)
-        asked, asked_log_probs = [], []
+        asked = []
         for k in range(n):
             explore = self.rng.uniform(1) < self.epsilon
             lottery = self.rng.uniform(count)
@@ -169,11 +168,11 @@ class CATCHer(MetaAgent):
             index = best.unsqueeze(-1).expand(-1, -1, candidates.shape[-1])
             exhausted = ~fresh.any(1).view(-1, 1, 1)
             asked.append(torch.where(exhausted, fallback[:, k : k + 1], candidates.gather(1, index)))
-            asked_log_probs.append(torch.where(exhausted, fallback_log_probs[:, k : k + 1], log_probs.gather(1, index)))
             fresh = fresh & (numbers != numbers.gather(1, best))
-        self._pending, self._pending_log_probs = torch.cat(asked, 1), torch.cat(asked_log_probs, 1)
+        self._pending = torch.cat(asked, 1)
+        self._pending_log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), self._pending)
 
-    def candidates(self, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def candidates(self, z: Tensor, count: int) -> Tensor:
         """What the evaluator chooses among: ``count`` samples of the controller (CATCH, sec. 3.2).
 
         Args:
@@ -181,7 +180,7 @@ class CATCHer(MetaAgent):
             count: how many.
 
         Returns:
-            Int64 ``[trials, count, decisions]`` and log-probabilities of the same shape.
+            Int64 ``[trials, count, decisions]``.
         """
         return self.controller.sample(z, self.rng, count)
 

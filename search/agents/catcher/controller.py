@@ -57,8 +57,8 @@ class Controller(nn.Module):
         return block.masked_fill(~self.space.valid_choices(prefix), -torch.inf).log_softmax(-1)
 
     @torch.no_grad()
-    def sample(self, context: Tensor, rng: TrialRandom, n: int) -> tuple[Tensor, Tensor]:
-        """``n`` architectures a trial, and the log-probability of each of their actions.
+    def sample(self, context: Tensor, rng: TrialRandom, n: int) -> Tensor:
+        """``n`` architectures a trial.
 
         Args:
             context: z, ``[trials, latent]``.
@@ -66,18 +66,15 @@ class Controller(nn.Module):
             n: how many.
 
         Returns:
-            Int64 ``[trials, n, decisions]`` and log-probabilities of the same shape.
+            Int64 ``[trials, n, decisions]``.
         """
         context = context.unsqueeze(1).expand(-1, n, -1)
         archs = torch.zeros(context.shape[0], n, 0, dtype=torch.long)
-        taken = []
         for t in range(len(self.space.sizes)):
             code = self.space.one_hot(archs).to(self.dtype)
             log_probs = self._masked_log_probs(self.mlp(torch.cat([context, code], dim=-1)), archs, t)
-            choice = rng.categorical(log_probs.exp()).unsqueeze(-1)
-            taken.append(log_probs.gather(-1, choice))
-            archs = torch.cat([archs, choice], dim=-1)
-        return archs, torch.cat(taken, dim=-1)
+            archs = torch.cat([archs, rng.categorical(log_probs.exp()).unsqueeze(-1)], dim=-1)
+        return archs
 
     def log_probs(self, context: Tensor, archs: Tensor) -> tuple[Tensor, Tensor]:
         """How likely the policy is to take each action of given architectures.

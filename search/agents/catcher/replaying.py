@@ -105,15 +105,13 @@ class ReplayingCATCHer(CATCHer):
             return
         super()._propose(n)
 
-    def candidates(self, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def candidates(self, z: Tensor, count: int) -> Tensor:
         """The controller's proposals, and mutations of the best network so far."""
         mutants = int(self.replay_settings.mutations * count)
-        archs, log_probs = super().candidates(z, count - mutants)
+        proposed = super().candidates(z, count - mutants)
         best = self.rewards.argmax(1)
         parents = self.archs[torch.arange(self.trials), best].unsqueeze(1).expand(-1, mutants, -1)
-        mutated = self.space.mutate(parents, self.rng)
-        mutated_log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, mutants, -1), mutated)
-        return torch.cat([archs, mutated], 1), torch.cat([log_probs, mutated_log_probs], 1)
+        return torch.cat([proposed, self.space.mutate(parents, self.rng)], 1)
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """On a target as the CATCHer; on a source task store everything, and practise when the task is complete."""
