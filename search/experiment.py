@@ -30,6 +30,7 @@ class Experiment:
         batch: architectures an agent is asked for at once.
         meta_training: what happens before, once for all targets; None where no agent needs it.
         meta_training_for: what happens before, target by target, for instance to leave a target out of its own sources.
+            Each of a target's meta-trainings is for other agents.
         most_failures: stop when so many evaluations in a row failed.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
@@ -45,7 +46,7 @@ class Experiment:
         seed: int = 0,
         batch: int = 1,
         meta_training: Optional[MetaTraining] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
-        meta_training_for: Optional[dict[str, MetaTraining]] = None,  # noqa: UP045
+        meta_training_for: Optional[dict[str, list[MetaTraining]]] = None,  # noqa: UP045
         most_failures: int = 10,
         name: str = "",
         description: str = "",
@@ -66,10 +67,12 @@ class Experiment:
             self.agent(key, trials=1)
         shared = None if meta_training is None else self._checked(meta_training, "meta_training")
         by_target = {}
-        for key, settings in (meta_training_for or {}).items():
+        for key, trainings in (meta_training_for or {}).items():
             if key not in targets:
                 raise CatchmarkError(f"meta_training_for.{key}: there is no such target; targets: {', '.join(targets)}")
-            by_target[key] = self._checked(settings, f"meta_training_for.{key}")
+            by_target[key] = [
+                self._checked(settings, f"meta_training_for.{key}[{k}]") for k, settings in enumerate(trainings)
+            ]
         self.phases = phases(shared, by_target)
         served = [
             (target, agent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,9 +112,9 @@ class MetaPhase:
 
 
 def phases(
-    shared: tuple[MetaTraining, TaskPool] | None, by_target: Mapping[str, tuple[MetaTraining, TaskPool]]
+    shared: tuple[MetaTraining, TaskPool] | None, by_target: Mapping[str, Sequence[tuple[MetaTraining, TaskPool]]]
 ) -> list[MetaPhase]:
     """Every agent's meta-training, in the order in which they run."""
-    each = [] if shared is None else [(None, *shared)]
-    each += [(target, settings, pool) for target, (settings, pool) in by_target.items()]  # type: ignore[misc]
+    each: list[tuple[str | None, MetaTraining, TaskPool]] = [] if shared is None else [(None, *shared)]
+    each += [(target, *training) for target, trainings in by_target.items() for training in trainings]
     return [MetaPhase(agent, target, settings, pool) for target, settings, pool in each for agent in settings.agents]

@@ -84,6 +84,7 @@ class ReplayingCATCHer(CATCHer):
         trials: int = 1,
         seed: int = 0,
         settings: CatcherSettings = CatcherSettings(  # noqa: B008 - frozen
+            hidden=32,
             initial_networks=3,
             candidates=100,
             evaluator_learning_rate=1e-3,

@@ -1,0 +1,127 @@
+"""Chooses the assumed hyper-parameters of both CATCHers on source tasks only, and prints the table of the README.
+
+Each data set of NAS-Bench-201 is left out in turn: agents are meta-trained on the 12-epoch columns of the other two and
+search its 12-epoch column. No column of 200 epochs, on which the figures report, is read.
+
+    python experiments/catch/sweep.py nasbench201.npz [--trials 48] [--only replay]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from search.agents.base import MetaAgent
+from search.agents.catcher.agent import CATCHer
+from search.agents.catcher.replaying import ReplayingCATCHer, ReplaySettings
+from search.agents.catcher.settings import CatcherSettings
+from search.spaces.nasbench201 import NASBench201
+from search.tasks.table import TableTask
+
+SPACE = NASBench201()
+SOURCES = ("cifar10_valid", "cifar100", "imagenet16_120")
+META_TRIALS = 8
+PAPER = CatcherSettings()
+REPLAY = ReplayingCATCHer(SPACE).settings
+PRACTICE = ReplaySettings()
+
+
+def search(agent: MetaAgent, task: TableTask, budget: int, adapting: bool) -> torch.Tensor:
+    """Best score after each evaluation: float64 ``[trials, budget]``."""
+    agent.begin_task(budget, adapting)
+    scores = []
+    for _ in range(budget):
+        archs = agent.ask(1)
+        scores.append(task.scores(archs))
+        agent.tell(archs, scores[-1])
+    return torch.cat(scores, 1).cummax(1).values
+
+
+def left_out(make: Callable[[int, int], MetaAgent], tasks: dict[str, TableTask], epochs: int, trials: int) -> list[str]:
+    """One row of the table: geometric mean rank after 10, 20 and 50 evaluations, and how often the best was found.
+
+    Args:
+        make: an agent from (trials, seed).
+        tasks: the source tasks by name.
+        epochs: meta-epochs; 500 source evaluations are spread over them, none if 0.
+        trials: searches a left-out task.
+    """
+    log_ranks, found = [], []
+    for number, (name, target) in enumerate(tasks.items()):
+        agent = make(trials, 1000 * number)
+        if epochs:
+            meta = make(META_TRIALS, 1000 * number + 500)
+            others = [task for other, task in tasks.items() if other != name]
+            for epoch in range(epochs):
+                search(meta, others[epoch % len(others)], 500 // epochs, adapting=False)
+            agent.load_weights(meta.weights())
+        best = search(agent, target, 50, adapting=True)[:, [9, 19, 49]]
+        every = target.all_scores()
+        assert every is not None
+        ranks = 1 + torch.searchsorted(-every.sort(descending=True).values, -best.contiguous())
+        log_ranks.append(ranks.double().log())
+        found.append((ranks[:, -1] == 1).double().mean().item())
+    means = torch.cat(log_ranks).mean(0).exp()
+    return [f"{value:.2f}" for value in means.tolist()] + [" / ".join(f"{share:.2f}" for share in found)]
+
+
+def variants() -> dict[str, tuple[Callable[[int, int], MetaAgent], int]]:
+    """What is tried: each row changes one thing of the defaults."""
+    rows: dict[str, tuple[Callable[[int, int], MetaAgent], int]] = {}
+
+    def paper(label: str, epochs: int, **changes: object) -> None:
+        settings = replace(PAPER, **changes)  # type: ignore[arg-type]
+        rows[label] = (lambda trials, seed: CATCHer(SPACE, trials, seed, settings), epochs)
+
+    def replaying(label: str, practice: ReplaySettings = PRACTICE, **changes: object) -> None:
+        settings = replace(REPLAY, **changes)  # type: ignore[arg-type]
+        rows[label] = (lambda trials, seed: ReplayingCATCHer(SPACE, trials, seed, settings, practice), 2)
+
+    for phase, epochs in (("scratch", 0), ("meta", 25)):
+        paper(f"{phase}: defaults", epochs)
+        paper(f"{phase}: z-scored rewards", epochs, normalisation="zscore")
+        paper(f"{phase}: hidden 32", epochs, hidden=32)
+        paper(f"{phase}: controller 1e-3", epochs, controller_learning_rate=1e-3)
+        paper(f"{phase}: evaluator 1e-3", epochs, evaluator_learning_rate=1e-3)
+        paper(f"{phase}: entropy 0.01", epochs, entropy_weight=0.01)
+        paper(f"{phase}: 100 candidates", epochs, candidates=100)
+        paper(f"{phase}: epsilon from 0.5", epochs, epsilon_start_adapting=0.5)
+        paper(f"{phase}: 3 random networks", epochs, initial_networks=3)
+    replaying("replay: defaults")
+    replaying("replay: hidden 64", hidden=64)
+    replaying("replay: hidden 16", hidden=16)
+    replaying("replay: no mutations", replace(PRACTICE, mutations=0.0))
+    replaying("replay: 1 update a network", replace(PRACTICE, updates_per_network=1))
+    replaying("replay: 6 updates a network", replace(PRACTICE, updates_per_network=6))
+    replaying("replay: temperature 1", replace(PRACTICE, temperature=1.0))
+    replaying("replay: temperature 0.25", replace(PRACTICE, temperature=0.25))
+    replaying("replay: 5 random networks", initial_networks=5)
+    replaying("replay: 300 candidates", candidates=300)
+    replaying("replay: evaluator 3e-3", evaluator_learning_rate=3e-3)
+    return rows
+
+
+def main() -> None:
+    """Print the table, a row as soon as it is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", help="the NAS-Bench-201 table; 'catchmark data nasbench201' makes it")
+    parser.add_argument("--trials", type=int, default=48, help="searches a left-out task (default: %(default)s)")
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    chosen = parser.parse_args()
+    tasks = {name: TableTask(SPACE, chosen.table, name, "val", "acc", 12) for name in SOURCES}
+    print(
+        "| variant | rank@10 | rank@20 | rank@50 | best found, C10 / C100 / IN16 | seconds |\n|---|---|---|---|---|---|"
+    )
+    for label, (make, epochs) in variants().items():
+        if label.startswith(chosen.only):
+            start = time.monotonic()
+            cells = left_out(make, tasks, epochs, chosen.trials)
+            print("| " + " | ".join([label, *cells, f"{time.monotonic() - start:.0f}"]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
