@@ -225,7 +225,7 @@ def test_an_unfinished_run_says_so_and_how_to_go_on(tmp_path, monkeypatch):
     text = Page(write_report(folder, made).read_text()).text
     assert "Unfinished. 1 of 3 searches are complete, and 21 of 60 evaluations made." in text
     assert "random and catch_meta have not finished here" in text
-    assert "catchmark run 'runs/my toy/1/config.yaml' --resume 'runs/my toy/1'" in text
+    assert "catchmark run --resume 'runs/my toy/1'" in text
     assert "After 3 evaluations a trial on toy" in text
 
 
