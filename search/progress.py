@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,14 @@ class ProgressBar(Listener):
         if self._stream.isatty():
             # miniters: with tqdm's own adaptation, a step of many look-ups would hide the slow evaluations after it.
             with _whatever_the_stream_does():
-                self._bar = tqdm(total=self._total, unit="net", file=self._stream, miniters=1, dynamic_ncols=True)
+                self._bar = tqdm(
+                    total=self._total,
+                    unit="net",
+                    file=self._stream,
+                    miniters=1,
+                    ncols=80,
+                    dynamic_ncols=_knows_its_width(self._stream),
+                )
 
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Name the search; evaluations of an earlier attempt count as done, but not for the time left."""
@@ -98,3 +106,11 @@ class ProgressBar(Listener):
 
 def _whatever_the_stream_does() -> suppress:
     return suppress(OSError, ValueError)  # ValueError: it was closed in this process
+
+
+def _knows_its_width(stream: TextIO) -> bool:
+    """Whether the terminal says how wide it is; in some containers it is 0 columns wide, and a bar would not show."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False

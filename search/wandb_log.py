@@ -6,6 +6,7 @@ happens to W&B, the search goes on: the journal has everything.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from search.errors import one_line
+from search.errors import CatchmarkError, one_line
 from search.journal import Record
 from search.loop import Listener, Search
 from search.spaces.base import SearchSpace
@@ -32,6 +33,8 @@ _START_SECONDS, _FINISH_SECONDS = 30, 120
 
 _COMPLETE = "complete"
 """Name of the file that marks a W&B run's folder as holding the whole search."""
+
+_MODES = ("offline", "online", "disabled", "shared", "dryrun", "run")
 
 _COLUMNS = ("stage", "step", "slot", "trial", "architecture", "score", "cost_seconds", "status", "reason")
 
@@ -46,11 +49,18 @@ class WandbLog(Listener):
         recipe: the recipe's name: the group of its searches.
         space: for the names of architectures.
         config: the resolved recipe.
+
+    Raises:
+        CatchmarkError: ``WANDB_MODE`` is none of W&B's modes.
     """
 
     def __init__(self, folder: Path, recipe: str, space: SearchSpace, config: dict[str, Any]):
         self.folder, self.recipe, self.space, self.config = folder.resolve() / "wandb", recipe, space, config
         self._mode = os.environ.get("WANDB_MODE") or "offline"
+        if self._mode not in _MODES:
+            near = difflib.get_close_matches(self._mode, _MODES, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(_MODES)}"
+            raise CatchmarkError(f"the environment variable WANDB_MODE is '{self._mode}'{hint}")
         self._run: Any = None
 
     # ---- what the loop tells ---------------------------------------------------------------------------------------
@@ -62,9 +72,11 @@ class WandbLog(Listener):
         self._best_of = [-math.inf] * search.agent.trials
         self._best: Record | None = None
         self._points = 0
+        if self._mode == "disabled":
+            return
         with self._guarded():
             identity = self._identity(search)
-            earlier = list(self.folder.glob(f"*run-*-{identity}"))
+            earlier = list(self.folder.glob(f"*run-*-{identity}*"))
             if len(records) == search.evaluations and any((each / _COMPLETE).exists() for each in earlier):
                 return
             self._run = self._start(search, identity)
@@ -99,8 +111,14 @@ class WandbLog(Listener):
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """Let W&B fail without the search, and keep in the run's folder what it would put into the home directory."""
-        homes = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
-        ours = {name: str(self.folder / each) for name, each in homes.items() if name not in os.environ}
+        ours = {
+            "WANDB_DATA_DIR": str(self.folder / "data"),
+            "WANDB_CACHE_DIR": str(self.folder / "cache"),
+            "WANDB_SILENT": "true",
+            # Offline is offline: W&B's own reports of its errors would be sent all the same.
+            "WANDB_ERROR_REPORTING": "false",
+        }
+        ours = {name: value for name, value in ours.items() if name not in os.environ}
         os.environ.update(ours)
         try:
             yield
@@ -139,7 +157,6 @@ class WandbLog(Listener):
             resume="allow",
             # No terminal output, machine statistics, source code or list of packages: a start takes milliseconds.
             settings=wandb.Settings(
-                silent=True,
                 console="off",
                 disable_git=True,
                 save_code=False,
@@ -152,7 +169,7 @@ class WandbLog(Listener):
                 finish_timeout_raises=True,
             ),
         )
-        if self._mode not in ("offline", "dryrun"):
+        if self._mode in ("online", "shared", "run"):
             try:
                 # Asked for here, for `init` would stop and wait for someone to type a key.
                 if not wandb.login(prompt=False, verify=False):
@@ -165,6 +182,7 @@ class WandbLog(Listener):
                     f"send it later with: wandb sync {self.folder}/offline-run-*"
                 )
                 self._mode = "offline"
+                wandb.teardown()  # or W&B takes the id to be in use by the run that has just failed to start
         return wandb.init(mode="offline", **arguments)
 
     def _log(self, search: Search, records: Sequence[Record]) -> None:

@@ -145,7 +145,7 @@ def serve(recipe):
     """Fork a process for every line of the input and say its number; for the next line wait and say how it ended."""
     import scipy.special  # noqa: F401 - the summary's
 
-    import search.plots  # noqa: F401
+    import search.plots
     import search.report  # noqa: F401
 
     main(["run", recipe, "--dry-run"])  # imports every class that the recipe names
@@ -318,7 +318,7 @@ def test_killed_at_a_random_moment(scenario, server, table, reference, tmp_path)
     run = Run(server, table, tmp_path / "run")
     for _ in range(KILLS[scenario]):
         done = len(run.records()) / len(result[1])
-        moment = choose.uniform(0, seconds * (1 - done))
+        moment = choose.uniform(0, seconds * min(1, 2 / KILLS[scenario]))
         code = run.attempt(kill_after=moment)
         print(f"began with {done:4.0%}, killed after {moment:.2f} s of {seconds:.2f} s: {len(run.records())} records")
         assert code in (-signal.SIGKILL, 0), (run.folder / "output.txt").read_text()
