@@ -61,6 +61,20 @@ class Task(ABC):
         """
         return None
 
+    def offered(self, seed: int) -> torch.Tensor | None:
+        """Architectures that were evaluated before and so cost nothing; None where any may be asked.
+
+        In meta-training the loop tells an agent the first of these, as many as the task's budget, and does not ask it.
+        Tasks that weigh the same evaluations differently thus share one bill.
+
+        Args:
+            seed: the seed of the trial; the answer is a pure function of it.
+
+        Returns:
+            Int64 ``[n, decisions]`` in the order of telling, or None.
+        """
+        return None
+
 
 class TaskPool(ABC):
     """An endless supply of related tasks to meta-train on."""
@@ -72,3 +86,7 @@ class TaskPool(ABC):
     def describe(self, index: int, seed: int) -> str:
         """One line about the task, for the log and the report."""
         return f"task {index}"
+
+    def source(self, index: int, seed: int) -> str:
+        """What an evaluation on the task costs: an architecture is paid for once on all tasks of one source."""
+        return self.describe(index, seed)

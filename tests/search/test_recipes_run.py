@@ -49,7 +49,13 @@ def toy_size(recipe: dict[str, Any]) -> dict[str, str]:
     """
     small: dict[str, Any] = {"budget": 6, "trials": min(recipe.get("trials", 1), 2)}
     if recipe.get("meta_training"):
-        small |= {"meta_training.epochs": 2, "meta_training.networks": 6}
+        small |= {"meta_training.epochs": 2, "meta_training.networks": 6, "meta_training.trials": 1}
+    if recipe.get("meta_training_for"):
+        few = {"epochs": 2, "networks": 6, "trials": 1}
+        small["meta_training_for"] = {
+            target: [training | few for training in trainings]
+            for target, trainings in recipe["meta_training_for"].items()
+        }
     for path, value in values(recipe):
         if isinstance(value, dict) and str(value.get("class_path")).rpartition(".")[2] in TRAINED:
             below = ".".join([*path, "init_args"])
@@ -97,8 +103,10 @@ def test_recipe_at_toy_size(path, tmp_path):
         for agent in target["agents"].values():
             assert (agent["evaluations"], agent["trials"], agent["failed"]) == (6, int(small["trials"]), 0)
             assert agent["best"]["score"] is not None
-    meta_training = recipe.get("meta_training") or {"agents": []}
-    assert sorted(summary["meta_training"]) == sorted(meta_training["agents"])
+    meta_trained = list((recipe.get("meta_training") or {"agents": []})["agents"])
+    for target, trainings in (recipe.get("meta_training_for") or {}).items():
+        meta_trained += [f"{agent} for {target}" for training in trainings for agent in training["agents"]]
+    assert sorted(summary["meta_training"]) == sorted(meta_trained)
     for agent in summary["meta_training"].values():
         assert (agent["evaluations"], agent["failed"]) == (12, 0)
     page = (folder / "report.html").read_text()

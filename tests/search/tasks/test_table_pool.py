@@ -57,11 +57,16 @@ def test_no_column(columns):
         TablePool(Toy(), [])
 
 
+def test_a_wrong_column_is_found_at_once(columns):
+    with pytest.raises(ValueError, match="d7_val_acc_12ep"):
+        TablePool(Toy(), [*columns, TableColumn(columns[0].table, "d7", "val", "acc", 12)])
+
+
 def test_a_recipe_gives_columns_as_mappings(columns):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(TaskPool, "pool")
     mapping = {"table": columns[0].table, "dataset": "d0", "split": "val", "metric": "acc", "epochs": 12}
-    space = {"class_path": "search.spaces.nasbench201.NASBench201"}
+    space = {"class_path": f"{Toy.__module__}.Toy"}
     recipe = {"class_path": "search.tasks.table_pool.TablePool", "init_args": {"space": space, "tasks": [mapping]}}
     pool = parser.instantiate(parser.parse_object({"pool": recipe})).pool
     assert pool.tasks == (columns[0],)

@@ -56,7 +56,7 @@ def test_gradients_of_both_losses_reach_the_encoder(part):
 
 @pytest.mark.parametrize("context", ["posterior", "zero", "random"])
 def test_a_batch_of_trials_is_as_many_single_runs(context):
-    """The same networks asked over a whole search; the same weights while rounding has not been amplified by training."""
+    """The same networks over a whole search; the same weights while training has not amplified rounding."""
     together = CATCHer(NASBench201(), 3, 20, SETTINGS, context)
     early = search(together, 8)
     weights = {name: value.clone() for name, value in together.networks.state_dict().items()}

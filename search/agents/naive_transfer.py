@@ -1,0 +1,184 @@
+"""Naive transfer: fit a predictor to source evaluations and walk down its ranking, whatever the target says.
+
+The baseline that any claim of transfer must beat: it spends the same source evaluations and adapts to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.agents.base import MetaAgent
+from search.agents.catcher.agent import normalise
+from search.randomness import TrialRandom, derive_seed
+from search.spaces.base import SearchSpace
+
+_MOST_ARCHITECTURES = 2**20
+"""Larger spaces are not ranked as a whole: of a million architectures the codes take some tens of megabytes."""
+_TRIES = 32
+"""Draws for each architecture in a larger space; that all of them are known already is as good as impossible there."""
+
+
+class NaiveTransfer(MetaAgent):
+    """Random source evaluations, a random forest on one-hot codes, and its ranking walked down from the top.
+
+    On a source task it asks random architectures. On a target task it asks the architectures of the whole space in the
+    order of their predicted worth; the target's rewards change nothing. The forest is fitted to the evaluations of all
+    source tasks together, their rewards as normal quantiles of the rank within their own task. Each meta-trained trial
+    has a forest of its own, and trials that start from the same forest ask the same. With nothing learned it asks at
+    random. Within a task no architecture is asked twice while a new one is left.
+
+    Args:
+        space: what can be asked; meta-training needs one of at most 2^20 combinations of choices.
+        trials: how many independent searchers advance together.
+        seed: the seed of trial 0; trial ``k`` has seed ``seed + k``.
+        trees: of the forest. scikit-learn's default.
+    """
+
+    def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0, trees: int = 100):
+        super().__init__(space, trials, seed)
+        if trees < 1:
+            raise ValueError(f"NaiveTransfer: trees is {trees}, it must be at least 1")
+        self.trees = trees
+        combinations = math.prod(space.sizes)
+        self._all: Tensor | None = None  # codes of the space's architectures, ascending
+        if combinations <= _MOST_ARCHITECTURES:
+            codes = torch.arange(combinations)
+            self._all = codes[space.is_valid(self._decode(codes))]
+        # Codes and rewards, [trials, n] each, of every source task.
+        self._sources: list[tuple[Tensor, Tensor]] = []
+        # Places in `_all`, the best first: int32 [meta-trained trials, size]; None until there is something to rank by.
+        self._ranking: Tensor | None = None
+        self.begin_task(budget=50, adapting=True)
+
+    def begin_task(self, budget: int, adapting: bool) -> None:
+        """Forget what was asked; on a target, rank by what the source tasks gave.
+
+        Raises:
+            ValueError: a source task on a space that is too large to rank.
+        """
+        super().begin_task(budget, adapting)
+        if not adapting and self._all is None:
+            raise ValueError(
+                f"NaiveTransfer: the space '{self.space.name}' has {math.prod(self.space.sizes)} combinations of "
+                f"choices, at most {_MOST_ARCHITECTURES} can be ranked; leave this agent out of meta_training.agents"
+            )
+        self.adapting = adapting
+        self._known = torch.zeros(self.trials, 0, dtype=torch.long)  # codes asked and told
+        self._order: Tensor | None = None  # codes in the order of asking, [trials, size]
+        self._shuffled_at: dict[str, int] | None = None  # the random state before a random order was drawn
+        if adapting:
+            self._fit()
+        else:
+            empty = torch.zeros(self.trials, 0)
+            self._sources.append((empty.long(), empty.double()))
+
+    # ---- asking ----------------------------------------------------------------------------------------------------
+
+    def ask(self, n: int = 1) -> Tensor:
+        """The first ``n`` new architectures of the order: int64 ``[trials, n, decisions]``."""
+        codes = self._candidates(n)
+        repeated = (codes.unsqueeze(2) == codes.unsqueeze(1)).tril(-1).any(2)
+        old = repeated | (codes.unsqueeze(2) == self._known.unsqueeze(1)).any(2)
+        # New ones first, both parts in their order; a space that is used up is walked down again.
+        order = old.int().argsort(dim=1, stable=True)
+        chosen = codes.gather(1, order[:, torch.arange(n) % codes.shape[1]])
+        self._known = torch.cat([self._known, chosen], dim=1)
+        return self._decode(chosen)
+
+    def _candidates(self, n: int) -> Tensor:
+        """Codes ``[trials, m]``, at least ``n`` of them new where the space has so many."""
+        if self._all is None:
+            return self.space.code(self.space.sample(self.rng, n * _TRIES))
+        if self._order is None:
+            if self.adapting and self._ranking is not None:
+                self._order = self._all[self._ranking.long()[torch.arange(self.trials) % len(self._ranking)]]
+            else:
+                self._shuffled_at = self.rng.state_dict()
+                self._order = self._all[self.rng.permutation(len(self._all))]
+        return self._order[:, : self._known.shape[1] + n]
+
+    def learn(self, archs: Tensor, rewards: Tensor) -> None:
+        """Remember what is known; on a source task the rewards too."""
+        codes = self.space.code(archs)
+        foreign = ~(codes.unsqueeze(2) == self._known.unsqueeze(1)).any(2).all(0)
+        self._known = torch.cat([self._known, codes[:, foreign]], dim=1)
+        if not self.adapting:
+            before_codes, before_rewards = self._sources[-1]
+            self._sources[-1] = torch.cat([before_codes, codes], 1), torch.cat([before_rewards, rewards], 1)
+            self._ranking = None
+
+    # ---- carrying over ---------------------------------------------------------------------------------------------
+
+    def _fit(self) -> None:
+        """Rank the space by a forest for each trial, fitted to every source task; once for the same evaluations."""
+        sources = [(codes, rewards) for codes, rewards in self._sources if codes.shape[1]]
+        if self._ranking is not None or not sources:
+            return
+        from sklearn.ensemble import RandomForestRegressor
+
+        assert self._all is not None
+        codes = torch.cat([codes for codes, _ in sources], 1)
+        worths = torch.cat([normalise(rewards, "rank") for _, rewards in sources], 1)
+        space_features = self.space.one_hot(self._decode(self._all)).numpy()
+        rankings = []
+        for trial in range(self.trials):
+            seed = derive_seed(self.rng.seed + trial, "naive transfer")
+            forest = RandomForestRegressor(self.trees, random_state=seed)
+            forest.fit(self.space.one_hot(self._decode(codes[trial])).numpy(), worths[trial].numpy())
+            predicted = torch.from_numpy(forest.predict(space_features))
+            shuffled = TrialRandom(seed).permutation(len(predicted))[0]  # equal predictions in random order
+            rankings.append(shuffled[predicted[shuffled].argsort(descending=True, stable=True)])
+        self._ranking = torch.stack(rankings).int()
+
+    def weights(self) -> dict[str, Any]:
+        """The space ranked by each trial's forest; no ranking where there was no source task."""
+        self._fit()
+        ranking = torch.zeros(0, 0, dtype=torch.int32) if self._ranking is None else self._ranking.clone()
+        return {"space": self.space.name, "sizes": list(self.space.sizes), "ranking": ranking}
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """Start from rankings; they are dealt out to this agent's trials in turn."""
+        if not isinstance(weights, dict) or not {"space", "sizes", "ranking"} <= weights.keys():
+            raise ValueError("this file does not hold the weights of a NaiveTransfer")
+        if weights["space"] != self.space.name or weights["sizes"] != list(self.space.sizes):
+            raise ValueError(
+                f"these NaiveTransfer weights belong to the space '{weights['space']}', this search is on "
+                f"'{self.space.name}'"
+            )
+        ranking = weights["ranking"]
+        self._sources, self._order = [], None
+        self._ranking = ranking.clone() if len(ranking) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The source evaluations, the ranking, and what was asked of the present task."""
+        return super().state_dict() | {
+            "sources": [[codes, rewards] for codes, rewards in self._sources],
+            "ranking": self._ranking,
+            "adapting": self.adapting,
+            "known": self._known,
+            "shuffled_at": self._shuffled_at,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state`` was taken."""
+        super().load_state_dict(state)
+        self._sources = [(codes, rewards) for codes, rewards in state["sources"]]
+        self._ranking, self.adapting, self._known = state["ranking"], state["adapting"], state["known"]
+        self._order, self._shuffled_at = None, state["shuffled_at"]
+        if self._shuffled_at is not None:
+            assert self._all is not None
+            random = TrialRandom(0)
+            random.load_state_dict(self._shuffled_at)
+            self._order = self._all[random.permutation(len(self._all))]
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        """The architectures of codes, valid or not: int64 ``[...]`` to ``[..., decisions]``."""
+        choices = []
+        for size in reversed(self.space.sizes):
+            choices.append(codes % size)
+            codes = codes // size
+        return torch.stack(choices[::-1], dim=-1)

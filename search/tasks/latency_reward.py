@@ -1,0 +1,128 @@
+"""A task whose reward weighs a looked-up quality by a looked-up latency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from search.latency import LatencyTable, read_latency
+from search.objectives import latency_reward
+from search.spaces.base import Architecture, SearchSpace
+from search.tasks.base import Evaluation, Task
+from search.tasks.table import TableTask
+from search.tasks.table_pool import TableColumn
+
+
+class LatencyRewardTask(Task):
+    """The reward ``quality x (latency / target)^exponent`` of one table column on one device (CATCH, sec. 4.3.1).
+
+    The metrics of an evaluation are ``quality`` and ``latency_ms``. An architecture whose quality or latency was not
+    measured is a failed evaluation.
+
+    Args:
+        space: of both tables.
+        quality: the column with the quality; a dict of the same keys does as well.
+        latency_table: the latencies' path (format: `search.latency`).
+        device: one of the latency table's.
+        exponent: w, at most 0.
+        target_quantile: the target latency is this quantile of the device's latencies over the whole space.
+
+    Raises:
+        FileNotFoundError: a table is not there.
+        ValueError: there is no such column or device (the nearest ones are named), or a number is out of range.
+    """
+
+    instant = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        quality: TableColumn,
+        latency_table: str,
+        device: str,
+        exponent: float,
+        target_quantile: float = 0.3,
+    ):
+        column = TableColumn(**quality) if isinstance(quality, dict) else quality
+        self._set_up(
+            TableTask(space, **asdict(column)), read_latency(latency_table, space), device, exponent, target_quantile
+        )
+
+    @classmethod
+    def of(
+        cls,
+        quality: TableTask,
+        latencies: LatencyTable,
+        device: str,
+        exponent: float,
+        target_quantile: float = 0.3,
+        offer: Callable[[int], Tensor] | None = None,
+    ) -> LatencyRewardTask:
+        """The task of tables that are open already.
+
+        Args:
+            quality: the look-up of the quality.
+            latencies: of the same space.
+            device: as in the constructor.
+            exponent: as in the constructor.
+            target_quantile: as in the constructor.
+            offer: what `offered` answers.
+        """
+        task = cls.__new__(cls)
+        task._set_up(quality, latencies, device, exponent, target_quantile, offer)
+        return task
+
+    def _set_up(
+        self,
+        quality: TableTask,
+        latencies: LatencyTable,
+        device: str,
+        exponent: float,
+        target_quantile: float,
+        offer: Callable[[int], Tensor] | None = None,
+    ) -> None:
+        if not -math.inf < exponent <= 0:
+            raise ValueError(
+                f"exponent is {exponent}, it must be a number of at most 0: a slower network is worth less"
+            )
+        if not 0 <= target_quantile <= 1:
+            raise ValueError(f"target_quantile is {target_quantile}, it must lie in [0, 1]")
+        self.space, self.quality, self.device, self.exponent = quality.space, quality, device, exponent
+        self._latency, self._offer = latencies.of(device), offer
+        self.target = float(self._latency.nanquantile(target_quantile))
+        # All at once: a vectorised power rounds by the place in its batch, and a resumed run has other batches.
+        archs = torch.cartesian_prod(*(torch.arange(size) for size in self.space.sizes))
+        self._rewards = latency_reward(quality.scores(archs), self._latency, self.target, exponent)
+        self.score_name = f"{quality.score_name} x ({device} latency / {self.target:.3g} ms)^{exponent:g}"
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """The tables' values; the seed changes nothing."""
+        return next(self.evaluate_many([architecture], [seed]))
+
+    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
+        """The tables' values, looked up together."""
+        if not architectures:
+            return
+        archs = torch.tensor(architectures, dtype=torch.long)
+        codes = self.space.code(archs)
+        quality, latency, reward = self.quality.scores(archs), self._latency[codes], self._rewards[codes]
+        values = zip(architectures, seeds, quality.tolist(), latency.tolist(), reward.tolist(), strict=True)
+        for architecture, _, q, milliseconds, score in values:
+            if math.isnan(score):
+                missing = self.quality.column if math.isnan(q) else f"{self.device} latency"
+                reason = f"no {missing} was measured of {self.space.format(architecture)}"
+                yield Evaluation.failed(reason, self.quality.cost_seconds)
+            else:
+                yield Evaluation(score, {"quality": q, "latency_ms": milliseconds}, self.quality.cost_seconds)
+
+    def all_scores(self) -> Tensor:
+        """The reward of every architecture, float64 ``[size]``; NaN where quality or latency was not measured."""
+        return self._rewards.clone()
+
+    def offered(self, seed: int) -> Tensor | None:
+        """What the pool that made this task has evaluated already; None for a task of its own."""
+        return None if self._offer is None else self._offer(seed)

@@ -1,0 +1,113 @@
+"""Rewards of quality and latency, looked up."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search.randomness import TrialRandom
+from search.tasks.latency_reward import LatencyRewardTask
+from search.tasks.table_pool import TableColumn
+from tests.search.latency_tables import SIZE, SPACE, column, write_latency, write_quality
+
+DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Index 5 has no latency on the chip, index 6 no quality."""
+    folder = tmp_path_factory.mktemp("tables")
+
+    def no_latency(values):
+        values[5, 1] = 0.001
+
+    def no_quality(columns):
+        columns["a_val_acc_12ep"][6] = np.nan
+
+    return *write_latency(folder, no_latency), *write_quality(folder, no_quality)
+
+
+def make(tables, device="chip", exponent=-0.3, **options):
+    latency_path, _, quality_path, _ = tables
+    return LatencyRewardTask(SPACE, column(quality_path), latency_path, device, exponent, **options)
+
+
+def test_the_reward_by_hand(tables):
+    _, latency, _, quality = tables
+    known = np.delete(latency[:, 1].astype(np.float64), 5)
+    target = np.quantile(known, 0.3)
+    task = make(tables)
+    assert task.target == pytest.approx(target, rel=1e-12)
+    for index in (0, 857, 15624):
+        got = task.evaluate(SPACE.from_index(index), seed=0)
+        q, ms = float(quality["a_val_acc_12ep"][index]), float(latency[index, 1])
+        assert got.score == pytest.approx(q * (ms / target) ** -0.3, rel=1e-12)
+        assert got.metrics == {"quality": q, "latency_ms": ms}
+
+
+def test_the_target_quantile_is_where_the_reward_is_the_quality(tables):
+    for quantile in (0.0, 0.5, 1.0):
+        task = make(tables, "phone", target_quantile=quantile)
+        _, latency, _, quality = tables
+        index = int(np.abs(latency[:, 0] - np.quantile(latency[:, 0], quantile)).argmin())
+        got = task.evaluate(SPACE.from_index(index), 0)
+        assert got.score == pytest.approx(float(quality["a_val_acc_12ep"][index]), rel=1e-3)
+
+
+def test_one_by_one_together_and_the_whole_space_agree(tables):
+    task = make(tables)
+    everything = task.all_scores()
+    assert everything.shape == (SIZE,) and everything.isnan().sum() == 2
+    archs = SPACE.sample(TrialRandom(3), 50)[0]
+    choices = [tuple(arch) for arch in archs.tolist()]
+    together = list(task.evaluate_many(choices, range(50)))
+    assert together == [task.evaluate(arch, 9) for arch in choices]
+    wanted = [everything[code].item() for code in SPACE.code(archs).tolist()]
+    assert [each.score for each in together] == wanted
+    assert list(task.evaluate_many([], [])) == []
+    for position, arch in enumerate(list(SPACE.enumerate())[:: SIZE // 7]):
+        assert task.evaluate(arch, 0).score == everything[position * (SIZE // 7)].item()
+
+
+def test_what_was_not_measured_fails_with_its_reason(tables):
+    task = make(tables)
+    for index, reason in ((5, "no chip latency was measured of |"), (6, "no a_val_acc_12ep was measured of |")):
+        got = task.evaluate(SPACE.from_index(index), 0)
+        assert got.status == "failed" and math.isnan(got.score) and got.reason.startswith(reason)
+        assert task.all_scores()[SPACE.code(torch.tensor(SPACE.from_index(index)))].isnan()
+    assert make(tables, "phone").evaluate(SPACE.from_index(5), 0).status == "ok"
+
+
+def test_says_what_it_is(tables):
+    task = make(tables)
+    assert task.instant and task.offered(0) is None
+    assert task.score_name == f"a val accuracy after 12 epochs (%) x (chip latency / {task.target:.3g} ms)^-0.3"
+
+
+def test_what_it_refuses(tables):
+    with pytest.raises(ValueError, match="no device 'chop'; the nearest are chip"):
+        make(tables, "chop")
+    for exponent in (0.3, math.nan, -math.inf):
+        with pytest.raises(ValueError, match=r"exponent is .* at most 0"):
+            make(tables, exponent=exponent)
+    with pytest.raises(ValueError, match=r"target_quantile is 30, it must lie in \[0, 1\]"):
+        make(tables, target_quantile=30)
+    with pytest.raises(ValueError, match="no column"):
+        LatencyRewardTask(SPACE, TableColumn(**column(tables[2], dataset="z")), tables[0], "chip", -0.3)
+
+
+def test_more_weight_on_latency_finds_faster_networks():
+    if not (DATA / "nasbench201_latency.npz").is_file():
+        pytest.skip(f"no nasbench201_latency.npz in {DATA}")
+    quality = TableColumn(str(DATA / "nasbench201.npz"), "cifar10_valid", "val", "acc", 200)
+    best = []
+    for exponent in (0.0, -0.07, -0.3):
+        task = LatencyRewardTask(SPACE, quality, str(DATA / "nasbench201_latency.npz"), "eyeriss", exponent)
+        code = int(task.all_scores().nan_to_num(-1.0).argmax())
+        arch = torch.cartesian_prod(*[torch.arange(5)] * 6)[code]
+        best.append(task.evaluate(tuple(arch.tolist()), 0).metrics)
+    latency, accuracy = [each["latency_ms"] for each in best], [each["quality"] for each in best]
+    assert latency[0] > latency[1] > latency[2] and accuracy[0] > accuracy[1] > accuracy[2]
