@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +19,11 @@ import yaml
 
 from search.errors import CatchmarkError
 from search.journal import Journal
+from search.page import ABSENT, decimals_for, number, p_text, render_page, share
 from search.plots import SERIES, Curve, curves_svg
+from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
 from search.summary import best_so_far, mean_interval
 
-FEWEST_TRIALS = 4
-"""Below it no arrangement of two equal samples has a two-sided p-value under 0.05: 3 against 3 reach 0.1."""
-SIGNIFICANT = 0.05
-ABSENT = "—"
-"""Stands where there is no value."""
 _WIDTH = 100
 _MOST_PAIRS = 20
 
@@ -176,43 +172,6 @@ def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
     ]
 
 
-def rank_test(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Two-sided p-value of the Mann-Whitney U test (Mann and Whitney, 1947) of two independent samples.
-
-    Exact, over all arrangements, for samples that are small; from the normal approximation with ties corrected else.
-
-    Args:
-        a: float64 ``[n]``.
-        b: float64 ``[m]``.
-
-    Returns:
-        None where a sample has fewer than `FEWEST_TRIALS` values.
-    """
-    if min(len(a), len(b)) < FEWEST_TRIALS:
-        return None
-    if (np.concatenate([a, b]) == a[0]).all():
-        return 1.0
-    from scipy import stats
-
-    if math.comb(len(a) + len(b), len(a)) > 20_000:
-        return float(stats.mannwhitneyu(a, b, method="asymptotic").pvalue)
-    ranks = stats.rankdata(np.concatenate([a, b]))
-    subsets = np.array(list(itertools.combinations(range(len(ranks)), len(a))))
-    sums, expected = ranks[subsets].sum(1), len(a) * ranks.mean()
-    return float(np.mean(np.abs(sums - expected) >= abs(ranks[: len(a)].sum() - expected) - 1e-9))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected for there being several (Holm, 1979); None stays None and does not count."""
-    order = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for place, (p, k) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - place)))
-        corrected[k] = largest
-    return corrected
-
-
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -294,30 +253,6 @@ def _letters(count: int) -> list[str]:
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
-def decimals_for(values: Iterable[float | None]) -> int:
-    """Decimals that show differences between the values to three digits."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    if not known:
-        return 2
-    span = max(known) - min(known)
-    scale, digits = (span, 2) if span > 1e-12 * max(map(abs, known)) else (max(map(abs, known)) or 1.0, 3)
-    return min(max(digits - math.floor(math.log10(scale)), 0), 8)
-
-
-def number(value: float | None, decimals: int) -> str:
-    """A number, or a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return ABSENT
-    return f"{value:,.{decimals}f}" if abs(value) < 1e9 else f"{value:.6g}"
-
-
-def p_text(p_value: float | None) -> str:
-    """A p-value to the digits that matter."""
-    if p_value is None:
-        return ABSENT
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
-
-
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a target's rows, text and page alike; columns without any value are left out."""
     means = [float(row.best().mean()) if len(row.best()) else None for row in rows]
@@ -346,11 +281,6 @@ def differences_table(found: Sequence[Difference]) -> tuple[list[str], list[list
         cells.append([f"{a.run} {a.agent}", f"{b.run} {b.agent}", str(each.evaluations), by])
         cells[-1] += [p_text(each.p_value), each.verdict]
     return ["this", "minus that", "evaluations", "difference", "p (Holm)", "verdict"], cells
-
-
-def share(value: float | None) -> str:
-    """A share as a percentage, or a dash."""
-    return ABSENT if value is None else f"{value:.0%}" if value in (0, 1) else f"{100 * value:.1f}%"
 
 
 def target_curves(rows: Sequence[Row]) -> str:
@@ -427,8 +357,6 @@ def _text_table(headings: list[str], cells: list[list[str]]) -> list[str]:
 
 def write_html(comparison: Comparison, path: Path) -> None:
     """The comparison as a page that needs no other file and no network."""
-    from search.report import render_page
-
     targets = [
         {
             "name": target,

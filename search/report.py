@@ -15,22 +15,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from search.compare import (
-    ABSENT,
-    FEWEST_TRIALS,
-    SIGNIFICANT,
-    decimals_for,
-    flatten,
-    holm,
-    number,
-    p_text,
-    rank_test,
-    share,
-)
+from search.compare import flatten
 from search.compare import shown_path as shown_folder
 from search.experiment import Experiment
 from search.journal import Journal, Record
+from search.page import ABSENT, decimals_for, number, p_text, render_page, share
 from search.plots import SERIES, Curve, architecture_svg, curves_svg
+from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
 from search.summary import best_so_far
 
 MOST_ROWS = 2000
@@ -63,39 +54,6 @@ def write_report(folder: Path, experiment: Experiment) -> Path:
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, path)
     return path
-
-
-def render_page(kind: str, **content: Any) -> str:
-    """Fill the page template; everything but our own figures is escaped.
-
-    Args:
-        kind: ``report`` or ``comparison``.
-        **content: what the template names.
-    """
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Figures come from search.plots, whose text matplotlib has escaped.
-    environment.filters |= {"figure": Markup, "number": number, "duration": duration, "share": share}
-    return environment.get_template("report.html.jinja").render(kind=kind, **content)
-
-
-def duration(seconds: float) -> str:
-    """A time that reads well: ``0.4 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.2g} s" if seconds >= 0.01 else "under 0.01 s" if seconds > 0 else "0 s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 # ---- what the journal holds ----------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from search.agents.random_search import RandomSearch
 from search.experiment import Experiment, MetaTraining
 from search.journal import Journal, Record
 from search.loop import Listener
+from search.page import duration
 from search.plots import Curve, architecture_svg, curves_svg, visible_range
-from search.report import duration, verdict, write_report
+from search.report import verdict, write_report
 from search.spaces.base import Decision, Edge, SearchSpace
 from search.summary import summarise_search
 from search.tasks.base import Evaluation, Task, TaskPool
