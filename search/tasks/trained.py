@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from search.errors import CatchmarkError
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
@@ -136,7 +137,7 @@ class TrainedTask(Task):
                     torch.cuda.empty_cache()
             return Evaluation.failed(failure, seconds)
         if self.score not in metrics:
-            raise ValueError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
+            raise CatchmarkError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
         return Evaluation(metrics.pop(self.score), metrics, seconds)
 
     def _head(self) -> dict[str, int]:
@@ -145,7 +146,9 @@ class TrainedTask(Task):
         for key in ("num_classes", "in_channels"):
             if key not in self.build:
                 if not hasattr(self.data, key):
-                    raise ValueError(f"{type(self.data).__name__} does not say '{key}'; give it to the task's 'build'")
+                    raise CatchmarkError(
+                        f"{type(self.data).__name__} does not say '{key}'; give it to the task's 'build'"
+                    )
                 head[key] = getattr(self.data, key)
         return head | self.build
 

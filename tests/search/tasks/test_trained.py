@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
+from search.errors import CatchmarkError
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
@@ -268,9 +269,9 @@ def test_errors_of_the_recipe_are_raised():
         TrainedTask(space, data, epochs=0)
     with pytest.raises(ValueError, match="time_limit_seconds is 0"):
         TrainedTask(space, data, time_limit_seconds=0)
-    with pytest.raises(ValueError, match="'val_acuracy' is not logged; did you mean 'val_accuracy'"):
+    with pytest.raises(CatchmarkError, match="'val_acuracy' is not logged; did you mean 'val_accuracy'"):
         TrainedTask(space, data, epochs=1, score="val_acuracy", trainer=CPU).evaluate(choice("none"), 0)
-    with pytest.raises(ValueError, match="LightningDataModule does not say 'num_classes'"):
+    with pytest.raises(CatchmarkError, match="LightningDataModule does not say 'num_classes'"):
         TrainedTask(space, LightningDataModule(), epochs=1, trainer=CPU).evaluate(choice("none"), 0)
     with pytest.raises(ValueError, match="decision 'fault'"):
         TrainedTask(space, data, epochs=1).evaluate((99,), 0)
