@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -142,6 +142,11 @@ class Experiment:
                 run_search(search, journal, listeners)
         return self.summarise(journal)
 
+    def _sources(self, label: str) -> dict[str, str]:
+        """What an evaluation costs on each stage of a meta-training, by the stage's label."""
+        phase = next(phase for phase in self.phases if phase.label == label)
+        return phase.sources(derive_seed(self.seed, "pool"))
+
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
         summary: dict[str, Any] = {
@@ -165,7 +170,7 @@ class Experiment:
                     "tasks": list(dict.fromkeys(record.stage for record in records)),
                     "trials": 1 + max((record.trial for record in records), default=0),
                     "evaluations": len(records),
-                    "source_evaluations": _source_evaluations(records),
+                    "source_evaluations": _source_evaluations(records, self._sources(agent)),
                     "failed": sum(record.evaluation.status == "failed" for record in records),
                     "seconds": seconds,
                 }
@@ -187,13 +192,12 @@ def _built(key: str, make: Callable[[], Any]) -> Any:
         raise CatchmarkError(f"{key}: {one_line(error)}") from error
 
 
-def _source_evaluations(records: Sequence[Record]) -> int:
-    """The most different (task, architecture) pairs that one trial's meta-training paid for.
+def _source_evaluations(records: Sequence[Record], sources: Mapping[str, str]) -> int:
+    """The most different (source, architecture) pairs that one trial's meta-training paid for.
 
-    The same pair again costs nothing: its score is known.
+    The same pair again costs nothing: its score is known, however a task weighs it.
     """
     paid: dict[int, set[tuple[str, Architecture]]] = {}
     for record in records:
-        task = record.stage.partition(": ")[2]  # without its place in the order
-        paid.setdefault(record.trial, set()).add((task, record.architecture))
+        paid.setdefault(record.trial, set()).add((sources[record.stage], record.architecture))
     return max((len(pairs) for pairs in paid.values()), default=0)

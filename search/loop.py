@@ -152,14 +152,26 @@ class _Walk:
                 task = self.make_task(stage)
                 if self.done == begin:
                     agent.begin_task(stage.budget, stage.adapting)
+                offered = None if stage.adapting else self.offered(task)
                 while self.done < end:
-                    self.one_step(stage, task, min(self.search.batch, end - self.done))
+                    n, place = min(self.search.batch, end - self.done), self.done - begin
+                    self.one_step(stage, task, n, None if offered is None else offered[:, place : place + n])
             begin = end
 
-    def one_step(self, stage: Stage, task: Task, n: int) -> None:
-        """Ask for ``n`` architectures a trial, evaluate those the journal does not know yet, tell, commit."""
+    def offered(self, task: Task) -> Tensor | None:
+        """What a source task offers each trial: int64 ``[trials, n, decisions]``, or None where the agent is asked."""
+        trials = [task.offered(self.search.seed + trial) for trial in range(self.search.agent.trials)]
+        return torch.stack([each for each in trials if each is not None]) if trials[0] is not None else None
+
+    def one_step(self, stage: Stage, task: Task, n: int, offered: Tensor | None = None) -> None:
+        """Ask for ``n`` architectures a trial, evaluate those the journal does not know yet, tell, commit.
+
+        Where the task offers architectures that are paid for, the agent is told of these and not asked.
+        """
         agent, name = self.search.agent, self.search.name
-        archs = agent.ask(n)
+        archs = agent.ask(n) if offered is None else offered
+        if archs.shape[1] < n:
+            raise RunError(f"{name}: '{stage.label}' offers fewer networks than the {stage.budget} of its budget")
         scores = torch.full(archs.shape[:2], torch.nan, dtype=torch.float64)
         known = {(record.slot, record.trial): record for record in self.journal.records(name, self.step)}
         for (slot, trial), record in known.items():

@@ -83,11 +83,18 @@ class MetaPhase:
         """Whether this agent's search on this target starts from here."""
         return agent == self.agent and self.target in (None, target)
 
+    def _stage_label(self, index: int, seed: int) -> str:
+        return f"{index + 1}: {self.pool.describe(index, seed)}"
+
+    def sources(self, seed: int) -> dict[str, str]:
+        """By each stage's label, what its evaluations are paid for together with."""
+        return {self._stage_label(index, seed): self.pool.source(index, seed) for index in range(self.settings.epochs)}
+
     def stages(self, seed: int) -> list[Stage]:
         """The tasks in order; equal for every agent of a pool."""
         return [
             Stage(
-                f"{index + 1}: {self.pool.describe(index, seed)}",
+                self._stage_label(index, seed),
                 lambda index=index: self.pool.draw(index, seed),  # type: ignore[misc]
                 self.settings.networks,
                 adapting=False,

@@ -2,13 +2,22 @@
 
 import itertools
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from search.agents.naive_transfer import NaiveTransfer
+from search.experiment import Experiment
+from search.journal import Journal
+from search.meta_training import MetaTraining
+from search.spaces.nasbench201 import NASBench201
+from search.tables.table import find_table
 from search.tasks.device_reward_pool import DeviceRewardPool
 from search.tasks.latency_reward import LatencyRewardTask
+from search.tasks.table import TableTask
 from tests.search.latency_tables import DEVICES, SPACE, column, write_latency, write_quality
 
 
@@ -116,3 +125,38 @@ def test_what_it_refuses(tables):
         make(tables, exponent=1)
     with pytest.raises(ValueError, match="target_quantile is nan"):
         make(tables, target_quantile=math.nan)
+
+
+def test_a_meta_training_is_told_what_is_paid_for_and_bills_it_once(tmp_path, monkeypatch):
+    """Through the experiment: four devices' tasks, one bill, and no network outside it."""
+    if "CATCHMARK_DATA" not in os.environ:
+        monkeypatch.setenv("CATCHMARK_DATA", str(Path(__file__).resolve().parents[4] / "shared" / "data"))
+    for name in ("nasbench201.npz", "nasbench201_latency.npz"):
+        try:
+            find_table(name)
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
+    column = {"table": "nasbench201.npz", "dataset": "cifar100", "split": "val", "metric": "acc", "epochs": 12}
+    experiment = Experiment(
+        NASBench201(),
+        {"c10": lambda space: TableTask(space, "nasbench201.npz", "cifar10_valid", "val", "acc", 200)},
+        {"naive": NaiveTransfer},
+        budget=3,
+        trials=2,
+        meta_training=MetaTraining(
+            lambda space: DeviceRewardPool(space, [column], "nasbench201_latency.npz", ["fpga"], -0.3, evaluations=30),
+            ["naive"],
+            epochs=4,
+            networks=20,
+            trials=2,
+        ),
+    )
+    journal = Journal(tmp_path / "journal.sqlite")
+    summary = experiment.run(tmp_path, journal)["meta_training"]["naive"]
+    records = list(journal.records("meta_training/naive"))
+    journal.close()
+    assert len({record.stage for record in records}) == 4
+    assert len(records) == 2 * 4 * 20
+    assert 20 < summary["source_evaluations"] <= 30
+    first = {record.architecture for record in records if record.trial == 0}
+    assert first != {record.architecture for record in records if record.trial == 1}
