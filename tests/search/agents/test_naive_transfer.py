@@ -48,20 +48,19 @@ def test_source_networks_are_random_and_different():
     assert all((share - 0.25).abs().max() < 0.03 for share in shares)  # four standard errors
 
 
-def test_walks_down_the_ranking_of_a_forest():
+def test_walks_down_the_mean_ranking_of_a_forest_a_source():
     """Fitted again here, from rewards whose ranks within each task became normal quantiles."""
     agent, sources = meta_trained()
     asked = walk(agent, 64)
-    rewards = [integer_reward(SMALL, sources[0]), other_reward(SMALL, sources[1])]
     for trial in range(2):
-        x = torch.cat([SMALL.one_hot(archs[trial]) for archs in sources]).numpy()
-        y = torch.cat([normalise(each, "rank")[trial] for each in rewards]).numpy()
-        # A forest takes one of two equally good splits by the last bit: it is fitted to the very numbers.
-        assert np.allclose(
-            y, np.concatenate([norm.ppf((rankdata(each[trial]) - 0.5) / 24) for each in rewards]), atol=1e-6
-        )
-        forest = RandomForestRegressor(8, random_state=derive_seed(trial, "naive transfer")).fit(x, y)
-        predicted = forest.predict(SMALL.one_hot(asked[trial]).numpy())
+        features, predicted = SMALL.one_hot(asked[trial]).numpy(), np.zeros(64)
+        for archs, reward in zip(sources, (integer_reward, other_reward), strict=True):
+            rewards = reward(SMALL, archs)
+            # A forest takes one of two equally good splits by the last bit: it is fitted to the very numbers.
+            y = normalise(rewards, "rank")[trial].double().numpy()
+            assert np.allclose(y, norm.ppf((rankdata(rewards[trial]) - 0.5) / 24), atol=1e-6)
+            forest = RandomForestRegressor(8, random_state=derive_seed(trial, "naive transfer"))
+            predicted += forest.fit(SMALL.one_hot(archs[trial]).numpy(), y).predict(features)
         assert (np.diff(predicted) <= 1e-12).all() and np.ptp(predicted) > 0.5
         assert len(set(SMALL.code(asked[trial]).tolist())) == 64  # the whole space, nothing twice
 
