@@ -30,7 +30,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 could not go on, 2 wrong input, 130 interrupted."""
     try:
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # a reader that is gone is noticed here, not at exit
+        return code
     except CatchmarkError as error:
         print(f"catchmark: {one_line(error)}", file=sys.stderr)
         return error.exit_code

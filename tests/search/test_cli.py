@@ -326,6 +326,8 @@ def start_slow_run(recipe, seconds=0.05, budget=40):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts this in the background lets its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while evaluations_of_the_run() < 5:
