@@ -193,7 +193,8 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
             notes.append(f"run {letter} is unfinished, it goes on with: {', '.join(unfinished)}.")
         for target, found in summary["targets"].items():
             for agent, numbers in found["agents"].items():
-                curves = best_so_far(journal.records(f"{target}/{agent}"), numbers["trials"])
+                seconds = found.get("budget_seconds")
+                curves = best_so_far(journal.records(f"{target}/{agent}"), numbers["trials"], seconds)
                 if curves.shape[1] != numbers["evaluations"]:
                     raise CatchmarkError(
                         f"{folder / 'summary.json'} is older than the journal; write it anew: catchmark report {folder}"

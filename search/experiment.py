@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
 from search.errors import CatchmarkError, one_line
@@ -12,9 +13,13 @@ from search.journal import Journal, Record
 from search.loop import Listener, Search, Stage, run_search
 from search.meta_training import PHASE, MetaTraining, phases
 from search.randomness import derive_seed
+from search.recipe_words import nearest
 from search.spaces.base import Architecture, SearchSpace
 from search.summary import summarise_search
 from search.tasks.base import Task, TaskPool
+
+ALL = "all"
+"""In place of a target's name: every target."""
 
 
 class Experiment:
@@ -28,9 +33,12 @@ class Experiment:
         trials: independent repetitions of every search; trial ``k`` is the run of seed ``seed + k``.
         seed: of everything.
         batch: architectures an agent is asked for at once.
+        budget_seconds: time a trial and target, where time is what agents are to be equal in: one number, or one for
+            each target by its name. A trial ends before the evaluation that would exceed it, by what evaluations are
+            said to cost (`Evaluation.cost_seconds`), or with the budget. Meta-training is not limited by it.
         meta_training: what happens before, once for all targets; None where no agent needs it.
-        meta_training_for: what happens before, target by target, for instance to leave a target out of its own sources.
-            Each of a target's meta-trainings is for other agents.
+        meta_training_for: what happens before, target by target, for instance to leave a target out of its own sources,
+            or under the key ``all`` once for all of them. Each of a target's meta-trainings is for other agents.
         most_failures: stop when so many evaluations in a row failed.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
@@ -45,7 +53,8 @@ class Experiment:
         trials: int = 1,
         seed: int = 0,
         batch: int = 1,
-        meta_training: Optional[MetaTraining] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        budget_seconds: Optional[Union[float, dict[str, float]]] = None,  # noqa: UP007,UP045 - jsonargparse reads it on Python 3.10
+        meta_training: Optional[MetaTraining] = None,  # noqa: UP045
         meta_training_for: Optional[dict[str, list[MetaTraining]]] = None,  # noqa: UP045
         most_failures: int = 10,
         name: str = "",
@@ -63,14 +72,20 @@ class Experiment:
             key: _built(f"targets.{key}", lambda make=make: make(space))  # type: ignore[misc]
             for key, make in targets.items()
         }
+        self.budget_seconds = budget_seconds
+        self._check_time()
         for key in agents:
             self.agent(key, trials=1)
         shared = None if meta_training is None else self._checked(meta_training, "meta_training")
-        by_target = {}
+        if ALL in targets:
+            raise CatchmarkError(f"targets: a target can't be called '{ALL}', the word stands for every target")
+        by_target: dict[str | None, list[tuple[MetaTraining, TaskPool]]] = {}
         for key, trainings in (meta_training_for or {}).items():
-            if key not in targets:
-                raise CatchmarkError(f"meta_training_for.{key}: there is no such target; targets: {', '.join(targets)}")
-            by_target[key] = [
+            if key not in (*targets, ALL):
+                raise CatchmarkError(
+                    f"meta_training_for.{key}: there is no such target; targets: {', '.join(targets)}, or {ALL}"
+                )
+            by_target[None if key == ALL else key] = [
                 self._checked(settings, f"meta_training_for.{key}[{k}]") for k, settings in enumerate(trainings)
             ]
         self.phases = phases(shared, by_target)
@@ -85,6 +100,38 @@ class Experiment:
             if served.count((target, agent)) > 1:
                 raise CatchmarkError(
                     f"meta_training_for.{target}.agents: '{agent}' is meta-trained for all targets already"
+                )
+
+    def seconds(self, target: str) -> float | None:
+        """The time that a trial has on a target, by what its evaluations cost; None where it has no limit."""
+        return self.budget_seconds[target] if isinstance(self.budget_seconds, dict) else self.budget_seconds
+
+    def _check_time(self) -> None:
+        """Refuse limits of time that no search can keep or reach."""
+        if self.budget_seconds is None:
+            return
+        if isinstance(self.budget_seconds, dict):
+            for key in self.budget_seconds:
+                if key not in self.targets:
+                    raise CatchmarkError(
+                        f"budget_seconds.{key}: there is no such target{nearest(key, self.targets, 'targets')}"
+                    )
+            if missing := [key for key in self.targets if key not in self.budget_seconds]:
+                raise CatchmarkError(
+                    f"budget_seconds: there is no number for {', '.join(missing)}; give one to each target, or one "
+                    "number for all"
+                )
+        for target, task in self.targets.items():
+            seconds = self.seconds(target)
+            assert seconds is not None
+            if not 0 < seconds < math.inf:
+                key = f"budget_seconds.{target}" if isinstance(self.budget_seconds, dict) else "budget_seconds"
+                raise CatchmarkError(f"{key} is {seconds}, it must be a number above 0")
+            # A look-up takes no time: where it is not said to cost any, the limit would silently never be reached.
+            if task.instant and not task.evaluate(next(self.space.enumerate()), seed=0).cost_seconds:
+                raise CatchmarkError(
+                    f"budget_seconds: an evaluation on '{target}' is said to cost no time, so it would never be used "
+                    "up; give the target's task its cost_seconds"
                 )
 
     def _checked(self, settings: MetaTraining, key: str) -> tuple[MetaTraining, TaskPool]:
@@ -108,7 +155,10 @@ class Experiment:
         return _built(f"agents.{name}", lambda: make(self.space, trials, seed))
 
     def planned(self) -> dict[str, int]:
-        """Every search by name, and how many evaluations it takes, in the order in which they run."""
+        """Every search by name, and how many evaluations it takes, in the order in which they run.
+
+        Where time is limited (`seconds`), these are the most there can be.
+        """
         plan = {phase.search: phase.evaluations for phase in self.phases}
         for target in self.targets:
             for name in self._make_agents:
@@ -138,7 +188,15 @@ class Experiment:
                         assert isinstance(agent, MetaAgent)
                         phase.start(folder, agent)
                 stage = Stage(target, lambda task=task: task, self.budget, adapting=True)  # type: ignore[misc]
-                search = Search(f"{target}/{name}", agent, [stage], self.seed, self.batch, self.most_failures)
+                search = Search(
+                    f"{target}/{name}",
+                    agent,
+                    [stage],
+                    self.seed,
+                    self.batch,
+                    self.most_failures,
+                    seconds=self.seconds(target),
+                )
                 run_search(search, journal, listeners)
         return self.summarise(journal)
 
@@ -155,6 +213,7 @@ class Experiment:
             "space": self.space.name,
             "seed": self.seed,
             "budget": self.budget,
+            "budget_seconds": self.budget_seconds,
             "trials": self.trials,
             PHASE: {},
             "targets": {},
@@ -177,9 +236,12 @@ class Experiment:
                 continue
             task = self.targets[phase]
             scores = task.all_scores()
-            target = summary["targets"].setdefault(phase, {"score_name": task.score_name, "agents": {}})
+            limit = self.seconds(phase)
+            target = summary["targets"].setdefault(
+                phase, {"score_name": task.score_name, "budget_seconds": limit, "agents": {}}
+            )
             target["agents"][agent] = summarise_search(
-                records, self.trials, self.space, None if scores is None else scores.numpy(), seconds
+                records, self.trials, self.space, None if scores is None else scores.numpy(), seconds, limit
             )
         return summary
 

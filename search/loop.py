@@ -18,6 +18,7 @@ from search.executors import evaluate_all
 from search.journal import Journal, Record
 from search.randomness import derive_seed
 from search.spaces.base import Architecture
+from search.summary import TimeBudget
 from search.tasks.base import Task
 
 
@@ -51,6 +52,9 @@ class Search:
         most_failures: stop when so many evaluations in a row failed: then it is not the architectures' fault.
         saving_share: share of the time that saving the agent's state may take. Steps after the last save are replayed
             on resume, so saving more rarely costs time then, and changes nothing.
+        seconds: time that a trial's evaluations may take together, by their `Evaluation.cost_seconds`; None: no limit.
+            Trials advance together: one whose time is over is asked on, but what it evaluates then does not count
+            (`search.summary.within`). The search ends when every trial's time is over, or with the budget.
     """
 
     name: str
@@ -60,16 +64,24 @@ class Search:
     batch: int = 1
     most_failures: int = 10
     saving_share: float = 0.1
+    seconds: float | None = None
 
     @property
     def budget(self) -> int:
-        """Evaluations a trial, over all stages."""
+        """Evaluations a trial, over all stages; with a limit of time, the most there can be."""
         return sum(stage.budget for stage in self.stages)
 
     @property
     def evaluations(self) -> int:
-        """How many evaluations the search takes, all trials together."""
+        """How many evaluations the search takes, all trials together; with a limit of time, the most there can be."""
         return self.agent.trials * self.budget
+
+    def ended(self, records: Sequence[Record]) -> bool:
+        """Whether a search with these evaluations has no others to make."""
+        time_budget = TimeBudget(self.seconds)
+        for record in records:
+            time_budget.counts(record)
+        return len(records) == self.evaluations or len(time_budget.over) == self.agent.trials
 
 
 class Listener:
@@ -82,7 +94,7 @@ class Listener:
         """Evaluations were made and are safe in the journal."""
 
     def search_ended(self, search: Search) -> None:
-        """A search has used up its budget."""
+        """A search has used up its budget, of evaluations or of time."""
 
     def close(self) -> None:
         """The run is over, for good or ill."""
@@ -108,7 +120,8 @@ def run_search(search: Search, journal: Journal, listeners: Sequence[Listener] =
     records = list(journal.records(search.name))
     for listener in listeners:
         listener.search_began(search, records)
-    _Walk(search, journal, listeners, failures=_failures_in_a_row(records) % search.most_failures).to_the_end()
+    failures = _failures_in_a_row(records) % search.most_failures
+    _Walk(search, journal, listeners, TimeBudget(search.seconds), failures).to_the_end(records)
     for listener in listeners:
         listener.search_ended(search)
 
@@ -118,23 +131,30 @@ class _Walk:
     """A search under way.
 
     Attributes:
+        time_budget: what is left of each trial's time behind the agent's state.
+        failures: evaluations that failed in a row, since the search last stopped for that.
         step: ask-tell rounds behind the agent's state.
         done: evaluations a trial behind the agent's state, over all stages.
-        failures: evaluations that failed in a row, since the search last stopped for that.
     """
 
     search: Search
     journal: Journal
     listeners: Sequence[Listener]
+    time_budget: TimeBudget
+    failures: int
     step: int = 0
     done: int = 0
-    failures: int = 0
     save_seconds: float = 0.0
     saved_at: float = field(default_factory=time.monotonic)
     clock: float = field(default_factory=time.monotonic)
 
-    def to_the_end(self) -> None:
-        """Every stage, from where the journal's last state stands."""
+    @property
+    def finished(self) -> bool:
+        """Whether the search is over: a pure function of the evaluations behind the agent's state."""
+        return self.done == self.search.budget or len(self.time_budget.over) == self.search.agent.trials
+
+    def to_the_end(self, records: Sequence[Record]) -> None:
+        """Every stage, from where the journal's last state stands; ``records`` are all evaluations in the journal."""
         agent = self.search.agent
         finished, _ = self.journal.progress(self.search.name)
         if (state := self.journal.state(self.search.name)) is not None:
@@ -145,15 +165,18 @@ class _Walk:
                 raise self.foreign() from error
         if finished:
             return
+        for record in records:
+            if record.step < self.step:
+                self.time_budget.counts(record)
         begin = 0
         for stage in self.search.stages:
             end = begin + stage.budget
-            if self.done < end:
+            if self.done < end and not self.finished:
                 task = self.make_task(stage)
                 if self.done == begin:
                     agent.begin_task(stage.budget, stage.adapting)
                 offered = None if stage.adapting else self.offered(task)
-                while self.done < end:
+                while self.done < end and not self.finished:
                     n, place = min(self.search.batch, end - self.done), self.done - begin
                     self.one_step(stage, task, n, None if offered is None else offered[:, place : place + n])
             begin = end
@@ -179,10 +202,12 @@ class _Walk:
             if (asked, self.seed(stage, slot, trial)) != (record.architecture, record.seed):
                 raise self.foreign()
             scores[trial, slot] = record.evaluation.score
+            self.time_budget.counts(record)
         unsaved: list[Record] = []
         missing = scores.numel() - len(known)
         for record in self.evaluate(stage, task, archs, known):
             scores[record.trial, record.slot] = record.evaluation.score
+            self.time_budget.counts(record)
             unsaved.append(record)
             missing -= 1
             self.failures = self.failures + 1 if record.evaluation.status == "failed" else 0
@@ -237,14 +262,13 @@ class _Walk:
     def commit(self, unsaved: list[Record], meta_training: bool) -> None:
         """Store the step's last evaluations, with the agent's state wherever that is cheap or needed later."""
         now = time.monotonic()
-        finished = self.done == self.search.budget
         state = None
         # A finished search needs its state no more, unless another search starts from what it learned.
-        if (meta_training and finished) or (
-            not finished and now - self.saved_at >= self.save_seconds / self.search.saving_share
+        if (meta_training and self.finished) or (
+            not self.finished and now - self.saved_at >= self.save_seconds / self.search.saving_share
         ):
             state = {"agent": self.search.agent.state_dict(), "step": self.step, "done": self.done}
-        self.journal.finish_step(self.search.name, unsaved, state, finished, seconds=now - self.clock)
+        self.journal.finish_step(self.search.name, unsaved, state, self.finished, seconds=now - self.clock)
         self.clock = now
         if state is not None:
             self.saved_at = time.monotonic()

@@ -119,9 +119,9 @@ class MetaPhase:
 
 
 def phases(
-    shared: tuple[MetaTraining, TaskPool] | None, by_target: Mapping[str, Sequence[tuple[MetaTraining, TaskPool]]]
+    shared: tuple[MetaTraining, TaskPool] | None, by_target: Mapping[str | None, Sequence[tuple[MetaTraining, TaskPool]]]
 ) -> list[MetaPhase]:
-    """Every agent's meta-training, in the order in which they run."""
+    """Every agent's meta-training, in the order in which they run; under None those for all targets."""
     each: list[tuple[str | None, MetaTraining, TaskPool]] = [] if shared is None else [(None, *shared)]
     each += [(target, *training) for target, trainings in by_target.items() for training in trainings]
     return [MetaPhase(agent, target, settings, pool) for target, settings, pool in each for agent in settings.agents]

@@ -1,39 +1,26 @@
 """Figures as SVG text: curves with bands, and architectures as graphs.
 
-Pure functions of plain data, by matplotlib's object-oriented interface; the same input gives the same text. Colours are
-CSS variables with the light theme's value behind them, so a page can restyle a figure and a figure can stand alone.
+Pure functions of plain data, by matplotlib's object-oriented interface; the same input gives the same text.
 """
 
 from __future__ import annotations
 
-import html
-import io
 import itertools
 import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search.spaces.base import Edge
+from search.svg import DASHES, GRID, INK, MUTED, PAPER, SERIES, TINT, house_style, new_figure, shortened, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5d5d5d")
-"""Okabe and Ito's palette, told apart with any of the common colour-vision deficiencies, less its pale yellow."""
-INK, MUTED, GRID, PAPER, TINT = "#1c2430", "#66707c", "#dfe3e8", "#fffffe", "#eef3f8"
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", TINT: "tint"} | {
-    color: f"series-{k}" for k, color in enumerate(SERIES)
-}
-_DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _MOST_POINTS = 400
-_LONGEST_LABEL = 34
 
 
 @dataclass(frozen=True)
@@ -68,12 +55,12 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
     """
     from matplotlib.ticker import MaxNLocator
 
-    names = [_shortened(curve.label) for curve in curves]
+    names = [shortened(curve.label) for curve in curves]
     right = 0.35 + 0.083 * max(map(len, names))
     width, height = 6.6 + right, max(3.9, 1.2 + 0.2 * len(curves))
     left, bottom, top = 0.65, 0.5, 0.5
-    with _style():
-        figure = _figure(width, height)
+    with house_style():
+        figure = new_figure(width, height)
         inner_width, inner_height = width - left - right, height - bottom - top
         axes = figure.add_axes((left / width, bottom / height, inner_width / width, inner_height / height))
         low, high = visible_range(curves, best_possible)
@@ -94,7 +81,7 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
             axes.text(shift, place, f" {name}", va="center", color=INK, fontsize=9.5)
         axes.set_xlabel("evaluations")
         # Above the axis, not beside it: names of scores are longer than the axis is high.
-        axes.set_ylabel(f"best so far: {_shortened(score_name, 80)}", rotation=0, ha="left", va="bottom")
+        axes.set_ylabel(f"best so far: {shortened(score_name, 80)}", rotation=0, ha="left", va="bottom")
         axes.yaxis.set_label_coords(-0.6 / inner_width, 1 + 0.2 / inner_height)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
@@ -102,7 +89,7 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        return _to_svg(figure, f"Best score so far, {score_name}, of: {', '.join(curve.label for curve in curves)}")
+        return to_svg(figure, f"Best score so far, {score_name}, of: {', '.join(curve.label for curve in curves)}")
 
 
 def visible_range(curves: Sequence[Curve], best_possible: float | None = None) -> tuple[float, float]:
@@ -152,13 +139,13 @@ def architecture_svg(edges: Sequence[Edge]) -> str:
     from matplotlib.patches import FancyArrowPatch
 
     places = _layout(edges)
-    with _style():
+    with house_style():
         bends = _bends(edges, places)
         middles = [_middle(places[e.source], places[e.target], bend) for e, bend in zip(edges, bends, strict=True)]
         xs, ys = zip(*places.values(), *middles, strict=True)
         half = max(_half_width(node) for node in places)
         x0, x1, y0, y1 = min(xs) - half - 0.1, max(xs) + half + 0.1, min(ys) - 0.35, max(ys) + 0.35
-        figure = _figure(x1 - x0, y1 - y0)
+        figure = new_figure(x1 - x0, y1 - y0)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(x0, x1)
@@ -185,7 +172,7 @@ def architecture_svg(edges: Sequence[Edge]) -> str:
             box = {"boxstyle": "round,pad=0.42,rounding_size=0.9", "facecolor": TINT, "edgecolor": MUTED}
             axes.text(x, y, node, ha="center", va="center", fontsize=9.5, color=INK, bbox=box, gid="node-0")
         words = "; ".join(f"{edge.source} to {edge.target}: {edge.label}" for edge in edges)
-        return _to_svg(figure, f"Architecture: {words}")
+        return to_svg(figure, f"Architecture: {words}")
 
 
 # ---- curves --------------------------------------------------------------------------------------------------------
@@ -201,7 +188,7 @@ def _draw_curve(axes: Axes, curve: Curve, opacity: float) -> None:
         axes.fill_between(
             x[shown], band[shown, 0], band[shown, 1], step="post", color=color, alpha=opacity, linewidth=0, gid="band-0"
         )
-    dash = _DASHES[curve.dash % len(_DASHES)]
+    dash = DASHES[curve.dash % len(DASHES)]
     axes.plot(x[shown], mean[shown], color=color, linestyle=dash, linewidth=1.9, drawstyle="steps-post", gid="curve-0")
 
 
@@ -315,70 +302,3 @@ def _middle(a: tuple[float, float], b: tuple[float, float], bend: float) -> tupl
 def _half_width(node: str) -> float:
     """Half the width of a node's box, in inches."""
     return 0.06 + 0.041 * max(1.4, len(node))
-
-
-# ---- SVG -----------------------------------------------------------------------------------------------------------
-
-
-def _shortened(text: str, longest: int = _LONGEST_LABEL) -> str:
-    text = "".join(each if each.isprintable() else " " for each in text)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _style() -> Any:
-    """Settings that hold while one figure is made; what the process has set otherwise is put back."""
-    from matplotlib import rc_context, rcParamsDefault
-
-    settings = {key: value for key, value in rcParamsDefault.items() if not key.startswith(("backend", "interactive"))}
-    return rc_context(
-        settings
-        | {
-            "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
-            "svg.hashsalt": "catchmark",
-            "text.parse_math": False,  # a name may hold dollar signs
-            "axes.edgecolor": MUTED,
-            "axes.labelcolor": INK,
-            "axes.facecolor": "none",
-            "axes.labelsize": 9.5,
-            "xtick.color": MUTED,
-            "ytick.color": MUTED,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "ytick.major.size": 0,
-        }
-    )
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), facecolor="none")
-
-
-def _to_svg(figure: Figure, description: str) -> str:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    out = io.StringIO()
-    with warnings.catch_warnings():
-        # The page's font draws the text, so a glyph that matplotlib's own lacks is no loss.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(out, metadata=nothing)
-    text = out.getvalue()
-    viewbox = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
-    assert viewbox is not None
-    width, height = viewbox.groups()
-    body = text[text.index(">", viewbox.end()) + 1 :]
-    # Several figures share a page: a group's number would be an id twice, its name is a class.
-    body = re.sub(r'<g id="([a-z]+)[^"]*">', r'<g class="\1">', body)
-    body = re.sub(r'<g id="[^"]*"/>', "", body)
-    body = re.sub(r"font-family: [^;\"]*; ?", "", body)
-    body = re.sub(r"<defs>\s*<style.*?</defs>", "", body, count=1, flags=re.DOTALL)  # it would hold for the whole page
-    for color, variable in _VARIABLES.items():
-        body = body.replace(f": {color}", f": var(--{variable}, {color})")
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="figure" role="img" '
-        f'viewBox="0 0 {width} {height}" style="width: {float(width) / 72:.2f}in" '
-        f'font-family="system-ui, sans-serif" stroke-linejoin="round" aria-label="{html.escape(description)}">'
-    )
-    return head + "\n".join(line.strip() for line in body.splitlines())

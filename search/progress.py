@@ -48,7 +48,7 @@ class ProgressBar(Listener):
 
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Name the search; evaluations of an earlier attempt count as done, but not for the time left."""
-        self._name, self._best = search.name, float("-inf")
+        self._name, self._best, self._made = search.name, float("-inf"), 0
         self._take(records)
         if self._bar is not None:
             self._bar.initial += len(records)
@@ -73,9 +73,12 @@ class ProgressBar(Listener):
                 self._print(f"{self._name}: {done}, {self._best_in_words()}, {self._time_left()} left")
 
     def search_ended(self, search: Search) -> None:
-        """Leave a line behind."""
+        """Leave a line behind; evaluations for which a limit of time left no room are awaited no more."""
+        self._total -= search.evaluations - self._made
         with _whatever_the_stream_does():
-            self._print(f"{search.name}: {self._best_in_words()} of {search.evaluations} evaluations")
+            if self._bar is not None:
+                self._bar.total = self._total
+            self._print(f"{search.name}: {self._best_in_words()} of {self._made} evaluations")
 
     def close(self) -> None:
         """Finish the bar."""
@@ -85,6 +88,7 @@ class ProgressBar(Listener):
 
     def _take(self, records: Sequence[Record]) -> None:
         self._done += len(records)
+        self._made += len(records)
         for record in records:
             # A comparison with NaN, a failed evaluation's score, is False: it never becomes the best.
             if record.evaluation.score > self._best:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,68 @@ from search.journal import Record
 from search.spaces.base import SearchSpace
 
 
-def best_so_far(records: Iterable[Record], trials: int) -> np.ndarray:
-    """The best score after each evaluation: float64 ``[trials, evaluations]``, NaN while nothing has succeeded."""
+class TimeBudget:
+    """Says which evaluations of a search count: those that a trial makes within its time.
+
+    NAS-Bench-201's rule (its script ``R_EA.py``): a trial ends before the evaluation that would exceed its time, which
+    does not count, nor does any later one of the trial, however cheap.
+
+    Args:
+        seconds: time that a trial's evaluations may cost together; None for no limit, everything counts.
+
+    Attributes:
+        over: the trials whose time is over.
+    """
+
+    def __init__(self, seconds: float | None):
+        self.over: set[int] = set()
+        self._seconds, self._left = seconds, dict[int, float]()
+
+    def counts(self, record: Record) -> bool:
+        """Whether an evaluation counts; to be asked of every one of a search, in order and once."""
+        if self._seconds is None:
+            return True
+        if record.trial in self.over:
+            return False
+        left = self._left.get(record.trial, self._seconds) - record.evaluation.cost_seconds
+        # Fifty times 288 s fit into 14,400 s, however a sum of fifty numbers is rounded.
+        rounding = 1e-9 * self._seconds
+        self._left[record.trial] = left
+        if left <= rounding:
+            self.over.add(record.trial)
+        return left >= -rounding
+
+
+def within(records: Iterable[Record], seconds: float | None) -> list[Record]:
+    """The evaluations of a search that count (`TimeBudget`), in order.
+
+    Args:
+        records: all evaluations of the search so far.
+        seconds: time that a trial's evaluations may cost together; None for no limit.
+    """
+    time_budget = TimeBudget(seconds)
+    return [record for record in records if time_budget.counts(record)]
+
+
+def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = None) -> np.ndarray:
+    """The best score after each evaluation.
+
+    Args:
+        records: all evaluations of the search so far.
+        trials: how many searches ran together.
+        seconds: a trial's limit of time, if it has one (`within`).
+
+    Returns:
+        Float64 ``[trials, evaluations]``, NaN while nothing has succeeded. With a limit of time, ``evaluations`` is the
+        most that count of any trial; where fewer count, what the trial has found stays.
+    """
     scores: list[list[float]] = [[] for _ in range(trials)]
+    time_budget, counted = TimeBudget(seconds), [0] * trials
     for record in records:
-        scores[record.trial].append(record.evaluation.score)
-    length = min(len(row) for row in scores)
+        counts = time_budget.counts(record)
+        scores[record.trial].append(record.evaluation.score if counts else math.nan)
+        counted[record.trial] += counts
+    length = min(min(len(row) for row in scores), max(counted))
     # fmax ignores NaN: a failed evaluation leaves the best as it was.
     return np.fmax.accumulate(np.array([row[:length] for row in scores], dtype=np.float64).reshape(trials, length), 1)
 
@@ -49,22 +105,30 @@ def share_interval(hits: int, n: int) -> list[float]:
 
 
 def summarise_search(
-    records: list[Record], trials: int, space: SearchSpace, all_scores: np.ndarray | None, seconds: float
+    records: list[Record],
+    trials: int,
+    space: SearchSpace,
+    all_scores: np.ndarray | None,
+    seconds: float,
+    budget_seconds: float | None = None,
 ) -> dict[str, Any]:
     """What one agent found on one target.
 
     Args:
-        records: the search's evaluations.
+        records: all evaluations of the search so far.
         trials: how many searches ran together.
         space: for the names of architectures.
         all_scores: float64 ``[size]``, the score of every architecture of the space, where known.
         seconds: time the search took.
+        budget_seconds: a trial's limit of time, if it has one: what it evaluated later is in no number here (`within`).
 
     Returns:
-        Plain numbers, strings and lists. With ``all_scores`` also how often the best and one of the best three were
+        Plain numbers, strings and lists. ``evaluations`` are those of a trial, with a limit of time the most of any
+        trial; their mean is then there too. With ``all_scores`` also how often the best and one of the best three were
         found, and the mean rank (1 = best) of what was found.
     """
-    curve = best_so_far(records, trials)
+    curve = best_so_far(records, trials, budget_seconds)
+    records = within(records, budget_seconds)
     final = curve[:, -1] if curve.shape[1] else np.full(trials, np.nan)
     succeeded = final[~np.isnan(final)]
     good = [record for record in records if record.evaluation.status == "ok"]
@@ -80,7 +144,10 @@ def summarise_search(
         "best": None,
         "curve_mean": [_number(value) for value in _column_means(curve)],
         "curve_interval": [mean_interval(column[~np.isnan(column)]) for column in curve.T],
+        "at_best": at_best(good),
     }
+    if budget_seconds is not None:
+        summary["evaluations_mean"] = len(records) / trials
     if good:
         best = max(good, key=lambda record: record.evaluation.score)
         summary["best"] = {
@@ -103,6 +170,36 @@ def summarise_search(
         summary["mean_rank_interval"] = mean_interval(ranks.astype(np.float64))
         summary["best_possible"] = float(ranked[0])
     return summary
+
+
+def at_best(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """What the best network of each trial, the first of equals, is worth otherwise.
+
+    Args:
+        records: evaluations that succeeded and count.
+
+    Returns:
+        By metric the ``mean``, ``std`` and 95% ``interval`` of the mean over those trials whose best network has it;
+        std and interval are None where that is a single one.
+    """
+    best: dict[int, Record] = {}
+    for record in records:
+        if record.trial not in best or record.evaluation.score > best[record.trial].evaluation.score:
+            best[record.trial] = record
+    values: dict[str, list[float]] = {}
+    for record in best.values():
+        for name, value in record.evaluation.metrics.items():
+            if math.isfinite(value):
+                values.setdefault(name, []).append(value)
+    arrays = {name: np.array(numbers, dtype=np.float64) for name, numbers in values.items()}
+    return {
+        name: {
+            "mean": float(array.mean()),
+            "std": float(array.std(ddof=1)) if len(array) > 1 else None,
+            "interval": mean_interval(array),
+        }
+        for name, array in arrays.items()
+    }
 
 
 def _column_means(curve: np.ndarray) -> list[float]:

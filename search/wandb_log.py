@@ -24,6 +24,7 @@ from search.errors import CatchmarkError, one_line
 from search.journal import Record
 from search.loop import Listener, Search
 from search.spaces.base import SearchSpace
+from search.summary import TimeBudget
 
 _MOST_ROWS = 10_000
 """Rows of the table of evaluations: W&B shows tables of this size; the journal has them all."""
@@ -71,13 +72,13 @@ class WandbLog(Listener):
         self._rows: list[Record] = []
         self._best_of = [-math.inf] * search.agent.trials
         self._best: Record | None = None
-        self._points = 0
+        self._points, self._time_budget = 0, TimeBudget(search.seconds)
         if self._mode == "disabled":
             return
         with self._guarded():
             identity = self._identity(search)
             earlier = list(self.folder.glob(f"*run-*-{identity}*"))
-            if len(records) == search.evaluations and any((each / _COMPLETE).exists() for each in earlier):
+            if search.ended(records) and any((each / _COMPLETE).exists() for each in earlier):
                 return
             self._run = self._start(search, identity)
             self._log(search, records)
@@ -189,7 +190,7 @@ class WandbLog(Listener):
         for record in records:
             if len(self._rows) < _MOST_ROWS:
                 self._rows.append(record)
-            if record.evaluation.status == "ok":
+            if self._time_budget.counts(record) and record.evaluation.status == "ok":
                 if self._best is None or record.evaluation.score > self._best.evaluation.score:
                     self._best = record
                 self._best_of[record.trial] = max(self._best_of[record.trial], record.evaluation.score)

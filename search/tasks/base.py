@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 
@@ -44,6 +45,11 @@ class Task(ABC):
     """What the score is, with its unit: the axis label of every plot."""
     instant: bool = False
     """True where an evaluation is a look-up: the loop then commits a whole step at once."""
+    objectives: Mapping[str, str] = MappingProxyType({})
+    """What the score weighs against each other, if anything: metrics of every evaluation, each ``max`` or ``min``.
+
+    With two of them a report draws the Pareto front; no agent sees it.
+    """
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -58,6 +64,15 @@ class Task(ABC):
         """The score of every architecture of the space, float64 ``[size]``, where it is known; else None.
 
         With it a report can say how far from the best a search ended; no agent sees it.
+        """
+        return None
+
+    def all_objectives(self) -> torch.Tensor | None:
+        """The `objectives` of every architecture of the space, where they are known; else None.
+
+        Returns:
+            Float64 ``[size, objectives]``, rows in the order of `SearchSpace.enumerate`; NaN where a value was not
+            measured.
         """
         return None
 

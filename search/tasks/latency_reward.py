@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class LatencyRewardTask(Task):
     """
 
     instant = True
+    objectives: Mapping[str, str] = MappingProxyType({"quality": "max", "latency_ms": "min"})
 
     def __init__(
         self,
@@ -95,8 +97,7 @@ class LatencyRewardTask(Task):
         self._latency, self._offer = latencies.of(device), offer
         self.target = float(self._latency.nanquantile(target_quantile))
         # All at once: a vectorised power rounds by the place in its batch, and a resumed run has other batches.
-        archs = torch.cartesian_prod(*(torch.arange(size) for size in self.space.sizes))
-        self._rewards = latency_reward(quality.scores(archs), self._latency, self.target, exponent)
+        self._rewards = latency_reward(quality.scores(self._architectures()), self._latency, self.target, exponent)
         self.score_name = f"{quality.score_name} x ({device} latency / {self.target:.3g} ms)^{exponent:g}"
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -122,6 +123,14 @@ class LatencyRewardTask(Task):
     def all_scores(self) -> Tensor:
         """The reward of every architecture, float64 ``[size]``; NaN where quality or latency was not measured."""
         return self._rewards.clone()
+
+    def all_objectives(self) -> Tensor:
+        """Quality and latency of every architecture, float64 ``[size, 2]``; NaN where it was not measured."""
+        return torch.stack([self.quality.scores(self._architectures()), self._latency], dim=1)
+
+    def _architectures(self) -> Tensor:
+        """Every architecture in the order of the latencies: int64 ``[size, decisions]``."""
+        return torch.cartesian_prod(*(torch.arange(size) for size in self.space.sizes))
 
     def offered(self, seed: int) -> Tensor | None:
         """What the pool that made this task has evaluated already; None for a task of its own."""

@@ -5,14 +5,63 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from search.spaces.base import Architecture, SearchSpace
 from search.tables.table import column_name, find_table, read_columns
 from search.tasks.base import Evaluation, Task
+
+FLOPS = "flops_m"
+"""The column with FLOPs, in millions."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a column of a table holds; the attributes are `TableTask`'s arguments of these names."""
+
+    dataset: str
+    split: str
+    metric: str
+    epochs: int | None
+
+    @property
+    def column(self) -> str:
+        """The column's name."""
+        return column_name(self.dataset, self.split, self.metric, self.epochs)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What an evaluation is said to cost, for tables without training times: a model, not a measurement.
+
+    An architecture costs ``seconds * (1 - flops_share + flops_share * FLOPs / mean FLOPs)``. A part of a training step
+    grows with the network's arithmetic, the rest (loading images, starting kernels) does not; how much is assumed.
+
+    Attributes:
+        seconds: mean over the architectures of the table.
+        flops_share: share of the mean, in [0, 1], that is proportional to the architecture's FLOPs, the table's column
+            ``flops_m``. An architecture whose FLOPs are not in the table costs the mean.
+    """
+
+    seconds: float
+    flops_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no evaluation can cost."""
+        if not 0 <= self.seconds < math.inf:
+            raise ValueError(f"cost_seconds is {self.seconds}, it must be a number of at least 0")
+        if not 0 <= self.flops_share <= 1:
+            raise ValueError(f"cost_seconds.flops_share is {self.flops_share}, it must lie in [0, 1]")
+
+    def costs(self, flops: Tensor) -> Tensor:
+        """Seconds of each architecture: ``[n]`` FLOPs in any unit, NaN where unknown, to float64 ``[n]``."""
+        flops = flops.double()
+        return self.seconds * (1 - self.flops_share + self.flops_share * (flops / flops.nanmean()).nan_to_num(nan=1.0))
 
 
 class TableTask(Task):
@@ -29,11 +78,15 @@ class TableTask(Task):
         split: what it was measured on: ``val`` or ``test``.
         metric: what was measured, for instance ``acc``; higher must be better.
         epochs: epochs of training; None for a column that has none in its name.
-        cost_seconds: what an evaluation is said to cost, in seconds.
+        cost_seconds: what an evaluation is said to cost, in seconds: one number for all architectures or a
+            `CostModel`; a dict of the same keys does as well.
+        also: further columns of the table. Their values become metrics of an evaluation, by the columns' names; values
+            that were not measured are left out. No agent sees them.
 
     Raises:
         FileNotFoundError: there is no such table.
-        ValueError: there is no such column (the nearest ones are named), or the table is of another space.
+        ValueError: there is no such column (the nearest ones are named), the table is of another space, or a cost is
+            out of range.
     """
 
     instant = True
@@ -46,12 +99,20 @@ class TableTask(Task):
         split: str,
         metric: str,
         epochs: int | None,
-        cost_seconds: float = 0.0,
+        cost_seconds: float | CostModel = 0.0,
+        also: Sequence[Measurement] = (),
     ):
         path = find_table(table)
-        self.space, self.cost_seconds = space, cost_seconds
+        model = cost_seconds
+        if isinstance(model, dict):
+            model = CostModel(**model)
+        elif not isinstance(model, CostModel):
+            model = CostModel(model)
+        further = [(Measurement(**each) if isinstance(each, dict) else each).column for each in also]
+        self.space, self.cost_seconds = space, model.seconds
         self.column = column_name(dataset, split, metric, epochs)
-        content = read_columns(path, [self.column])
+        # FLOPs are read only where they decide something: not every table has them.
+        content = read_columns(path, [self.column, *further, *([FLOPS] if model.flops_share else [])])
         archs = torch.from_numpy(content.arch).long()
         if content.space not in (None, space.name):
             raise ValueError(f"{path}: the table is of the space '{content.space}', the task's is '{space.name}'")
@@ -60,6 +121,10 @@ class TableTask(Task):
         # Sorted codes and a binary search: no larger than the table, where the space has far more architectures.
         self._codes, order = space.code(archs).sort()
         self._scores = torch.from_numpy(content.columns[self.column]).double()[order]
+        self._further = {name: torch.from_numpy(content.columns[name]).double()[order] for name in further}
+        # All at once, so that no rounding depends on which architectures are asked together.
+        flops = content.columns[FLOPS] if model.flops_share else np.ones(len(order))
+        self._costs = model.costs(torch.from_numpy(flops))[order]
         if (self._codes[1:] == self._codes[:-1]).any():
             raise ValueError(f"{path}: an architecture stands in it twice")
         self.score_name = _describe(dataset, split, metric, epochs)
@@ -77,11 +142,16 @@ class TableTask(Task):
         Raises:
             ValueError: a choice index is out of the space's range.
         """
+        position, known = self._places(archs)
+        return torch.where(known, self._scores[position], math.nan)
+
+    def _places(self, archs: Tensor) -> tuple[Tensor, Tensor]:
+        """Where architectures stand in the sorted table, and whether they do: ``[..., decisions]`` to ``[...]``."""
         if archs.shape[-1] != len(self.space.sizes) or not self._in_range(archs).all():
             raise ValueError(f"{self.space.name}: not architectures of this space, the sizes are {self.space.sizes}")
         codes = self.space.code(archs)
         position = torch.searchsorted(self._codes, codes).clamp(max=len(self._codes) - 1)
-        return torch.where(self._codes[position] == codes, self._scores[position], math.nan)
+        return position, self._codes[position] == codes
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """The table's value; the seed changes nothing, for a table has one value an architecture."""
@@ -93,14 +163,18 @@ class TableTask(Task):
             raise ValueError(f"{len(architectures)} architectures and {len(seeds)} seeds")
         if not architectures:
             return
-        scores = self.scores(torch.tensor(architectures, dtype=torch.long)).tolist()
-        for architecture, score in zip(architectures, scores, strict=True):
+        position, known = self._places(torch.tensor(architectures, dtype=torch.long))
+        scores = torch.where(known, self._scores[position], math.nan).tolist()
+        costs = torch.where(known, self._costs[position], self.cost_seconds).tolist()
+        further = [column[position].tolist() for column in self._further.values()]
+        for k, (architecture, score, cost) in enumerate(zip(architectures, scores, costs, strict=True)):
             if math.isnan(score):
                 yield Evaluation.failed(
-                    f"{self._table_name} has no {self.column} of {self.space.format(architecture)}", self.cost_seconds
+                    f"{self._table_name} has no {self.column} of {self.space.format(architecture)}", cost
                 )
             else:
-                yield Evaluation(score, cost_seconds=self.cost_seconds)
+                values = zip(self._further, (column[k] for column in further), strict=True)
+                yield Evaluation(score, {name: value for name, value in values if not math.isnan(value)}, cost)
 
     def all_scores(self) -> Tensor | None:
         """The score of every architecture, float64 ``[size]`` in the order of `SearchSpace.enumerate`.

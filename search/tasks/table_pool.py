@@ -14,7 +14,7 @@ from search.tasks.table import TableTask
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One column of a table; the attributes are `TableTask`'s arguments."""
+    """One column of a table; the attributes are `TableTask`'s arguments of these names."""
 
     table: str
     dataset: str

@@ -1,5 +1,6 @@
 """The search loop: resumed anywhere it finds what it would have found, and no task can bring it down unrecorded."""
 
+import dataclasses
 import functools
 import math
 
@@ -62,16 +63,28 @@ class Ear(Listener):
         self.ended += 1
 
 
-def attempt(path, agent_name, batch=1, trials=1, share=0.1, dies_at=None, stop_at=None, instant=False, evaluated=None):
+def attempt(
+    path,
+    agent_name,
+    batch=1,
+    trials=1,
+    share=0.1,
+    dies_at=None,
+    stop_at=None,
+    instant=False,
+    evaluated=None,
+    seconds=None,
+    kind=Toy,
+):
     """Run a search on, or until it is interrupted; the evaluations heard of, and the evaluations made."""
     evaluated = [] if evaluated is None else evaluated
-    make = functools.partial(Toy, stop_at=stop_at, instant=instant, evaluated=evaluated)
+    make = functools.partial(kind, stop_at=stop_at, instant=instant, evaluated=evaluated)
     stages = [
         Stage("first", lambda: make("first"), FIRST, adapting=False),
         Stage("second", lambda: make("second"), SECOND, adapting=False),
     ]
     agent = AGENTS[agent_name](Grid(), trials=trials, seed=3, **toy_options(agent_name))
-    search = Search("tasks/agent", agent, stages, 5, batch, most_failures=100, saving_share=share)
+    search = Search("tasks/agent", agent, stages, 5, batch, most_failures=100, saving_share=share, seconds=seconds)
     journal, ear = Journal(path), Ear(dies_at)
     try:
         run_search(search, journal, [ear])
@@ -166,6 +179,84 @@ def test_a_finished_search_hands_over_what_it_learned(tmp_path):
         states.append(repr(agent.state_dict()))
         journal.close()
     assert states[0] == states[1] != repr(RegularizedEvolution(Grid(), seed=0).state_dict())
+
+
+# ---- a limit of time ---------------------------------------------------------------------------------------------
+
+# A trial's evaluations cost 0.75 to 1.75 s: it makes 9 to 20 of them, so the search ends on the second task.
+TIME = 15.5
+
+
+class Timed(Toy):
+    """Evaluations that take unlike times, which the seed and so the trial decides."""
+
+    def evaluate(self, architecture, seed):
+        evaluation = super().evaluate(architecture, seed)
+        return dataclasses.replace(evaluation, cost_seconds=0.75 + seed % 9 / 8)
+
+
+@pytest.fixture(scope="module")
+def timed_reference(tmp_path_factory):
+    """Searches with a limit of time that nothing interrupts, each once: the outcome and the number of evaluations."""
+
+    @functools.cache
+    def run(agent_name, batch, trials):
+        path = tmp_path_factory.mktemp("timed") / "journal.sqlite"
+        ear, evaluated = attempt(path, agent_name, batch, trials, seconds=TIME, kind=Timed)
+        assert ear.ended == 1 and len(ear.heard) == len(evaluated)
+        return outcome(path), len(evaluated), ear.heard
+
+    return run
+
+
+@pytest.mark.parametrize("batch, trials", [(1, 1), (1, 3), (2, 3)])
+def test_a_search_ends_with_the_step_in_which_the_last_trial_runs_out_of_time(batch, trials, timed_reference):
+    _, count, records = timed_reference("RandomSearch", batch, trials)
+    ends = []
+    for trial in range(trials):
+        mine = [each for each in records if each.trial == trial]
+        spent = np.cumsum([each.evaluation.cost_seconds for each in mine])  # eighths: sums are exact
+        ends.append(mine[int(np.argmax(spent >= TIME))].step)
+        assert max(spent) >= TIME
+    assert max(ends) == records[-1].step and count == len(records) < 24 * trials
+    assert len(set(ends)) > 1 or trials == 1  # trials end apart, and wait for each other
+
+
+@every_agent
+@pytest.mark.parametrize("batch, trials", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("share", [SAVE_ALWAYS, SAVE_ONCE])
+def test_resuming_a_search_with_a_limit_of_time(agent_name, batch, trials, share, timed_reference, tmp_path):
+    expected, count, _ = timed_reference(agent_name, batch, trials)
+    path, evaluated = tmp_path / "journal.sqlite", []
+    for stop_at in (5, count // 2, count - trials, count - 1):
+        ear, _ = attempt(path, agent_name, batch, trials, share, None, stop_at, False, evaluated, TIME, Timed)
+        assert len(evaluated) == stop_at and ear.ended == 0
+    ear, _ = attempt(path, agent_name, batch, trials, share, None, None, False, evaluated, TIME, Timed)
+    assert ear.ended == 1 and len(evaluated) == count  # nothing is paid for twice, nothing more is evaluated
+    assert outcome(path) == expected
+    ear, evaluated = attempt(path, agent_name, batch, trials, share, seconds=TIME, kind=Timed)
+    assert (len(ear.began), ear.heard, ear.ended, evaluated) == (count, [], 1, [])
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(reference, tmp_path):
+    path = tmp_path / "journal.sqlite"
+    attempt(path, "RegularizedEvolution", 3, 2, seconds=1000.0)
+    assert outcome(path) == reference("RegularizedEvolution", 3, 2)
+
+
+def test_whether_a_search_has_ended(journal):
+    """A listener can tell from the evaluations alone."""
+    agent = RandomSearch(Grid(), trials=2, seed=1)
+    search = Search("a", agent, [Stage("label", Timed, 30, True)], 7, 1, most_failures=99, seconds=10.0)
+    run_search(search, journal)
+    records = list(journal.records("a"))
+    assert journal.progress("a")[0] and journal.state("a") is None
+    assert len(records) < 60 and search.ended(records)
+    assert not any(search.ended(records[:k]) for k in range(len(records) - 2))
+    unlimited = dataclasses.replace(search, seconds=None)
+    assert not unlimited.ended(records)
+    short = dataclasses.replace(search, stages=[Stage("label", Timed, len(records) // 2, True)], seconds=None)
+    assert short.ended(records)
 
 
 # ---- what is recorded --------------------------------------------------------------------------------------------

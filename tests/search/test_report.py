@@ -1,8 +1,10 @@
+import itertools
 import json
 import math
 import re
 import sqlite3
 from html.parser import HTMLParser
+from types import MappingProxyType
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +18,9 @@ from search.journal import Journal, Record
 from search.loop import Listener
 from search.page import duration
 from search.plots import Curve, architecture_svg, curves_svg, visible_range
-from search.report import verdict, write_report
+from search.report import write_report
+from search.report_verdict import verdict
+from search.scatter_plots import Cloud, Explored, contexts_svg, fronts_svg
 from search.spaces.base import Decision, Edge, SearchSpace
 from search.summary import summarise_search
 from search.tasks.base import Evaluation, Task, TaskPool
@@ -53,12 +57,31 @@ class Additive(Task):
         return torch.tensor([self.evaluate(a, 0).score for a in self.space.enumerate()], dtype=torch.float64)
 
 
+class Weighed(Additive):
+    """Accuracy against the number of convolutions; no convolution is free, so the score is neither."""
+
+    objectives = MappingProxyType({"accuracy": "max", "convolutions": "min"})
+
+    def evaluate(self, architecture, seed):
+        found = super().evaluate(architecture, seed)
+        count = float(architecture.count(0))
+        return Evaluation(found.score - 5 * count, {"accuracy": found.score, "convolutions": count}, 100.0)
+
+    def all_objectives(self):
+        if not self.known:
+            return None
+        found = [self.evaluate(a, 0).metrics for a in self.space.enumerate()]
+        return torch.tensor([[each["accuracy"], each["convolutions"]] for each in found], dtype=torch.float64)
+
+
 class Pool(TaskPool):
+    known = False
+
     def __init__(self, space):
         self.space = space
 
     def draw(self, index, seed):
-        return Additive(self.space)
+        return Additive(self.space, known=self.known)
 
     def describe(self, index, seed):
         return f"practice <b>{index}</b>"
@@ -148,7 +171,14 @@ def test_sections_come_in_the_promised_order(tmp_path):
     for words in order:
         place = text.index(words, place)
     headings = re.findall(r"<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())
-    assert headings == ["Target: toy", "How it was done", "Failed evaluations", "Evaluations", "Make it again"]
+    assert headings == [
+        "Target: toy",
+        "Where agents place the tasks",
+        "How it was done",
+        "Failed evaluations",
+        "Evaluations",
+        "Make it again",
+    ]
 
 
 def test_what_recipes_and_journals_say_is_text_never_markup(tmp_path):
@@ -287,6 +317,151 @@ def test_the_same_run_gives_the_same_page(tmp_path):
     assert not (tmp_path / "report.partial").exists()
 
 
+# ---- contexts, fronts, and what else the networks give -------------------------------------------------------------
+
+
+def section(page, heading):
+    """From a heading of the second or third rank to the next of the second."""
+    start = page.index(heading)
+    return page[start : page.index("<h2>", start + 1)]
+
+
+class Turning(Additive):
+    """A known score that weighs its decisions by the angle: neighbours rank architectures alike."""
+
+    def __init__(self, space, angle=0.0):
+        super().__init__(space, known=True)
+        self.weights = [math.cos(angle + t) for t in range(4)]
+
+    def evaluate(self, architecture, seed):
+        return Evaluation(sum(weight * choice for weight, choice in zip(self.weights, architecture, strict=True)))
+
+
+class TurningPool(Pool):
+    """Two angles in turn: the third stage is the first's task."""
+
+    def draw(self, index, seed):
+        return Turning(self.space, index % 2 + 1.0)
+
+    def describe(self, index, seed):
+        return f"angle {index % 2}"
+
+
+def turning(agents=AGENTS, pool=TurningPool, targets=2, **more):
+    made = {f"target {k}": lambda space, k=k: Turning(space, 0.5 * k) for k in range(targets)}
+    training = MetaTraining(pool, ["catch_meta"], epochs=3, networks=6, trials=2)
+    return Experiment(Stack(), made, agents, 6, 2, meta_training=training, **more)
+
+
+def test_contexts_of_known_tasks_are_drawn_and_tested(tmp_path):
+    page = run(tmp_path, turning())
+    part = section(page, "<h2>Where agents place the tasks</h2>")
+    text = Page(part).text
+    assert "catch_meta, meta-trained for target 0, target 1" in text
+    svg = part[part.index("<svg") : part.index("</svg>") + 6]
+    # Two targets and two tasks practised on, of which one came twice.
+    assert (groups(svg, "dots"), groups(svg, "sign"), groups(svg, "key")) == (4, 4, 4)
+    for name in ("target 0", "target 1", "angle 0", "angle 1", "Practised on"):
+        assert f">{name}</text>" in svg
+    shares = [int(each) for each in re.findall(r"principal component \((\d+)% of variance\)", svg)]
+    assert len(shares) == 2 and 100 >= shares[0] >= shares[1] and sum(shares) <= 100
+    found = re.search(r"over the 6 pairs of 4 tasks.*Spearman correlation of (-?[\d.]+) \(permutation test: p", text)
+    assert -1 <= float(found[1]) <= 1
+    assert "by the first of 2 independent meta-trainings" in text and "the same on every task" in text
+    assert write_report(tmp_path, turning()).read_text() == page
+
+
+def test_contexts_of_trained_tasks_come_from_the_journal(tmp_path):
+    page = run(tmp_path, experiment())  # scores unknown
+    text = Page(section(page, "<h2>Where agents place the tasks</h2>")).text
+    assert "Spearman" not in text and "The histories are the run's own" in text
+    assert "are" in text and "apart on average" in text
+
+
+def test_no_contexts_without_weights_or_without_a_posterior(tmp_path):
+    made = turning()
+    run(tmp_path, made)
+    (tmp_path / "weights" / "catch_meta.pt").rename(tmp_path / "away.pt")
+    assert "Where agents place" not in write_report(tmp_path, made).read_text()
+    (tmp_path / "weights" / "catch_meta.pt").write_bytes(b"PK damaged")
+    assert "Where agents place" not in write_report(tmp_path, made).read_text()
+    agents = {"random": RandomSearch, "catch_meta": lambda *args: CATCHer(*args, context="zero")}
+    assert "Where agents place" not in run(tmp_path / "zero", turning(agents))
+    assert "Where agents place" not in run(tmp_path / "none", experiment(meta=False))
+
+
+def test_meta_trainings_that_led_to_the_same_weights_share_a_picture(tmp_path):
+    training = MetaTraining(TurningPool, ["catch_meta"], epochs=2, networks=6)
+    longer = MetaTraining(TurningPool, ["catch_meta"], epochs=3, networks=6)
+    targets = {name: Turning for name in "abc"}
+    by_target = {"a": [training], "b": [training], "c": [longer]}
+    made = Experiment(Stack(), targets, {"catch_meta": CATCHer}, 6, 2, meta_training_for=by_target)
+    page = run(tmp_path, made)
+    assert re.findall(r"<h3>(catch_meta, meta-trained for .*)</h3>", page) == [
+        "catch_meta, meta-trained for a, b",
+        "catch_meta, meta-trained for c",
+    ]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_hypervolumes_and_fronts_of_two_objectives(tmp_path, known):
+    targets = {"toy": lambda space: Weighed(space, known=known)}
+    agents = {"random": RandomSearch, "evolution": RandomSearch}
+    made = Experiment(Stack(), targets, agents, 7, 4, seed=1)
+    page = run(tmp_path, made)
+    part = section(page, "<h3>Between accuracy and convolutions</h3>")
+    svg = part[part.index("<svg") : part.index("</svg>") + 6]
+    assert (groups(svg, "front"), groups(svg, "chosen"), groups(svg, "truth")) == (2, 2, int(known))
+    assert "convolutions (lower is better)" in svg and "accuracy (higher is better)" in svg
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        rows = database.execute("SELECT trial, metrics FROM evaluations WHERE search = 'toy/random'").fetchall()
+    metrics = [(trial, json.loads(text)) for trial, text in rows]
+    everything = [each for _, each in metrics]
+    if known:
+        task = Weighed(Stack())
+        everything = [task.evaluate(a, 0).metrics for a in Stack().enumerate()]
+    low, most = min(each["accuracy"] for each in everything), max(each["convolutions"] for each in everything)
+
+    def area(found):
+        """By convolutions: for each number below the worst, the best accuracy that needs no more of them."""
+        return sum(
+            max([each["accuracy"] - low for each in found if each["convolutions"] <= count], default=0.0)
+            for count in range(int(most))
+        )
+
+    shares = np.array([area([each for at, each in metrics if at == t]) for t in range(4)]) / area(everything)
+    half = 3.182446 * shares.std(ddof=1) / 2  # t(0.975, 3), four trials
+    # Both agents are the same searcher, so they have the same row.
+    found = re.findall(r'</span>\w+</td>\s*<td class="n">([\d.]+)</td>\s*<td class="n">([\d.-]+) to ([\d.-]+)<', part)
+    assert len(found) == 2 and found[0] == found[1]
+    expected = [100 * shares.mean(), 100 * (shares.mean() - half), 100 * (shares.mean() + half)]
+    assert [float(each) for each in found[0]] == pytest.approx(expected, abs=0.06)
+    assert ("the whole space dominates" in part) == known
+    assert "<h3>Between" not in run(tmp_path / "one", experiment(meta=False))
+
+
+def test_what_the_networks_found_give_elsewhere(tmp_path):
+    page = run(tmp_path, experiment(trials=3, meta=False, agents={"random": RandomSearch}))
+    part = section(page, "<h3>What the found networks give elsewhere</h3>")
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        best = database.execute("SELECT MAX(score) FROM evaluations GROUP BY trial").fetchall()
+    mean = 100 - sum(score for (score,) in best) / 3  # the toy's loss is what its score lacks to 100
+    found = re.search(r'>random</td><td class="n">([\d.]+)</td><td class="n">(-?[\d.]+) to ([\d.]+)<', part)
+    assert float(found[1]) == pytest.approx(mean, abs=0.06)
+    assert float(found[2]) < mean < float(found[3])
+    bare = run(tmp_path / "bare", turning(agents={"random": RandomSearch, "catch_meta": CATCHer}))
+    assert "give elsewhere" not in bare
+
+
+def test_a_budget_of_time_is_named_where_there_is_one(tmp_path):
+    made = Experiment(Stack(), {"toy": Weighed}, {"random": RandomSearch}, 9, budget_seconds=450.0, trials=3)
+    text = Page(run(tmp_path, made)).text
+    assert "In 7 min 30 s of evaluating a trial, enough for 4 evaluations on average, on toy, random found" in text
+    assert "Budget 7 min 30 s Trials" in text
+    assert "what a search of 7 min 30 s, by what evaluations are said to cost, ended with" in text
+    assert "Unfinished" not in text
+
+
 # ---- the verdict ---------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +538,15 @@ def test_durations_read_well():
     assert [duration(s) for s in (0, 0.001, 0.42, 12.3, 59.6, 200, 7500)] == [
         "0 s", "under 0.01 s", "0.42 s", "12 s", "1 min 0 s", "3 min 20 s", "2 h 5 min",
     ]  # fmt: skip
+
+
+def test_a_budget_of_time_in_words():
+    entry = {"evaluations": 5, "best_score_interval": None, "best_score_mean": 1.0}
+    agents = {"a": {**entry, "evaluations_mean": 3.0}, "b": {**entry, "evaluations_mean": 4.25}}
+    finals = {"a": np.array([1.0]), "b": np.array([2.0])}
+    assert verdict("t", "score", agents, finals, budget_seconds=7200).startswith(
+        "In 2 h 0 min of evaluating, enough for 3 to 4.2 evaluations, on t, b found 2.000 and a 1.000."
+    )
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------
@@ -448,3 +632,39 @@ def test_long_chains_and_impossible_graphs_are_drawn():
     )
     assert width < 72 * 10 and height > 72 * 2
     assert groups(architecture_svg([Edge("a", "b", "x"), Edge("b", "a", "y")]), "arrow") == 2
+
+
+def test_a_cloud_a_sign_and_a_line_of_the_key_for_every_task():
+    random = np.random.default_rng(0)
+    clouds = [Cloud(f"<task> {k}", random.normal(size=(9, 2)), k < 3) for k in range(30)]
+    svg = contexts_svg(clouds, [0.5, 0.25])
+    assert (groups(svg, "dots"), groups(svg, "sign"), groups(svg, "key")) == (30, 30, 30)
+    assert "first principal component (50% of variance)" in svg and ">A</text>" in svg and ">27</text>" in svg
+    assert "<task>" not in svg and contexts_svg(clouds, [0.5, 0.25]) == svg
+    # All in one place, and a single task: nothing to part, and still a picture.
+    assert groups(contexts_svg([Cloud(str(k), np.zeros((2, 2)), False) for k in range(5)], [0, 0]), "sign") == 5
+    assert groups(contexts_svg([Cloud("one", np.ones((1, 2)), True)], [0, 0]), "sign") == 1
+
+
+def test_signs_do_not_cover_each_other():
+    crowd = [Cloud(str(k), np.array([[0.01 * k, 0.0], [0.0, 0.01 * k]]), False) for k in range(20)]
+    outlier = Cloud("far", np.array([[1.0, 1.0]]), True)
+    tree = ElementTree.fromstring(contexts_svg([*crowd, outlier], [0.9, 0.1]))
+    places = []
+    for group in tree.iter("{http://www.w3.org/2000/svg}g"):
+        if group.get("class") == "sign":
+            (words,) = group.iter("{http://www.w3.org/2000/svg}text")
+            places.append([float(each) for each in re.findall(r"[-\d.]+", words.get("transform"))[-2:]])
+    for (ax, ay), (bx, by) in itertools.combinations(places, 2):
+        assert abs(ax - bx) > 13 or abs(ay - by) > 11, (ax, ay, bx, by)  # points; a sign is 12 to 18 wide
+
+
+def test_fronts_are_drawn_for_any_points():
+    some = Explored("a", np.array([[1.0, 90.0], [2.0, 95.0], [3.0, 80.0]]), np.array([True, True, False]), 1, 0)
+    one = Explored("b", np.array([[2.0, 93.0]]), np.array([True]), 0, 1)
+    none = Explored("c", np.zeros((0, 2)), np.zeros(0, dtype=bool), None, 8)
+    svg = fronts_svg([some, one, none], ["latency", "quality"], ["min", "max"], np.array([[0.5, 85.0], [2.0, 96.0]]))
+    assert (groups(svg, "front"), groups(svg, "chosen"), groups(svg, "truth")) == (2, 2, 1)
+    assert groups(fronts_svg([one], ["latency", "quality"], ["max", "min"]), "truth") == 0
+    for words in (">a</text>", ">b</text>", "highest score", "the whole space"):
+        assert words in svg

@@ -14,10 +14,12 @@ from search.errors import RunError
 from search.journal import Journal, Record
 from search.loop import Listener, Search, Stage, run_search
 from search.summary import (
+    at_best,
     best_so_far,
     mean_interval,
     share_interval,
     summarise_search,
+    within,
     without_seconds,
     write_json,
 )
@@ -171,6 +173,105 @@ def test_a_search_in_which_everything_failed(scores):
 def test_a_search_that_has_not_begun():
     summary = summarise_search([], 4, SPACE, np.arange(9.0), 0.0)
     assert summary["evaluations"] == 0 and summary["best"] is None and summary["curve_mean"] == []
+
+
+# ---- a limit of time ---------------------------------------------------------------------------------------------
+
+
+def timed(costs, scores=None, metrics=None):
+    """Records with ``costs[trial][evaluation]``, in the journal's order; scores count up unless they are given."""
+    records = []
+    for k in range(len(costs[0])):
+        for trial, row in enumerate(costs):
+            score = float(k) if scores is None else scores[trial][k]
+            extra = {} if metrics is None else metrics[trial][k]
+            records.append(Record(k, 0, trial, "toy", (trial, 1), k, Evaluation(score, extra, row[k])))
+    return records
+
+
+def places(records):
+    return [(each.trial, each.step) for each in records]
+
+
+def test_what_does_not_fit_does_not_count_nor_what_comes_after():
+    records = timed([[4.0, 4.0, 4.0, 1.0], [3.0, 3.0, 3.0, 1.0], [11.0, 1.0, 1.0, 1.0]])
+    # 8 of 10 s and then 12: over, though the fourth would fit again. 9, then exactly 10. Nothing.
+    assert places(within(records, 10.0)) == [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (1, 3)]
+    assert within(records, None) == records
+
+
+def test_a_trial_whose_time_is_exactly_used_up_is_over():
+    assert places(within(timed([[5.0, 5.0, 0.0]]), 10.0)) == [(0, 0), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "cost, seconds, count", [(288.0, 14400.0, 50), (154.0, 10800.0, 70), (0.1, 0.3, 3), (0.1, 7.0, 70)]
+)
+def test_how_many_fit_however_sums_are_rounded(cost, seconds, count):
+    assert len(within(timed([[cost] * 100]), seconds)) == count
+
+
+def test_within_is_what_cumulative_sums_say():
+    costs = np.random.default_rng(0).integers(1, 30, (40, 25)) / 8  # eighths: sums are exact
+    counted = (costs.cumsum(1) <= 20).sum(1)
+    expected = {(trial, k) for trial in range(40) for k in range(counted[trial])}
+    assert set(places(within(timed(costs.tolist()), 20.0))) == expected and 0 < min(counted) < max(counted) < 25
+
+
+def test_the_curve_of_searches_with_a_limit_of_time():
+    costs = [[4.0, 4.0, 4.0, 4.0, 1.0], [2.0, 2.0, 2.0, 2.0, 4.0], [5.0, 6.0, 1.0, 1.0, 1.0]]
+    scores = [[1.0, 3.0, 9.0, 9.0, 9.0], [2.0, 1.0, NAN, 5.0, 9.0], [4.0, 9.0, 9.0, 9.0, 9.0]]
+    curve = best_so_far(timed(costs, scores), 3, 10.0)
+    np.testing.assert_array_equal(curve, [[1, 3, 3, 3], [2, 2, 2, 5], [4, 4, 4, 4]])
+    assert best_so_far(timed(costs, scores), 3, 1.0).shape == (3, 0)
+
+
+def test_nothing_in_the_summary_is_from_after_the_end():
+    costs = [[4.0, 4.0, 4.0, 4.0], [2.0, 2.0, 2.0, 4.0]]
+    scores = [[1.0, 3.0, 9.0, 9.0], [2.0, 6.0, 5.0, 9.0]]
+    metrics = [[{"test": 10.0 * trial + k} for k in range(4)] for trial in range(2)]
+    table = np.array([9.0, 6.0, 5.0, 3.0, 2.0, 1.0])
+    summary = summarise_search(timed(costs, scores, metrics), 2, SPACE, table, 1.0, 9.0)
+    assert (summary["evaluations"], summary["evaluations_mean"], summary["cost_seconds"]) == (3, 2.5, 14.0)
+    assert summary["curve_mean"] == [1.5, 4.5, 4.5] and summary["best_score_mean"] == 4.5
+    assert summary["best"]["score"] == 6.0 and summary["best"]["trial"] == 1 and summary["best"]["evaluation"] == 1
+    assert summary["found_best"] == 0.0 and summary["found_top3"] == 0.5 and summary["mean_rank"] == 3.0
+    assert summary["at_best"]["test"]["mean"] == (1 + 11) / 2
+    assert "evaluations_mean" not in summarise_search(timed(costs, scores), 2, SPACE, table, 1.0)
+
+
+# ---- what the best network is worth otherwise ----------------------------------------------------------------------
+
+
+def test_metrics_at_each_trials_best():
+    metrics = [
+        [{"test": 70.0}, {"test": 80.0, "rare": 5.0}, {"test": 90.0}],
+        [{"test": 60.0}, {"test": 50.0}, {"test": 40.0, "rare": 1.0}],  # the first of equals
+        [{"test": 1.0}, {"test": math.inf}, {"test": 2.0}],  # not a number that can be averaged
+        [{"test": 30.0}, {}, {"test": 20.0}],  # absent where it matters
+    ]
+    scores = [[1.0, 3.0, 2.0], [4.0, 4.0, 4.0], [1.0, 3.0, 2.0], [1.0, 3.0, 2.0]]
+    found = at_best(timed([[1.0] * 3] * 4, scores, metrics))
+    assert set(found) == {"test", "rare"}
+    assert found["test"]["mean"] == 70.0 and found["test"]["std"] == pytest.approx(math.sqrt(200))  # of 80 and 60
+    assert found["test"]["interval"] == mean_interval(np.array([80.0, 60.0]))
+    assert found["rare"] == {"mean": 5.0, "std": None, "interval": None}
+
+
+def test_metrics_at_the_best_by_definition():
+    generator = np.random.default_rng(0)
+    scores, other = generator.integers(0, 9, (30, 20)).astype(float), generator.normal(size=(30, 20))
+    scores[generator.random(scores.shape) < 0.2] = NAN
+    metrics = [[{"other": value} for value in row] for row in other]
+    records = [each for each in timed([[1.0] * 20] * 30, scores.tolist(), metrics) if each.evaluation.score >= 0]
+    values = [row[int(np.nanargmax(score))] for score, row in zip(scores, other, strict=True)]
+    found = at_best(records)["other"]
+    assert (found["mean"], found["std"]) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+
+
+def test_failed_evaluations_and_tasks_without_metrics():
+    assert summarise([[NAN, 2.0], [NAN, NAN]], metrics={"loss": 0.5})["at_best"]["loss"]["mean"] == 0.5
+    assert summarise([[1.0, 2.0]])["at_best"] == summarise([[NAN]], metrics={"loss": 1.0})["at_best"] == {}
 
 
 # ---- the file ----------------------------------------------------------------------------------------------------

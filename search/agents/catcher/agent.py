@@ -9,6 +9,7 @@ Meta-training and adaptation are this same step on other tasks.
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,7 +25,11 @@ from search.agents.catcher.encoder import ContextEncoder, kl_to_standard_normal
 from search.agents.catcher.evaluator import Evaluator, PrioritizedReplay, huber
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
+from search.errors import one_line
 from search.spaces.base import SearchSpace
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Weights that ship with the package, ``SPACE.pt``, each with a ``SPACE.md`` that says how it was made."""
 
 
 def normalise(rewards: Tensor, how: str) -> Tensor:
@@ -43,6 +48,30 @@ def normalise(rewards: Tensor, how: str) -> Tensor:
     below = (rewards.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
     equal = (rewards.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
     return torch.special.ndtri((below + 0.5 * equal) / rewards.shape[1])
+
+
+def read_weights(init: str, space: SearchSpace) -> dict[str, Any]:
+    """What a weights file holds.
+
+    Args:
+        init: its path, or ``pretrained`` for the one that ships for the space (how each was made stands beside it).
+        space: what is searched.
+
+    Raises:
+        ValueError: there is no such file, or it is not a weights file.
+    """
+    path = Path(init)
+    if init == "pretrained":
+        path = PRETRAINED / f"{space.name}.pt"
+        if not path.is_file():
+            spaces = ", ".join(sorted(each.stem for each in PRETRAINED.glob("*.pt")))
+            raise ValueError(f"init is 'pretrained', but none ships for the space '{space.name}', only for: {spaces}")
+    try:
+        return torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"init: there is no file '{path}'; 'pretrained' stands for the weights that ship") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"init: {path} is not a readable weights file: {one_line(error)}") from error
 
 
 @contextmanager
@@ -69,7 +98,8 @@ class CATCHer(MetaAgent):
         settings: hyper-parameters, each with its source.
         context: where z comes from: ``posterior``, the paper's method; ``zero`` and ``random`` are the ablations
             CATCH-zero and CATCH-random of sec. 5.
-        init: a weights file of a meta-trained CATCHer to start from; without one it searches from scratch.
+        init: a weights file of a meta-trained CATCHer to start from, or ``pretrained`` for the one that ships for the
+            space; without one it searches from scratch.
     """
 
     def __init__(
@@ -99,9 +129,9 @@ class CATCHer(MetaAgent):
             ],
             fused=True,
         )
-        if init is not None:
-            self.load_weights(torch.load(Path(init), weights_only=True))
         self.begin_task(budget=50, adapting=True)
+        if init is not None:
+            self.load_weights(read_weights(init, space))
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Empty the history and the memory and reset epsilon (CATCH, sec. 4.1); the networks carry over."""
@@ -152,9 +182,7 @@ class CATCHer(MetaAgent):
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
         count = max(self.settings.candidates, 2 * n)
         candidates = self.candidates(z, count)
-        scores = self.evaluator(
-            self.space.one_hot(candidates).to(self.dtype), z.unsqueeze(1).expand(-1, count, -1)
-        ).double()
+        scores = self.preference(candidates, z)
         # A policy that has nothing new left to propose falls back on a network drawn at random.
         fallback = self.space.sample(self.rng, n)
         numbers, known = self.space.code(candidates), self.space.code(self.archs)
@@ -183,6 +211,19 @@ class CATCHer(MetaAgent):
             Int64 ``[trials, count, decisions]``.
         """
         return self.controller.sample(z, self.rng, count)
+
+    def preference(self, candidates: Tensor, z: Tensor) -> Tensor:
+        """How much each candidate is worth evaluating: the evaluator's prediction (CATCH, sec. 3.3).
+
+        Args:
+            candidates: int64 ``[trials, count, decisions]``.
+            z: the context ``[trials, latent]``.
+
+        Returns:
+            Float64 ``[trials, count]``.
+        """
+        codes = self.space.one_hot(candidates).to(self.dtype)
+        return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1)).double()
 
     def _uniform_log_probs(self, archs: Tensor) -> Tensor:
         """Log-probability of each action under uniform choice among the valid ones: ``[trials, n, decisions]``."""
@@ -295,6 +336,8 @@ class CATCHer(MetaAgent):
             theirs, ours = weights["settings"][name], getattr(self.settings, name)
             if theirs != ours:
                 raise ValueError(f"these CATCHer weights have {name}={theirs}, this agent has {name}={ours}")
+        if weights["networks"].keys() != self.networks.state_dict().keys():
+            raise ValueError(f"these weights belong to another kind of agent than {type(self).__name__}")
         self.networks.load_state_dict(
             {
                 name: value[torch.arange(self.trials) % len(value)].to(self.dtype)

@@ -11,7 +11,7 @@ import torch
 from search.randomness import TrialRandom
 from search.spaces.base import Decision, SearchSpace
 from search.tables.table import write_table
-from search.tasks.table import TableTask
+from search.tasks.table import CostModel, Measurement, TableTask
 
 DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 
@@ -160,3 +160,99 @@ def test_nasbench201():
     scores = task.all_scores()
     assert scores.shape == (15625,) and scores.max() == pytest.approx(94.3733, abs=1e-4)
     assert scores[space.code(torch.tensor(space.parse(best)))] == scores.max()
+
+
+# ---- cost, and columns that are reported ---------------------------------------------------------------------------
+
+FLOPS = {(1, 2): 40.0, (0, 0): 10.0, (0, 2): 20.0, (1, 0): 10.0, (0, 1): 80.0, (1, 1): 80.0}  # the mean is 40
+
+
+def make_rich(folder, rows=ROWS, flops=FLOPS, **columns):
+    values = {"d_val_acc_12ep": np.array([SCORES[row] for row in rows])}
+    values |= {"flops_m": np.array([flops[row] for row in rows])}
+    return str(write_table(folder / "t.npz", np.array(rows), values | columns, "toy"))
+
+
+@pytest.mark.parametrize("given", [CostModel(100.0, 0.25), {"seconds": 100.0, "flops_share": 0.25}])
+def test_costs_grow_with_flops(given, tmp_path):
+    task = TableTask(Toy(), make_rich(tmp_path), **COLUMN, cost_seconds=given)
+    costs = [each.cost_seconds for each in task.evaluate_many(ROWS, range(6))]
+    assert costs == pytest.approx([75 + 25 * FLOPS[row] / 40 for row in ROWS])
+    assert np.mean(costs) == pytest.approx(100.0) and task.cost_seconds == 100.0
+    assert [task.evaluate(row, 0).cost_seconds for row in ROWS] == costs  # whatever is asked together, to the last bit
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_ends_of_the_flops_share(share, tmp_path):
+    task = TableTask(Toy(), make_rich(tmp_path), **COLUMN, cost_seconds=CostModel(50.0, share))
+    costs = [each.cost_seconds for each in task.evaluate_many(ROWS, range(6))]
+    assert costs == pytest.approx([50 * FLOPS[row] / 40 if share else 50 for row in ROWS])
+
+
+def test_the_cost_of_what_has_no_flops(tmp_path):
+    path = make_rich(tmp_path, rows=ROWS[:3], flops=FLOPS | {(0, 0): math.nan})
+    task = TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(60.0, 0.5))
+    costs = [each.cost_seconds for each in task.evaluate_many(ROWS[:4], range(4))]
+    assert costs == pytest.approx([30 + 30 * 40 / 30, 60, 30 + 30 * 20 / 30, 60])  # the last one is not in the table
+
+
+def test_a_table_without_flops(tmp_path):
+    path = make(tmp_path)
+    assert TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(5.0)).evaluate((0, 0), 0).cost_seconds == 5.0
+    with pytest.raises(ValueError, match="no column 'flops_m'; the nearest are d_val_acc_12ep"):
+        TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(5.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (-1.0, r"cost_seconds is -1.0, it must be a number of at least 0"),
+        (math.nan, r"cost_seconds is nan, it must"),
+        ({"seconds": 3.0, "flops_share": 1.5}, r"cost_seconds.flops_share is 1.5, it must lie in \[0, 1\]"),
+    ],
+)
+def test_costs_out_of_range(wrong, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        TableTask(Toy(), make_rich(tmp_path), **COLUMN, cost_seconds=wrong)
+
+
+def test_further_columns_become_metrics(tmp_path):
+    columns = {
+        "e_test_acc_200ep": np.arange(6.0),
+        "d_loss_x": np.array([math.nan, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        "other_test_acc_200ep": np.zeros(6),
+    }
+    also = [Measurement("e", "test", "acc", 200), {"dataset": "d", "split": "loss", "metric": "x", "epochs": None}]
+    task = TableTask(Toy(), make_rich(tmp_path, **columns), **COLUMN, also=also)
+    evaluations = list(task.evaluate_many(ROWS, range(6)))
+    assert [each.score for each in evaluations] == [SCORES[row] for row in ROWS]
+    for k, evaluation in enumerate(evaluations):
+        expected = {"e_test_acc_200ep": float(k), "d_loss_x": float(k)}
+        if k == 0:
+            del expected["d_loss_x"]  # not measured
+        assert evaluation.metrics == expected
+    with pytest.raises(ValueError, match="no column 'e_test_acc_20ep'; the nearest are e_test_acc_200ep"):
+        TableTask(Toy(), make_rich(tmp_path, **columns), **COLUMN, also=[Measurement("e", "test", "acc", 20)])
+
+
+def test_nasbench201_costs_and_columns():
+    from search.spaces.nasbench201 import NASBench201
+
+    path = DATA / "nasbench201.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with nasbench201.npz")
+    space = NASBench201()
+    also = [Measurement("imagenet16_120", "test", "acc", 200)]
+    task = TableTask(space, str(path), "cifar10_valid", "val", "acc", 12, CostModel(154.0, 0.5), also)
+    evaluations = list(task.evaluate_many(list(space.enumerate()), [0] * 15625))
+    costs = np.array([each.cost_seconds for each in evaluations])
+    with np.load(path) as arrays:
+        flops = arrays["flops_m"].astype(float)
+    assert costs.mean() == pytest.approx(154.0)
+    # The cheapest and the dearest network, from the FLOPs alone.
+    assert [costs.min(), costs.max()] == pytest.approx(
+        [77 + 77 * each / flops.mean() for each in (flops.min(), flops.max())]
+    )
+    assert max(each.metrics["imagenet16_120_test_acc_200ep"] for each in evaluations) == pytest.approx(
+        47.3111, abs=1e-4
+    )

@@ -1,0 +1,99 @@
+"""What every figure shares: colours, line and marker patterns, and the way from matplotlib to SVG text.
+
+Colours are CSS variables with the light theme's value behind them, so a page can restyle a figure and a figure can
+stand alone. The same figure gives the same text every time.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5d5d5d")
+"""Okabe and Ito's palette, told apart with any of the common colour-vision deficiencies, less its pale yellow."""
+INK, MUTED, GRID, PAPER, TINT = "#1c2430", "#66707c", "#dfe3e8", "#fffffe", "#eef3f8"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", TINT: "tint"} | {
+    color: f"series-{k}" for k, color in enumerate(SERIES)
+}
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+"""Line patterns, for more lines than there are colours."""
+MARKERS = ("o", "s", "^", "v", "P", "X", "p")
+"""Marker shapes, told apart without their colours."""
+
+
+def shortened(text: str, longest: int = 34) -> str:
+    """A label that fits, without line breaks and other signs that can't be drawn."""
+    text = "".join(each if each.isprintable() else " " for each in text)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def house_style() -> Any:
+    """Settings that hold while one figure is made; what the process has set otherwise is put back."""
+    from matplotlib import rc_context, rcParamsDefault
+
+    settings = {key: value for key, value in rcParamsDefault.items() if not key.startswith(("backend", "interactive"))}
+    return rc_context(
+        settings
+        | {
+            "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+            "svg.hashsalt": "catchmark",
+            "text.parse_math": False,  # a name may hold dollar signs
+            "axes.edgecolor": MUTED,
+            "axes.labelcolor": INK,
+            "axes.facecolor": "none",
+            "axes.labelsize": 9.5,
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "ytick.major.size": 0,
+        }
+    )
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure without a background; its size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), facecolor="none")
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """A figure as an ``<svg>`` element.
+
+    Args:
+        figure: made within `house_style`.
+        description: what it shows, for who can't see it.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = io.StringIO()
+    with warnings.catch_warnings():
+        # The page's font draws the text, so a glyph that matplotlib's own lacks is no loss.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(out, metadata=nothing)
+    text = out.getvalue()
+    viewbox = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+    assert viewbox is not None
+    width, height = viewbox.groups()
+    body = text[text.index(">", viewbox.end()) + 1 :]
+    # Several figures share a page: a group's number would be an id twice, its name is a class.
+    body = re.sub(r'<g id="([a-z]+)[^"]*">', r'<g class="\1">', body)
+    body = re.sub(r'<g id="[^"]*"/>', "", body)
+    body = re.sub(r"font-family: [^;\"]*; ?", "", body)
+    body = re.sub(r"<defs>\s*<style.*?</defs>", "", body, count=1, flags=re.DOTALL)  # it would hold for the whole page
+    for color, variable in _VARIABLES.items():
+        body = body.replace(f": {color}", f": var(--{variable}, {color})")
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="figure" role="img" '
+        f'viewBox="0 0 {width} {height}" style="width: {float(width) / 72:.2f}in" '
+        f'font-family="system-ui, sans-serif" stroke-linejoin="round" aria-label="{html.escape(description)}">'
+    )
+    return head + "\n".join(line.strip() for line in body.splitlines())

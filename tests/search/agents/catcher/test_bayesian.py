@@ -1,0 +1,129 @@
+"""The Bayesian CATCHer: practice, exact adaptation, and what it is worth where sources help or mislead."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from search.agents.catcher.agent import normalise
+from search.agents.catcher.bayesian import BayesianCATCHer, BayesianSettings, normalise_among
+from search.agents.catcher.settings import CatcherSettings
+from search.agents.random_search import RandomSearch
+from search.randomness import TrialRandom
+from tests.search.agents.toy_spaces import Grid, best_reward, integer_reward
+
+SPACE = Grid()
+SETTINGS = CatcherSettings(hidden=16, initial_networks=3, candidates=40, double=True)
+PRACTICE = BayesianSettings(updates_per_network=3, batch=32)
+
+
+def meta_trained(trials, seed, reward, networks=100, tasks=1, **changes):
+    agent = BayesianCATCHer(SPACE, trials, seed, replace(SETTINGS, **changes), PRACTICE)
+    for _ in range(tasks):
+        agent.begin_task(networks, adapting=False)
+        archs = agent.ask(networks)
+        agent.tell(archs, reward(archs))
+    return agent
+
+
+def search(agent, evaluations, reward=lambda archs: integer_reward(SPACE, archs)):
+    agent.begin_task(evaluations, adapting=True)
+    found = []
+    for _ in range(evaluations):
+        archs = agent.ask(1)
+        found.append(reward(archs))
+        agent.tell(archs, found[-1])
+    return torch.cat(found, 1).cummax(1).values
+
+
+def test_normalise_among_counts_places():
+    history = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    rewards = torch.tensor([[0.0, 2.0, 9.0]], dtype=torch.float64)
+    places = torch.special.ndtr(normalise_among(rewards, history, "rank"))
+    assert torch.allclose(places, torch.tensor([[0.5 / 4, 2.0 / 4, 3.5 / 4]], dtype=torch.float64))
+    zscores = normalise_among(torch.tensor([[2.0, 2.5, 99.0]], dtype=torch.float64), history, "zscore")
+    assert torch.allclose(zscores, torch.tensor([[0.0, 0.5 / (2 / 3) ** 0.5, 3.0]], dtype=torch.float64), atol=1e-6)
+
+
+def test_practice_loss_of_a_batch_is_the_single_runs():
+    archs = SPACE.sample(TrialRandom(0, 3), 60)
+    rewards = integer_reward(SPACE, archs)
+    worth = normalise(rewards, "rank")
+    together = BayesianCATCHer(SPACE, 3, 5, SETTINGS, PRACTICE).practice_loss(archs, rewards, worth, update=4)
+    for trial in range(3):
+        alone = BayesianCATCHer(SPACE, 1, 5 + trial, SETTINGS, PRACTICE)
+        own = slice(trial, trial + 1)
+        one = alone.practice_loss(archs[own], rewards[own], worth[own], update=4)
+        assert torch.allclose(together[trial], one[0], atol=1e-9)
+
+
+def test_practice_reaches_every_part_and_lowers_its_loss():
+    agent = BayesianCATCHer(SPACE, 2, 0, SETTINGS, PRACTICE)
+    before = {name: value.clone() for name, value in agent.networks.state_dict().items()}
+    archs = SPACE.sample(TrialRandom(9, 2), 100)
+    rewards = integer_reward(SPACE, archs)
+
+    @torch.no_grad()
+    def loss():
+        kept, agent.rng = agent.rng, TrialRandom(77, 2)
+        worth = normalise(rewards, "rank")
+        value = torch.stack([agent.practice_loss(archs, rewards, worth, update) for update in range(20)]).mean()
+        agent.rng = kept
+        return float(value)
+
+    untrained = loss()
+    agent.begin_task(100, adapting=False)
+    agent.tell(archs, rewards)
+    assert loss() < untrained - 0.5
+    for name, value in agent.networks.state_dict().items():
+        assert not torch.equal(value, before[name]), f"{name} was not trained"
+
+
+def test_nothing_is_learned_by_gradient_on_a_target():
+    agent = meta_trained(2, 0, lambda archs: integer_reward(SPACE, archs))
+    before = {name: value.clone() for name, value in agent.networks.state_dict().items()}
+    search(agent, 12)
+    for name, value in agent.networks.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_no_network_is_asked_twice_while_candidates_are_new():
+    agent = BayesianCATCHer(SPACE, 4, 0, SETTINGS)
+    search(agent, 40)
+    for trial in range(4):
+        assert len({tuple(arch) for arch in agent.archs[trial].tolist()}) == 40
+
+
+def test_helps_where_sources_agree_and_is_not_fooled_where_they_mislead():
+    """A related source halves the distance to the best of 15,625; an opposite one leaves the agent ahead of random."""
+    trials, evaluations = 24, 30
+    target = best_reward(SPACE)
+    found = {
+        "random": search(RandomSearch(SPACE, trials, 0), evaluations),
+        "scratch": search(BayesianCATCHer(SPACE, trials, 0, SETTINGS), evaluations),
+    }
+    sources = {
+        "related": lambda archs: integer_reward(SPACE, archs) + 0.3 * integer_reward(SPACE, archs, seed=1),
+        "opposite": lambda archs: -integer_reward(SPACE, archs),
+    }
+    for name, reward in sources.items():
+        agent = BayesianCATCHer(SPACE, trials, 0, SETTINGS, PRACTICE)
+        agent.load_weights(meta_trained(4, 500, reward, networks=150).weights())
+        found[name] = search(agent, evaluations)
+    gap = {name: float((target - best[:, -1]).mean()) for name, best in found.items()}
+    assert gap["related"] < 0.5 * gap["scratch"] < 0.5 * gap["random"], gap
+    assert gap["opposite"] < 0.7 * gap["random"], gap
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mutations": 1.5}, "mutations is 1.5"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"parents": 0}, "parents is 0"),
+        ({"smallest_context": 9, "largest_context": 3}, "smallest_context is 9"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        BayesianSettings(**changes)
