@@ -119,7 +119,8 @@ class MetaPhase:
 
 
 def phases(
-    shared: tuple[MetaTraining, TaskPool] | None, by_target: Mapping[str | None, Sequence[tuple[MetaTraining, TaskPool]]]
+    shared: tuple[MetaTraining, TaskPool] | None,
+    by_target: Mapping[str | None, Sequence[tuple[MetaTraining, TaskPool]]],
 ) -> list[MetaPhase]:
     """Every agent's meta-training, in the order in which they run; under None those for all targets."""
     each: list[tuple[str | None, MetaTraining, TaskPool]] = [] if shared is None else [(None, *shared)]

@@ -12,8 +12,9 @@ In adaptation, the evaluator's prediction is the mean of a Gaussian process whos
 are conditioned on exactly, where gradient steps would use them poorly; and how far the sources can be trusted on this
 target is inferred with them.
 
-The network to evaluate is the candidate of largest expected improvement, among the controller's proposals and one-step
-mutations of the best networks: the controller knows good regions, the neighbourhood of a good network holds the best.
+The network to evaluate is chosen by expected improvement and upper confidence bound in turn, among the controller's
+proposals and one-step mutations of the best networks: the controller knows good regions, the neighbourhood of a good
+network holds the best.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class BayesianSettings:
         temperature: of the imitation weights exp(normalised reward / temperature): lower follows the best more closely.
         mutations: share of the candidates that are one-step mutations of the best networks so far.
         parents: how many best networks are mutated.
+        confidence: standard deviations above the mean of the upper confidence bound.
     """
 
     updates_per_network: int = 3
@@ -58,6 +60,7 @@ class BayesianSettings:
     temperature: float = 0.5
     mutations: float = 0.5
     parents: int = 3
+    confidence: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -94,7 +97,7 @@ class BayesianCATCHer(CATCHer):
         space: SearchSpace,
         trials: int = 1,
         seed: int = 0,
-        settings: CatcherSettings = CatcherSettings(hidden=32, initial_networks=3, candidates=100),  # noqa: B008
+        settings: CatcherSettings = CatcherSettings(hidden=32, initial_networks=3, candidates=300),  # noqa: B008
         bayesian: BayesianSettings = BayesianSettings(),
         context: Literal["posterior", "zero", "random"] = "posterior",
         init: str | None = None,
@@ -120,7 +123,7 @@ class BayesianCATCHer(CATCHer):
 
     @property
     def epsilon(self) -> float:
-        """Nothing is asked at random: expected improvement weighs exploration itself."""
+        """Nothing is asked at random: the uncertainty of a prediction says where to explore."""
         return 0.0
 
     def candidates(self, z: Tensor, count: int) -> Tensor:
@@ -133,10 +136,16 @@ class BayesianCATCHer(CATCHer):
         return torch.cat([proposed, self.space.mutate(parents, self.rng)], 1)
 
     def preference(self, candidates: Tensor, z: Tensor) -> Tensor:
-        """Log expected improvement on the best reward so far, float64 ``[trials, count]``."""
+        """Expected improvement and upper confidence bound in turn, float64 ``[trials, count]``.
+
+        The first refines what is known to be good, the second learns what is not known; which of them serves a target
+        better differs from target to target (hence portfolios of both, Hoffman et al. 2011).
+        """
         codes, rewards = self._history()
         asked = self.space.one_hot(candidates).to(self.dtype)
         mean, variance = posterior(self.kernel, codes, self._prior(codes, z), rewards, asked, self._prior(asked, z))
+        if rewards.shape[1] % 2:
+            return mean + self.bayesian.confidence * variance.sqrt()
         return log_expected_improvement(mean, variance, rewards.double().amax(1, keepdim=True))
 
     def _prior(self, codes: Tensor, z: Tensor) -> Tensor:
