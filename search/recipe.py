@@ -15,9 +15,11 @@ from typing import Any
 
 import yaml
 
+from search.agents.base import Agent
 from search.errors import CatchmarkError, one_line
 from search.experiment import Experiment
 from search.recipe_check import RecipeCheck
+from search.recipe_classes import find_class, find_parameters
 from search.recipe_words import explain, kind, nearest
 from search.recipe_yaml import dump_yaml, parse_yaml
 
@@ -34,7 +36,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     Args:
         path: the YAML file.
         overrides: values that replace the file's, by dotted key, as text in YAML: ``{"agents.catch.init_args.context":
-            "zero"}``. ``init_args`` may be left out of a key.
+            "zero"}``. ``init_args`` may be left out of a key; ``agent.KEY`` stands for every agent that takes KEY.
 
     Returns:
         The experiment, and the resolved recipe as YAML: with every default, enough to run it again.
@@ -95,6 +97,10 @@ def shown_path(path: Path) -> str:
 def _override(recipe: dict[str, Any], key: str, text: str) -> None:
     """Replace one value of a recipe, in place."""
     parts = key.split(".")
+    if parts[0] == "agent" and len(parts) > 1:
+        for name in _agents_that_take(recipe, parts[1], key):
+            _override(recipe, ".".join(["agents", name, *parts[1:]]), text)
+        return
     if not all(parts):
         raise CatchmarkError(f"--{key}: a key is names with single dots between them, as in agents.catch.context")
     try:
@@ -118,6 +124,24 @@ def _override(recipe: dict[str, Any], key: str, text: str) -> None:
         if isinstance(at.get(part), str):
             at[part] = {"class_path": at[part]}  # a class named without arguments gets its first
         at = at.setdefault(part, {})
+
+
+def _agents_that_take(recipe: dict[str, Any], argument: str, key: str) -> list[str]:
+    """The recipe's agents whose class has such an argument; ``--agent.KEY`` is for all of them."""
+    agents = recipe.get("agents")
+    takers, known = [], set()
+    for name, agent in agents.items() if isinstance(agents, dict) else ():
+        path = agent.get("class_path") if isinstance(agent, dict) else agent
+        if isinstance(path, str):
+            parameters, _, open_ended = find_parameters(find_class(path, Agent, f"agents.{name}"), skip=3)
+            known |= set(parameters)
+            if open_ended or argument in parameters:
+                takers.append(str(name))
+    if not takers:
+        raise CatchmarkError(
+            f"--{key}: no agent of the recipe takes '{argument}'{nearest(argument, known, 'they take')}"
+        )
+    return takers
 
 
 def _check_names(recipe: dict[str, Any]) -> None:

@@ -153,6 +153,7 @@ def _target(
             or ["nobody"]
         ),
         "best": best,
+        "on_the_way": _on_the_way({agent: agents[agent].get("on_the_way") or [] for agent in order}),
         "elsewhere": _elsewhere({agent: agents[agent].get("at_best") or {} for agent in order}),
         "drawing": "" if best is None else architecture_svg(experiment.space.diagram(tuple(best["choices"]))),
     }
@@ -163,6 +164,19 @@ def _time_budget(seconds: float | Mapping[str, float] | None) -> str:
     if isinstance(seconds, Mapping):
         return listed([f"{duration(each)} ({target})" for target, each in seconds.items()])
     return "" if seconds is None else duration(seconds)
+
+
+def _on_the_way(standings: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any] | None:
+    """A table of regret and of how often the best was found, after so many evaluations; None where it is not known."""
+    places = sorted({each["evaluations"] for standing in standings.values() for each in standing})
+    if not places:
+        return None
+    rows = []
+    for agent, standing in standings.items():
+        by_place = {each["evaluations"]: each for each in standing}
+        columns = [[by_place.get(n, {}).get(name) for n in places] for name in ("regret", "found_best")]
+        rows.append((agent, *columns))
+    return {"evaluations": places, "rows": rows}
 
 
 def _elsewhere(at_best: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -63,6 +63,10 @@ def within(records: Iterable[Record], seconds: float | None) -> list[Record]:
     return [record for record in records if time_budget.counts(record)]
 
 
+CHECKPOINTS = (5, 10, 20, 50)
+"""Evaluations after which a summary says how far a search has come."""
+
+
 def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = None) -> np.ndarray:
     """The best score after each evaluation.
 
@@ -125,7 +129,8 @@ def summarise_search(
     Returns:
         Plain numbers, strings and lists. ``evaluations`` are those of a trial, with a limit of time the most of any
         trial; their mean is then there too. With ``all_scores`` also how often the best and one of the best three were
-        found, and the mean rank (1 = best) of what was found.
+        found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score there is:
+        in the end, and ``on_the_way`` after 5, 10, 20 and 50 evaluations.
     """
     curve = best_so_far(records, trials, budget_seconds)
     records = within(records, budget_seconds)
@@ -161,15 +166,29 @@ def summarise_search(
         }
     if all_scores is not None and len(succeeded):
         ranked = np.sort(all_scores[~np.isnan(all_scores)])[::-1]  # not empty: something succeeded
-        ranks = 1 + np.searchsorted(-ranked, -succeeded, side="left")
-        for name, place in (("found_best", 1), ("found_top3", 3)):
-            hits = int((succeeded >= ranked[min(place, len(ranked)) - 1]).sum())
-            summary[name] = hits / trials
-            summary[f"{name}_interval"] = share_interval(hits, trials)
-        summary["mean_rank"] = float(ranks.mean())
-        summary["mean_rank_interval"] = mean_interval(ranks.astype(np.float64))
+        summary |= _standing(final, ranked)
         summary["best_possible"] = float(ranked[0])
+        places = sorted({each for each in (*CHECKPOINTS, curve.shape[1]) if each <= curve.shape[1]})
+        summary["on_the_way"] = [{"evaluations": n, **_standing(curve[:, n - 1], ranked)} for n in places]
     return summary
+
+
+def _standing(best: np.ndarray, ranked: np.ndarray) -> dict[str, Any]:
+    """How far the trials have come: their best scores ``[trials]`` beside all scores of the space, highest first.
+
+    A trial in which nothing has succeeded found nothing; it has no rank and no regret.
+    """
+    standing: dict[str, Any] = {}
+    for name, place in (("found_best", 1), ("found_top3", 3)):
+        hits = int((best >= ranked[min(place, len(ranked)) - 1]).sum())
+        standing[name] = hits / len(best)
+        standing[f"{name}_interval"] = share_interval(hits, len(best))
+    succeeded = best[~np.isnan(best)]
+    ranks = 1.0 + np.searchsorted(-ranked, -succeeded, side="left")
+    for name, values in (("mean_rank", ranks), ("regret", ranked[0] - succeeded)):
+        standing[name] = float(values.mean()) if len(values) else None
+        standing[f"{name}_interval"] = mean_interval(values)
+    return standing
 
 
 def at_best(records: Sequence[Record]) -> dict[str, dict[str, Any]]:

@@ -368,3 +368,14 @@ def test_a_resumed_search_has_the_same_summary(tmp_path):
         journal.close()
     assert summaries[0]["failed"] > 0 and summaries[0]["seconds"] != summaries[1]["seconds"]
     assert without_seconds(summaries[0]) == without_seconds(summaries[1])
+
+
+def test_on_the_way_by_hand():
+    """Two trials of six evaluations on a space whose scores are 0 .. 9: where each stood after 5 and after 6."""
+    scores = [[1.0, 4.0, 3.0, 7.0, 2.0, 9.0], [8.0, 5.0, 6.0, 0.0, 3.0, 4.0]]
+    summary = summarise(scores, np.arange(10.0))
+    after5, after6 = summary["on_the_way"]
+    assert (after5["evaluations"], after6["evaluations"]) == (5, 6)
+    assert (after5["regret"], after5["found_best"], after5["found_top3"], after5["mean_rank"]) == (1.5, 0.0, 1.0, 2.5)
+    assert (after6["regret"], after6["found_best"], after6["mean_rank"]) == (0.5, 0.5, 1.5)
+    assert all(summary[key] == value for key, value in after6.items() if key != "evaluations")

@@ -25,11 +25,10 @@ from search.agents.catcher.encoder import ContextEncoder, kl_to_standard_normal
 from search.agents.catcher.evaluator import Evaluator, PrioritizedReplay, huber
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
-from search.errors import one_line
 from search.spaces.base import SearchSpace
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-"""Weights that ship with the package, ``SPACE.pt``, each with a ``SPACE.md`` that says how it was made."""
+"""Weights that ship with the package, ``AGENT_SPACE.pt``; the README beside them says how each was made."""
 
 
 def normalise(rewards: Tensor, how: str) -> Tensor:
@@ -50,28 +49,31 @@ def normalise(rewards: Tensor, how: str) -> Tensor:
     return torch.special.ndtri((below + 0.5 * equal) / rewards.shape[1])
 
 
-def read_weights(init: str, space: SearchSpace) -> dict[str, Any]:
+def read_weights(init: str, agent: str, space: SearchSpace) -> dict[str, Any]:
     """What a weights file holds.
 
     Args:
-        init: its path, or ``pretrained`` for the one that ships for the space (how each was made stands beside it).
-        space: what is searched.
+        init: its path, or ``pretrained`` for the one that ships.
+        agent: the class that asks.
+        space: what it searches.
 
     Raises:
         ValueError: there is no such file, or it is not a weights file.
     """
     path = Path(init)
     if init == "pretrained":
-        path = PRETRAINED / f"{space.name}.pt"
+        path = PRETRAINED / f"{agent}_{space.name}.pt"
         if not path.is_file():
-            spaces = ", ".join(sorted(each.stem for each in PRETRAINED.glob("*.pt")))
-            raise ValueError(f"init is 'pretrained', but none ships for the space '{space.name}', only for: {spaces}")
+            shipped = ", ".join(" on ".join(each.stem.split("_", 1)) for each in sorted(PRETRAINED.glob("*.pt")))
+            raise ValueError(f"init is 'pretrained', but no {agent} for {space.name} ships, only: {shipped}")
     try:
         return torch.load(path, weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"init: there is no file '{path}'; 'pretrained' stands for the weights that ship") from None
+    except OSError as error:
+        raise ValueError(
+            f"init: '{path}' can't be read ({error.strerror}); 'pretrained' stands for the weights that ship"
+        ) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"init: {path} is not a readable weights file: {one_line(error)}") from error
+        raise ValueError(f"init: '{path}' is not a weights file of this package, or damaged") from error
 
 
 @contextmanager
@@ -98,8 +100,8 @@ class CATCHer(MetaAgent):
         settings: hyper-parameters, each with its source.
         context: where z comes from: ``posterior``, the paper's method; ``zero`` and ``random`` are the ablations
             CATCH-zero and CATCH-random of sec. 5.
-        init: a weights file of a meta-trained CATCHer to start from, or ``pretrained`` for the one that ships for the
-            space; without one it searches from scratch.
+        init: a weights file of a meta-trained CATCHer to start from, or ``pretrained`` for the one that ships
+            with the package; without one it searches from scratch.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class CATCHer(MetaAgent):
         )
         self.begin_task(budget=50, adapting=True)
         if init is not None:
-            self.load_weights(read_weights(init, space))
+            self.load_weights(read_weights(init, type(self).__name__, space))
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Empty the history and the memory and reset epsilon (CATCH, sec. 4.1); the networks carry over."""

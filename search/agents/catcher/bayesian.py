@@ -110,7 +110,7 @@ class BayesianCATCHer(CATCHer):
         with torch.no_grad():  # an agent that has learned from no task expects the same of every network
             self.evaluator.mlp.weights[-1] *= 0.01
         if init is not None:
-            self.load_weights(read_weights(init, space))
+            self.load_weights(read_weights(init, type(self).__name__, space))
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
