@@ -3,7 +3,7 @@
 Each data set of NAS-Bench-201 is left out in turn: agents are meta-trained on the 12-epoch columns of the other two and
 search its 12-epoch column. No column of 200 epochs, on which the figures report, is read.
 
-    python experiments/catch/sweep.py nasbench201.npz [--trials 48] [--only replay]
+    python experiments/catch/sweep.py nasbench201.npz [--trials 48] [--only bayes]
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from search.agents.base import MetaAgent
 from search.agents.catcher.agent import CATCHer
-from search.agents.catcher.replaying import ReplayingCATCHer, ReplaySettings
+from search.agents.catcher.bayesian import BayesianCATCHer, BayesianSettings
 from search.agents.catcher.settings import CatcherSettings
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.table import TableTask
@@ -26,8 +27,8 @@ SPACE = NASBench201()
 SOURCES = ("cifar10_valid", "cifar100", "imagenet16_120")
 META_TRIALS = 8
 PAPER = CatcherSettings()
-REPLAY = ReplayingCATCHer(SPACE).settings
-PRACTICE = ReplaySettings()
+BAYES = BayesianCATCHer(SPACE).settings
+PRACTICE = BayesianSettings()
 
 
 def search(agent: MetaAgent, task: TableTask, budget: int, adapting: bool) -> torch.Tensor:
@@ -73,13 +74,16 @@ def variants() -> dict[str, tuple[Callable[[int, int], MetaAgent], int]]:
     """What is tried: each row changes one thing of the defaults."""
     rows: dict[str, tuple[Callable[[int, int], MetaAgent], int]] = {}
 
-    def paper(label: str, epochs: int, **changes: object) -> None:
-        settings = replace(PAPER, **changes)  # type: ignore[arg-type]
+    def paper(label: str, epochs: int, **changes: Any) -> None:
+        settings = replace(PAPER, **changes)
         rows[label] = (lambda trials, seed: CATCHer(SPACE, trials, seed, settings), epochs)
 
-    def replaying(label: str, practice: ReplaySettings = PRACTICE, **changes: object) -> None:
-        settings = replace(REPLAY, **changes)  # type: ignore[arg-type]
-        rows[label] = (lambda trials, seed: ReplayingCATCHer(SPACE, trials, seed, settings, practice), 2)
+    def bayesian(label: str, practice: BayesianSettings = PRACTICE, context: Any = "posterior", **changes: Any) -> None:
+        settings = replace(BAYES, **changes)
+        rows[label] = (
+            lambda trials, seed: BayesianCATCHer(SPACE, trials, seed, settings, practice, context),
+            0 if "scratch" in label else 2,
+        )
 
     for phase, epochs in (("scratch", 0), ("meta", 25)):
         paper(f"{phase}: defaults", epochs)
@@ -91,17 +95,18 @@ def variants() -> dict[str, tuple[Callable[[int, int], MetaAgent], int]]:
         paper(f"{phase}: 100 candidates", epochs, candidates=100)
         paper(f"{phase}: epsilon from 0.5", epochs, epsilon_start_adapting=0.5)
         paper(f"{phase}: 3 random networks", epochs, initial_networks=3)
-    replaying("replay: defaults")
-    replaying("replay: hidden 64", hidden=64)
-    replaying("replay: hidden 16", hidden=16)
-    replaying("replay: no mutations", replace(PRACTICE, mutations=0.0))
-    replaying("replay: 1 update a network", replace(PRACTICE, updates_per_network=1))
-    replaying("replay: 6 updates a network", replace(PRACTICE, updates_per_network=6))
-    replaying("replay: temperature 1", replace(PRACTICE, temperature=1.0))
-    replaying("replay: temperature 0.25", replace(PRACTICE, temperature=0.25))
-    replaying("replay: 5 random networks", initial_networks=5)
-    replaying("replay: 300 candidates", candidates=300)
-    replaying("replay: evaluator 3e-3", evaluator_learning_rate=3e-3)
+    bayesian("bayes scratch: defaults")
+    bayesian("bayes scratch: 100 candidates", candidates=100)
+    bayesian("bayes: defaults")
+    bayesian("bayes: 100 candidates", candidates=100)
+    bayesian("bayes: hidden 64", hidden=64)
+    bayesian("bayes: no mutations", replace(PRACTICE, mutations=0.0))
+    bayesian("bayes: 1 update a network", replace(PRACTICE, updates_per_network=1))
+    bayesian("bayes: 6 updates a network", replace(PRACTICE, updates_per_network=6))
+    bayesian("bayes: z-scored rewards", normalisation="zscore")
+    bayesian("bayes: KL weight 0.01", kl_weight=0.01)
+    bayesian("bayes: context of zeros", context="zero")
+    bayesian("bayes: confidence 2", replace(PRACTICE, confidence=2.0))
     return rows
 
 

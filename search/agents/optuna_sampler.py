@@ -100,6 +100,9 @@ class OptunaSampler(Agent):
         self._told: list[list[tuple[Architecture, float, dict[str, Any]]]] = [[] for _ in range(self.trials)]
         self._running: list[list[tuple[Architecture, dict[str, Any]]]] = [[] for _ in range(self.trials)]
         self._study_notes: list[dict[str, Any]] = [{} for _ in range(self.trials)]
+        # What Optuna holds of all this. To build it anew for each ask would take longer than Optuna's own work; it is
+        # built anew wherever it would not hold the same, in the same order.
+        self._studies: list[tuple[Study, InMemoryStorage, int] | None] = [None] * self.trials
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Start an empty study."""
@@ -114,7 +117,10 @@ class OptunaSampler(Agent):
 
     def _suggest(self, trial: int, seed: int, n: int) -> list[Architecture]:
         """Ask Optuna on behalf of one trial, and note what it asked."""
-        study, storage, study_id = self._make_study(trial, seed)
+        if (kept := self._studies[trial]) is None:
+            self._studies[trial] = kept = self._make_study(trial)
+        study, storage, study_id = kept
+        study.sampler = self._make_sampler(seed)
         asked = []
         for _ in range(n):
             suggestion = study.ask()
@@ -128,12 +134,12 @@ class OptunaSampler(Agent):
         self._study_notes[trial] = dict(storage.get_study_system_attrs(study_id))
         return asked
 
-    def _make_study(self, trial: int, seed: int) -> tuple[Study, InMemoryStorage, int]:
-        """The study of one trial as it stands, with a new sampler; where it is stored, and under which number."""
+    def _make_study(self, trial: int) -> tuple[Study, InMemoryStorage, int]:
+        """The study of one trial as it stands; where it is stored, and under which number."""
         import optuna
 
         storage = optuna.storages.InMemoryStorage()
-        study = optuna.create_study(storage=storage, sampler=self._make_sampler(seed), direction="maximize")
+        study = optuna.create_study(storage=storage, direction="maximize")
         study_id = storage.get_study_id_from_name(study.study_name)
         for key, value in self._study_notes[trial].items():
             storage.set_study_system_attr(study_id, key, value)
@@ -175,6 +181,10 @@ class OptunaSampler(Agent):
                 place = next((k for k, (asked, _) in enumerate(running) if asked == arch), None)
                 notes = {} if place is None else running.pop(place)[1]
                 self._told[trial].append((arch, reward, notes))
+                if place == 0 and (kept := self._studies[trial]) is not None:
+                    kept[0].tell(len(self._told[trial]) - 1, reward)
+                else:
+                    self._studies[trial] = None
 
     def state_dict(self) -> dict[str, Any]:
         """What each trial asked and was told, with the sampler's notes."""
@@ -190,6 +200,7 @@ class OptunaSampler(Agent):
         self._told = [[(tuple(arch), reward, dict(notes)) for arch, reward, notes in told] for told in state["told"]]
         self._running = [[(tuple(arch), dict(notes)) for arch, notes in running] for running in state["running"]]
         self._study_notes = [dict(notes) for notes in state["study_notes"]]
+        self._studies = [None] * self.trials
 
 
 def _check_name(kind: str, name: str, allowed: list[str]) -> None:
