@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.arrays import ArrayDataModule, ImageArrays, resize
+from datamodules.arrays import ArrayDataModule
+from datamodules.image_arrays import ImageArrays, resize
 
 
 def load_digits_arrays(resolution: int = 8) -> ImageArrays:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from datamodules.arrays import ImageArrays, resize
+from datamodules.image_arrays import ImageArrays, resize
 
 
 def subset(

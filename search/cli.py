@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         "--KEY",
         metavar="VALUE",
         dest="_",
-        help="replaces a value by its dotted key, as YAML; 'init_args' may be left out of the key",
+        help="replaces a value by its dotted key, as YAML; 'init_args' may be left out of the key, and --agent.NAME "
+        "is for every agent that takes NAME",
     )
     run.add_argument(
         "--resume",
@@ -170,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     data = command(
         "data",
         _data,
-        "Convert a benchmark you have into the project's table format.",
+        "Convert a benchmark or an image set you have into the project's own format.",
         "catchmark data nasbench201 NATS-tss-v1_0-3ffb9-simple --out nasbench201.npz",
     )
     _add_converters(data)
@@ -190,7 +191,12 @@ def _add_converters(data: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "source", type=Path, nargs=None if converter.source_required else "?", help=converter.source_help
         )
-        sub.add_argument("--out", type=Path, default=Path(f"{name}.npz"), help="the table (default: %(default)s)")
+        sub.add_argument(
+            "--out", type=Path, default=Path(f"{name}.npz"), help=f"the {converter.makes} file (default: %(default)s)"
+        )
+        for option in converter.options:
+            shown = "" if option.default is None else " (default: %(default)s)"
+            sub.add_argument(f"--{option.name}", type=int, default=option.default, help=option.help + shown)
 
 
 def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
@@ -229,7 +235,9 @@ def _compare(chosen: argparse.Namespace) -> int:
 def _data(chosen: argparse.Namespace) -> int:
     from search.tables import CONVERTERS
 
-    print(f"table: {CONVERTERS[chosen.converter].convert(chosen.source, chosen.out)}")
+    converter = CONVERTERS[chosen.converter]
+    options = {option.name: getattr(chosen, option.name) for option in converter.options}
+    print(f"{converter.makes}: {converter.convert(chosen.source, chosen.out, **options)}")
     return 0
 
 

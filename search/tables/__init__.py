@@ -1,4 +1,4 @@
-"""Benchmark tables: their format, and the converters that make them from published files.
+"""Benchmark tables: their format, and the converters that make them, and image files, from published files.
 
 Light enough for a command line to import: a converter's code is loaded when it runs.
 """
@@ -13,16 +13,33 @@ from search.errors import CatchmarkError, one_line
 
 
 @dataclass(frozen=True)
+class Option:
+    """A number that a converter can be told.
+
+    Attributes:
+        name: what the command line and the function call it.
+        help: one line about it.
+        default: where it is not said; None where that has a meaning of its own.
+    """
+
+    name: str
+    help: str
+    default: int | None
+
+
+@dataclass(frozen=True)
 class Converter:
-    """How ``catchmark data NAME`` makes a table.
+    """How ``catchmark data NAME`` makes a table, or a file of images.
 
     Attributes:
         name: what the command line calls it.
         help: one line about it.
         example: a command line that uses it.
         source_help: one line about what it is made from.
-        function: ``module:function``, called with ``source`` and ``out``.
+        function: ``module:function``, called with ``source``, ``out`` and the options by name.
         source_required: False where the source can be found without being named.
+        options: what else it can be told.
+        makes: what comes out, in a word.
     """
 
     name: str
@@ -31,25 +48,28 @@ class Converter:
     source_help: str
     function: str
     source_required: bool = True
+    options: tuple[Option, ...] = ()
+    makes: str = "table"
 
-    def convert(self, source: Path | None, out: Path) -> Path:
-        """Make the table.
+    def convert(self, source: Path | None, out: Path, **options: int | None) -> Path:
+        """Make the table, or the file of images.
 
         Args:
             source: the published file or folder.
-            out: the table to write.
+            out: the file to write.
+            options: by name.
 
         Returns:
-            Where the table is.
+            Where the file is.
 
         Raises:
-            CatchmarkError: no source was given though one is needed, it cannot be read, or the table not be written.
+            CatchmarkError: no source was given though one is needed, it cannot be read, or the file not be written.
         """
         if source is None and self.source_required:
             raise CatchmarkError(f"'{self.name}' needs a source, for instance: {self.example}")
         module, _, function = self.function.partition(":")
         try:
-            return getattr(importlib.import_module(module), function)(source=source, out=out)
+            return getattr(importlib.import_module(module), function)(source=source, out=out, **options)
         except (ValueError, OSError) as error:
             raise CatchmarkError(one_line(error)) from error
 
@@ -78,6 +98,28 @@ CONVERTERS: dict[str, Converter] = {
             "catchmark data transnasbench101 transnasbench101_micro.npz --out transnasbench101.npz",
             "a .npz with arch_str, tasks and val_metric, or a .csv with arch_str and a column per task",
             "search.tables.transnasbench101:convert_transnasbench101",
+        ),
+        Converter(
+            "cifar10",
+            "CIFAR-10's images, from the official binary version.",
+            "catchmark data cifar10 cifar-10-batches-bin --out cifar10.npz",
+            "the folder that cifar-10-binary.tar.gz unpacks to",
+            "datamodules.cifar10:convert_cifar10",
+            makes="images",
+        ),
+        Converter(
+            "image_folder",
+            "Small square images, from a folder of picture files with a sub-folder for each class.",
+            "catchmark data image_folder tiny-imagenet-200/train --out tiny_imagenet16_120.npz --resolution 16 "
+            "--classes 120",
+            "a folder with 'train' and 'val' (or 'test'), each with a sub-folder for each class; or one with these "
+            "sub-folders, of which every fifth image is for validation",
+            "datamodules.image_folder:convert_image_folder",
+            options=(
+                Option("resolution", "height and width in pixels", 16),
+                Option("classes", "only the first so many classes by name (default: all)", None),
+            ),
+            makes="images",
         ),
     )
 }

@@ -47,9 +47,11 @@ class SubtaskPool(TaskPool):
         trainer: further arguments of Lightning's Trainer.
         time_limit_seconds: a child that is still training then has failed; None for no limit.
         threads: of the CPU for a child, as in `TrainedTask`.
+        channels_last: how images lie in memory, as in `TrainedTask`.
 
     Raises:
-        ValueError: there is nothing to draw from, or a number is out of range.
+        ValueError: there is nothing to draw from, a number is out of range, or the data set has fewer classes than are
+            to be drawn.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class SubtaskPool(TaskPool):
         trainer: dict[str, Any] | None = None,
         time_limit_seconds: float | None = None,
         threads: int | None = None,
+        channels_last: bool = False,
     ):
         if not classes or min(classes) < 2:
             raise ValueError(f"classes is {classes}, one or more numbers of at least 2 are needed")
@@ -84,14 +87,14 @@ class SubtaskPool(TaskPool):
             "trainer": trainer,
             "time_limit_seconds": time_limit_seconds,
             "threads": threads,
+            "channels_last": channels_last,
         }
+        # The data set is read at once, so that it is refused before a search has begun.
+        if max(self.classes) > data.num_classes:
+            raise ValueError(f"classes is {self.classes}, but {data.arrays.name} has only {data.num_classes} classes")
 
     def draw(self, index: int, seed: int) -> TrainedTask:
-        """The ``index``-th task of a run with this seed; classes, resolution and images depend on nothing else.
-
-        Raises:
-            ValueError: the data set has fewer classes than are to be drawn.
-        """
+        """The ``index``-th task of a run with this seed; classes, resolution and images depend on nothing else."""
         from datamodules.subtasks import subset
 
         drawn = self._draw(index, seed)
@@ -107,11 +110,8 @@ class SubtaskPool(TaskPool):
         return describe(self.data.arrays, drawn.classes, drawn.resolution)
 
     def _draw(self, index: int, seed: int) -> _Draw:
-        available = self.data.num_classes
-        if max(self.classes) > available:
-            raise ValueError(f"classes is {self.classes}, but {self.data.arrays.name} has only {available} classes")
         rng = TrialRandom(derive_seed(seed, "subtask", index))
         count = self.classes[int(rng.integers(len(self.classes)))]
         resolution = self.resolutions[int(rng.integers(len(self.resolutions)))]
-        chosen = rng.permutation(available)[0, :count].sort().values
+        chosen = rng.permutation(self.data.num_classes)[0, :count].sort().values
         return _Draw(tuple(chosen.tolist()), resolution)

@@ -65,6 +65,8 @@ class TrainedTask(Task):
             each batch.
         threads: of the CPU for a child; None for as many as torch uses. For networks that train in seconds 1 is as fast
             as more, and the number decides the last bits of a score, so a recipe that names it says the same anywhere.
+        channels_last: lay images out pixel by pixel instead of channel by channel. Networks of 8 or more channels then
+            train about a quarter faster on a CPU, narrower ones slower. It decides the last bits of a score.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
@@ -82,6 +84,7 @@ class TrainedTask(Task):
         trainer: dict[str, Any] | None = None,
         time_limit_seconds: float | None = None,
         threads: int | None = None,
+        channels_last: bool = False,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -95,6 +98,8 @@ class TrainedTask(Task):
         self.epochs, self.build, self.score = epochs, build or {}, score
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
+        self.channels_last = channels_last
+        self._head()  # so that data that are not there are noticed before a search has begun
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train one child.
@@ -175,6 +180,9 @@ class TrainedTask(Task):
         """Build, fit, validate; the logged metrics."""
         seed_global_streams(derive_seed(seed, "network"))
         network = self.space.build(architecture, **head)
+        if self.channels_last:
+            # The first convolution hands the layout on to every layer after it, whatever that of the images.
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         module = self._wrap(network)
         seed_global_streams(derive_seed(seed, "training"))
         reseed = getattr(self.data, "reseed", None)

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.arrays import ArrayDataModule, ImageArrays, load_npz, resize
+from datamodules.arrays import ArrayDataModule
 from datamodules.batches import ImageBatches
+from datamodules.image_arrays import ImageArrays, resize
 
 
 def make_arrays(n=50, m=20, resolution=8, channels=3, classes=4, seed=0):
@@ -175,59 +176,3 @@ def test_resize_keeps_constants_averages_and_ramps():
     # Pixel k of the larger image lies at (k + 1/2) / 2 - 1/2 of the smaller one.
     np.testing.assert_allclose(grown, np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7) * 16, atol=0.51)
     assert resize(noise, 32) is noise
-
-
-def test_npz_is_read_with_either_name_of_the_validation_split(tmp_path):
-    arrays = make_arrays()
-    parts = {"x_train": arrays.train_images, "y_train": arrays.train_labels.astype(np.int32)[:, None]}
-    np.savez(tmp_path / "a.npz", **parts, x_test=arrays.val_images, y_test=arrays.val_labels)
-    loaded = load_npz(tmp_path / "a.npz")
-    np.testing.assert_array_equal(loaded.train_labels, arrays.train_labels)
-    np.testing.assert_array_equal(loaded.val_images, arrays.val_images)
-    assert (loaded.classes, loaded.name) == (("0", "1", "2", "3"), "a")
-    np.savez(
-        tmp_path / "b.npz",
-        **parts,
-        x_val=arrays.val_images[:10],
-        y_val=arrays.val_labels[:10],
-        x_test=arrays.val_images,
-        y_test=arrays.val_labels,
-        classes=np.array(arrays.classes),
-    )
-    data = ArrayDataModule(str(tmp_path / "b.npz"))
-    assert len(data.arrays.val_images) == 10 and data.arrays.classes == ("a", "b", "c", "d")
-    assert data.num_classes == 4
-
-
-def test_npz_of_grey_images_gets_its_channel(tmp_path):
-    arrays = make_arrays(channels=1)
-    np.savez(
-        tmp_path / "grey.npz",
-        x_train=arrays.train_images[..., 0],
-        y_train=arrays.train_labels,
-        x_val=arrays.val_images[..., 0],
-        y_val=arrays.val_labels,
-    )
-    np.testing.assert_array_equal(load_npz(tmp_path / "grey.npz").train_images, arrays.train_images)
-
-
-def test_bad_npz_files_say_what_is_wrong(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file"):
-        load_npz(tmp_path / "absent.npz")
-    (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(ValueError, match=r"not a NumPy \.npz archive"):
-        load_npz(tmp_path / "text.npz")
-    np.savez(tmp_path / "name.npz", x_trian=np.zeros(3))
-    with pytest.raises(ValueError, match="no array 'x_train', only x_trian; did you mean 'x_trian'"):
-        load_npz(tmp_path / "name.npz")
-    arrays = make_arrays()
-    good = {"x_train": arrays.train_images, "y_train": arrays.train_labels, "x_val": arrays.val_images}
-    np.savez(tmp_path / "pickle.npz", **good, y_val=np.array([{}] * 20, dtype=object))
-    with pytest.raises(ValueError, match=r"'y_val' .* holds Python objects"):
-        load_npz(tmp_path / "pickle.npz")
-    np.savez(tmp_path / "float.npz", **good, y_val=np.zeros(20))
-    with pytest.raises(ValueError, match=r"'y_val' .* is float64, whole numbers"):
-        load_npz(tmp_path / "float.npz")
-    np.savez(tmp_path / "one_hot.npz", **good, y_val=np.eye(20, 4, dtype=np.int64))
-    with pytest.raises(ValueError, match=r"val labels are int64 \[20, 4\]"):
-        load_npz(tmp_path / "one_hot.npz")

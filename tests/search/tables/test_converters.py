@@ -18,7 +18,8 @@ def test_functions_exist_and_take_source_and_out(name):
     converter = CONVERTERS[name]
     module, function = converter.function.split(":")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    assert set(parameters) == {"source", "out"}
+    assert set(parameters) == {"source", "out"} | {option.name for option in converter.options}
+    assert all(parameters[option.name].default == option.default for option in converter.options)
     assert (parameters["source"].default is inspect.Parameter.empty) == converter.source_required
     assert converter.example.startswith(f"catchmark data {name} ")
     assert converter.help and converter.source_help and "\n" not in converter.help + converter.source_help

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jsonargparse import ArgumentParser
 
+from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
@@ -85,7 +86,12 @@ def test_impossible_pools_are_refused(arguments, message):
 
 def test_more_classes_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"classes is \[5, 11\], but digits has only 10 classes"):
-        make_pool(classes=[5, 11]).draw(0, 0)
+        make_pool(classes=[5, 11])
+
+
+def test_images_that_are_not_there_are_refused_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no images '.*absent\.npz'"):
+        SubtaskPool(NASBench201(), ArrayDataModule(tmp_path / "absent.npz"), classes=[5], resolutions=[8])
 
 
 def test_a_recipe_names_the_pool_and_its_data():

@@ -16,6 +16,7 @@ from pytorch_lightning import Callback, LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
 from search.errors import CatchmarkError
@@ -117,6 +118,33 @@ def test_same_architecture_and_seed_give_the_same_score_to_the_last_bit():
     assert first.score == again.score == fresh.evaluate((3, 1, 2, 4, 0, 3), seed=5).score
     assert first.metrics == again.metrics
     assert first.metrics["val_loss"] != task.evaluate((3, 1, 2, 4, 0, 3), seed=6).metrics["val_loss"]
+
+
+def test_channels_last_changes_the_layout_and_nothing_else():
+    space, arch = NASBench201(), (3, 1, 2, 4, 0, 3)
+    networks = []
+
+    def wrap(network):
+        networks.append(network)
+        return ClassificationModule(network)
+
+    evaluations = [
+        TrainedTask(
+            space, digits(), wrap, 1, {"channels": 8, "cells": 1}, trainer=CPU, threads=1, channels_last=channels_last
+        ).evaluate(arch, seed=5)
+        for channels_last in (False, True)
+    ]
+    # Of a 3x3 kernel [out, in, height, width], the input channels lie next to each other.
+    strides = [network.body[0].operations[0][1].weight.stride() for network in networks]
+    assert strides == [(72, 9, 3, 1), (72, 1, 24, 8)]
+    first, second = evaluations
+    assert second.metrics["train_loss"] == pytest.approx(first.metrics["train_loss"], rel=1e-4)
+    assert second.metrics["val_loss"] == pytest.approx(first.metrics["val_loss"], rel=1e-3)
+
+
+def test_data_that_are_not_there_are_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no images '.*absent\.npz'; make it from a folder"):
+        TrainedTask(NASBench201(), ArrayDataModule(tmp_path / "absent.npz"))
 
 
 class GlobalData(LightningDataModule):
