@@ -242,3 +242,20 @@ def test_a_pipe_that_closes_does_not_end_the_run():
         stream.write("still broken\n")
     os.dup2(os.open(os.devnull, os.O_WRONLY), write)
     stream.close()
+
+
+def test_evaluations_for_which_no_time_was_left_are_not_waited_for():
+    """Of 20 planned, 8 made and the search over: 30 more to come, and 38 in all."""
+    for stream in (Screen(), io.StringIO()):
+        bar = ProgressBar({"a/random": 20, "b/random": 30}, stream, pause=0.0)
+        limited, other = search("a/random"), search("b/random", 30)
+        bar.search_began(limited, records(1.0, 2.0))
+        bar.evaluated(limited, records(*range(6)))
+        bar.search_ended(limited)
+        assert "a/random: best 5.00 of 8 evaluations" in stream.getvalue()
+        bar.search_began(other, [])
+        bar.evaluated(other, records(*range(30)))
+        bar.search_ended(other)
+        assert "b/random: best 29.00 of 30 evaluations" in stream.getvalue()
+        assert (shown(stream.last)[:2] == (38, 38)) if stream.isatty() else ("38 of 38 networks" in stream.getvalue())
+        bar.close()
