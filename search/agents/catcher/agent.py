@@ -73,7 +73,9 @@ def read_weights(init: str, agent: str, space: SearchSpace) -> dict[str, Any]:
             f"init: '{path}' can't be read ({error.strerror}); 'pretrained' stands for the weights that ship"
         ) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"init: '{path}' is not a weights file of this package, or damaged") from error
+        raise ValueError(
+            f"init: '{path}' is not a weights file, or damaged: one holds tensors and plain values only"
+        ) from error
 
 
 @contextmanager
