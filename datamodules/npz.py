@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from difflib import get_close_matches
 from os import PathLike
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.archives import find_archive, write_archive
 from datamodules.image_arrays import ImageArrays
 
 
@@ -20,12 +20,7 @@ def find_npz(path: str | PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: it is in neither; the message says how to make one.
     """
-    path, data = Path(path).expanduser(), os.environ.get("CATCHMARK_DATA")
-    for candidate in [path, *([Path(data).expanduser() / path] if data else [])]:
-        if candidate.is_file():
-            return candidate
-    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
-    raise FileNotFoundError(f"data: no images '{path}'{places}; {_cure(path)}, or set CATCHMARK_DATA to its folder")
+    return find_archive(path, "data: no images", f"{_cure(Path(path))}, or set CATCHMARK_DATA to its folder")
 
 
 def _cure(path: Path) -> str:
@@ -100,15 +95,13 @@ def _read(archive: Any, path: Path, key: str) -> np.ndarray:
 
 
 def write_npz(arrays: ImageArrays, out: Path, held_out: str = "val") -> Path:
-    """Write a data set in one stroke: a reader sees the old file or the whole new one, never a part.
+    """Write a data set, whole or not at all.
 
     Args:
         arrays: the data set.
         out: where to; missing folders are made.
         held_out: what the archive calls the split that is not trained on: ``val`` or ``test``.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     content = {
         "x_train": arrays.train_images,
         "y_train": arrays.train_labels,
@@ -116,12 +109,4 @@ def write_npz(arrays: ImageArrays, out: Path, held_out: str = "val") -> Path:
         f"y_{held_out}": arrays.val_labels,
         "classes": np.array(arrays.classes),
     }
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **content)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return out
+    return write_archive(out, content)

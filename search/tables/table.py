@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.archives import find_archive, write_archive
+
 _CURE = "make it again with 'catchmark data', or fetch it again"
 
 
@@ -60,14 +62,8 @@ def find_table(table: str | os.PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: it is in neither.
     """
-    path, data = Path(table).expanduser(), os.environ.get("CATCHMARK_DATA")
-    for candidate in [path, *([Path(data).expanduser() / path] if data else [])]:
-        if candidate.is_file():
-            return candidate
-    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
-    raise FileNotFoundError(
-        f"no table '{path}'{places}; make it with 'catchmark data', or set CATCHMARK_DATA to the folder that has it"
-    )
+    cure = "make it with 'catchmark data', or set CATCHMARK_DATA to the folder that has it"
+    return find_archive(table, "no table", cure)
 
 
 def list_columns(path: str | os.PathLike[str]) -> list[str]:
@@ -152,17 +148,7 @@ def write_table(
     arrays["provenance"] = np.array(json.dumps({**(provenance or {}), "columns_sha256": digests}))
     if space is not None:
         arrays["space"] = np.array(space)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_archive(path, arrays, compressed)
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
