@@ -33,12 +33,13 @@ MOST_METRICS = 8
 _LONGEST_ARCHITECTURE = 200
 
 
-def write_report(folder: Path, experiment: Experiment) -> Path:
+def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any] | None = None) -> Path:
     """Write ``report.html`` of a run, finished or not, from its journal.
 
     Args:
         folder: the run's folder.
         experiment: what the run's recipe describes.
+        summary: what `Experiment.summarise` says of the journal, if that has been asked already.
 
     Returns:
         The page's path.
@@ -49,7 +50,7 @@ def write_report(folder: Path, experiment: Experiment) -> Path:
     folder = Path(folder)
     journal = Journal(folder / "journal.sqlite", writable=False)
     try:
-        page = render_page("report", **_content(folder, experiment, journal))
+        page = render_page("report", **_content(folder, experiment, journal, summary))
     finally:
         journal.close()
     path, partial = folder / "report.html", folder / "report.partial"
@@ -58,9 +59,10 @@ def write_report(folder: Path, experiment: Experiment) -> Path:
     return path
 
 
-def _content(folder: Path, experiment: Experiment, journal: Journal) -> dict[str, Any]:
+def _content(folder: Path, experiment: Experiment, journal: Journal, summary: dict[str, Any] | None) -> dict[str, Any]:
     contexts, fronts = ContextPictures(experiment), Fronts(experiment)
-    summary, gathered = experiment.summarise(journal), gather(experiment, journal, [contexts, fronts])
+    gathered = gather(experiment, journal, [contexts, fronts])
+    summary = experiment.summarise(journal) if summary is None else summary
     planned = experiment.planned()
     finished = {search for search in planned if journal.progress(search)[0]}
     colors = {agent: k for k, agent in enumerate(experiment.agent_names)}

@@ -77,13 +77,13 @@ def run_recipe(
         return 0
     folder = _new_folder(runs / experiment.name) if resume is None else _old_folder(runs / experiment.name, resume)
     with _told_in_one_line(folder):
-        _run(folder, experiment, resolved, quiet)
+        summary = _run(folder, experiment, resolved, quiet)
         print(f"summary: {folder / SUMMARY}")
-        print(f"report:  {_write_report(folder, experiment)}")
+        print(f"report:  {_write_report(folder, experiment, summary)}")
     return 0
 
 
-def _run(folder: Path, experiment: Experiment, resolved: str, quiet: bool) -> None:
+def _run(folder: Path, experiment: Experiment, resolved: str, quiet: bool) -> dict[str, Any]:
     journal = Journal(folder / JOURNAL)
     listeners: list[Listener] = []
     try:
@@ -92,6 +92,7 @@ def _run(folder: Path, experiment: Experiment, resolved: str, quiet: bool) -> No
         summary = experiment.run(folder, journal, listeners)
         write_json(folder / SUMMARY, summary)
         journal.set_about("status", "finished")
+        return summary
     except KeyboardInterrupt:
         journal.set_about("status", "interrupted")
         raise
@@ -145,10 +146,10 @@ def rewrite_report(folder: Path) -> Path:
     experiment, _ = load_recipe(folder / CONFIG)
     journal = Journal(folder / JOURNAL, writable=False)
     try:
-        write_json(folder / SUMMARY, experiment.summarise(journal))
+        write_json(folder / SUMMARY, summary := experiment.summarise(journal))
     finally:
         journal.close()
-    return _write_report(folder, experiment)
+    return _write_report(folder, experiment, summary)
 
 
 def list_everything() -> str:
@@ -267,7 +268,7 @@ def _listeners(folder: Path, experiment: Experiment, resolved: str, quiet: bool)
     return listeners
 
 
-def _write_report(folder: Path, experiment: Experiment) -> Path:
+def _write_report(folder: Path, experiment: Experiment, summary: dict[str, Any]) -> Path:
     from search.report import write_report
 
-    return write_report(folder, experiment)
+    return write_report(folder, experiment, summary)
