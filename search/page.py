@@ -68,6 +68,12 @@ def p_text(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
 
 
+def p_equals(p_value: float | None) -> str:
+    """The same behind a ``p``: ``= 0.03`` or ``< 0.001``."""
+    text = p_text(p_value)
+    return text if text.startswith("<") else f"= {text}"
+
+
 def share(value: float | None) -> str:
     """A share as a percentage, or a dash."""
     return ABSENT if value is None else f"{value:.0%}" if value in (0, 1) else f"{100 * value:.1f}%"

@@ -19,7 +19,7 @@ from search.experiment import Experiment
 from search.journal import Record
 from search.loop import Stage
 from search.meta_training import PHASE, MetaPhase
-from search.page import p_text
+from search.page import p_equals
 from search.randomness import TrialRandom, derive_seed
 from search.scatter_plots import Cloud, contexts_svg
 from search.significance import SIGNIFICANT
@@ -182,11 +182,10 @@ class ContextPictures:
             correlation, p = mantel(distances, ranking_dissimilarities(scores), generator)
             if not math.isnan(correlation):
                 lie = "lie closer" if p < SIGNIFICANT else "are not shown to lie closer"
-                value = p_text(p)
                 words.append(
                     f"Tasks that rank architectures alike {lie}: over the {n * (n - 1) // 2} pairs of {n} tasks, the "
                     "distance of the mean contexts and the dissimilarity of the rankings have a Spearman correlation "
-                    f"of {correlation:.2f} (permutation test: p {value if value.startswith('<') else f'= {value}'})."
+                    f"of {correlation:.2f} (permutation test: p {p_equals(p)})."
                 )
         apart = float(distances.sum() / (n * (n - 1)))
         strays = float(torch.cat([variance for _, variance in encoded.values()]).sum(1).mean().sqrt())

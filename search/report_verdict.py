@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from search.page import decimals_for, duration, number, p_text, share
+from search.page import decimals_for, duration, number, p_equals, share
 from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
 
 
@@ -129,21 +129,17 @@ def _comparison(
     test = "Mann-Whitney U test" if len(pairs) == 1 else f"Mann-Whitney U tests, corrected for {len(pairs)} comparisons"
     words = []
     if behind:
-        largest = p_text(max(p for agent in behind if (p := against[agent]) is not None))
-        words.append(f"{leader} is ahead of {listed(behind)} ({test}: p {_equals(largest)}).")
+        largest = p_equals(max(p for agent in behind if (p := against[agent]) is not None))
+        words.append(f"{leader} is ahead of {listed(behind)} ({test}: p {largest}).")
     if level:
-        smallest = p_text(min(p for agent in level if (p := against[agent]) is not None))
+        smallest = p_equals(min(p for agent in level if (p := against[agent]) is not None))
         it = leader if not behind else "it"
         source = f"{test}: " if not behind else ""
         words.append(
-            f"Between {it} and {listed(level)} the trials don't show a difference ({source}p {_equals(smallest)}"
+            f"Between {it} and {listed(level)} the trials don't show a difference ({source}p {smallest}"
             f"{' or more' if len(level) > 1 else ''})."
         )
     return " ".join(words)
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"
 
 
 def listed(words: Sequence[str]) -> str:
