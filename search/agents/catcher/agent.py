@@ -40,13 +40,23 @@ def normalise(rewards: Tensor, how: str) -> Tensor:
             rank.
 
     Returns:
-        Float64 ``[trials, n]``; all zero where all rewards are equal.
+        ``[trials, n]``, float32 for ``rank``; all zero where all rewards are equal.
     """
     if how == "zscore":
         return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, correction=0, keepdim=True) + 1e-8)
-    below = (rewards.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
-    equal = (rewards.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
-    return torch.special.ndtri((below + 0.5 * equal) / rewards.shape[1])
+    return torch.special.ndtri(places(rewards, rewards).float() / rewards.shape[1])
+
+
+def places(rewards: Tensor, history: Tensor) -> Tensor:
+    """How many of a history's rewards each reward exceeds, an equal one counting half: float64 ``[trials, m]``.
+
+    Args:
+        rewards: ``[trials, m]``.
+        history: ``[trials, n]``.
+    """
+    below = (history.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
+    equal = (history.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
+    return below.double() + 0.5 * equal
 
 
 def read_weights(init: str, agent: str, space: SearchSpace) -> dict[str, Any]:
@@ -257,10 +267,14 @@ class CATCHer(MetaAgent):
             loss = self.joint_loss(
                 policy=update < self.settings.policy_updates, evaluator=update < self.settings.evaluator_updates
             )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.sum().backward()
-            clip_gradients_per_trial(list(self.networks.parameters()), self.settings.gradient_clip)
-            self.optimizer.step()
+            self._step(self.optimizer, loss)
+
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One step down a loss ``[trials]``; no trial's gradient reaches another's weights."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        clip_gradients_per_trial(list(self.networks.parameters()), self.settings.gradient_clip)
+        optimizer.step()
 
     def joint_loss(self, policy: bool = True, evaluator: bool = True) -> Tensor:
         """One draw of the joint objective on the present history (CATCH, eq. 2), to be minimised: ``[trials]``.

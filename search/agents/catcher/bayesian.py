@@ -25,11 +25,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from search.agents.catcher.agent import CATCHer, few_threads, normalise, read_weights
+from search.agents.catcher.agent import CATCHer, few_threads, normalise, places, read_weights
 from search.agents.catcher.encoder import kl_to_standard_normal
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
-from search.agents.catcher.stacked import clip_gradients_per_trial
 from search.spaces.base import SearchSpace
 
 _STRIDE = 7919
@@ -172,10 +171,7 @@ class BayesianCATCHer(CATCHer):
         for update in range(updates):
             task = update % len(self.archive)
             loss = self.practice_loss(*self.archive[task], worths[task], update)
-            optimizer.zero_grad(set_to_none=True)
-            loss.sum().backward()
-            clip_gradients_per_trial(list(self.networks.parameters()), self.settings.gradient_clip)
-            optimizer.step()
+            self._step(optimizer, loss)
             schedule.step()
 
     def practice_loss(self, archs: Tensor, rewards: Tensor, worth: Tensor, update: int) -> Tensor:
@@ -246,6 +242,4 @@ def normalise_among(rewards: Tensor, history: Tensor, how: str) -> Tensor:
     if how == "zscore":
         mean, deviation = history.mean(1, keepdim=True), history.std(1, correction=0, keepdim=True)
         return ((rewards - mean) / (deviation + 1e-8)).clamp(-3, 3)
-    below = (history.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
-    equal = (history.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
-    return torch.special.ndtri((below.double() + 0.5 * equal + 0.5) / (history.shape[1] + 1))
+    return torch.special.ndtri((places(rewards, history) + 0.5) / (history.shape[1] + 1))
