@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from search.objectives import pareto_front as quality_latency_front
-
 
 def oriented(points: Tensor, directions: Sequence[str]) -> Tensor:
     """The same points where higher is better in every objective.
@@ -39,7 +37,15 @@ def pareto_front(points: Tensor, directions: Sequence[str]) -> Tensor:
         ValueError: there are not two objectives, or a direction is neither ``max`` nor ``min``.
     """
     first, second = _two(oriented(points, directions)).unbind(-1)
-    return quality_latency_front(first, -second)
+    measured = ~(first.isnan() | second.isnan())
+    front = torch.zeros_like(measured)
+    if not measured.any():
+        return front
+    first, (costs, group) = first[measured], (-second[measured]).unique(return_inverse=True)
+    best = first.new_full(costs.shape, -torch.inf).scatter_reduce(0, group, first, "amax")
+    best_if_cheaper = torch.cat([best.new_full((1,), -torch.inf), best.cummax(0).values[:-1]])
+    front[measured] = (first == best[group]) & (first > best_if_cheaper[group])
+    return front
 
 
 def hypervolume(points: Tensor, reference: Tensor, directions: Sequence[str]) -> Tensor:

@@ -1,11 +1,16 @@
-"""Rewards of two objectives, and the Pareto front."""
+"""Rewards of two objectives, and the Pareto front between quality and latency."""
 
 import math
 
 import pytest
 import torch
 
-from search.objectives import latency_reward, pareto_front
+from search.objectives import latency_reward
+from search.pareto import pareto_front
+
+
+def quality_latency_front(quality, latency):
+    return pareto_front(torch.stack([quality, latency], -1), ["max", "min"])
 
 
 def test_latency_reward_by_hand():
@@ -43,26 +48,30 @@ def test_the_front_is_what_nothing_dominates(seed):
     generator = torch.Generator().manual_seed(seed)
     # Few different values: many equal qualities, equal latencies and equal points.
     quality, latency = torch.randint(0, 8, (2, 40), generator=generator).double()
-    front = pareto_front(quality, latency)
+    front = quality_latency_front(quality, latency)
     assert front.tolist() == [not dominated(quality.tolist(), latency.tolist(), k) for k in range(40)]
 
 
 def test_equal_points_share_the_front():
-    assert pareto_front(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([2.0, 2.0, 2.0])).tolist() == [True, True, False]
+    assert quality_latency_front(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([2.0, 2.0, 2.0])).tolist() == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_missing_values_are_not_on_the_front_nor_in_the_way():
     quality = torch.tensor([math.nan, 5.0, 9.0, 4.0])
     latency = torch.tensor([1.0, 2.0, math.nan, 3.0])
-    assert pareto_front(quality, latency).tolist() == [False, True, False, False]
-    assert pareto_front(torch.tensor([math.nan]), torch.tensor([1.0])).tolist() == [False]
-    assert pareto_front(torch.zeros(0), torch.zeros(0)).tolist() == []
+    assert quality_latency_front(quality, latency).tolist() == [False, True, False, False]
+    assert quality_latency_front(torch.tensor([math.nan]), torch.tensor([1.0])).tolist() == [False]
+    assert quality_latency_front(torch.zeros(0), torch.zeros(0)).tolist() == []
 
 
 def test_the_ends_of_the_front_are_the_best_and_the_fastest():
     generator = torch.Generator().manual_seed(0)
     quality, latency = torch.rand(2, 1000, generator=generator)
-    front = pareto_front(quality, latency)
+    front = quality_latency_front(quality, latency)
     assert front[quality.argmax()] and front[latency.argmin()]
     order = latency[front].argsort()
     assert (quality[front][order].diff() > 0).all()
