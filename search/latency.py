@@ -30,11 +30,13 @@ class LatencyTable:
 
     Attributes:
         path: where they were read.
+        archs: every architecture, int64 ``[size, decisions]``, in the order of `SearchSpace.enumerate`.
         devices: names.
-        milliseconds: float64 ``[size, devices]``, rows in the order of `SearchSpace.enumerate`, NaN where not measured.
+        milliseconds: float64 ``[size, devices]``, rows in the order of ``archs``, NaN where not measured.
     """
 
     path: Path
+    archs: Tensor
     devices: tuple[str, ...]
     milliseconds: Tensor
 
@@ -76,4 +78,7 @@ def read_latency(table: str | os.PathLike[str], space: SearchSpace) -> LatencyTa
         )
     milliseconds = torch.from_numpy(latency).double()[space.indices_by_code]
     median = milliseconds.nanmedian(dim=0).values
-    return LatencyTable(path, devices, milliseconds.masked_fill(~(milliseconds >= MISSING_BELOW * median), torch.nan))
+    archs = torch.cartesian_prod(*(torch.arange(size) for size in space.sizes))
+    return LatencyTable(
+        path, archs, devices, milliseconds.masked_fill(~(milliseconds >= MISSING_BELOW * median), torch.nan)
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import torch
 from torch import Tensor
 
 from search.latency import read_latency
@@ -66,13 +65,12 @@ class DeviceRewardPool(TaskPool):
         measured = ~self.latencies.milliseconds[
             :, [self.latencies.devices.index(name) for name in self.devices]
         ].isnan()
-        archs = torch.cartesian_prod(*(torch.arange(size) for size in space.sizes))
         self._networks_of = []
         for column in self.columns:
             scores = column.all_scores()
             if scores is None:
                 raise ValueError(f"DeviceRewardPool: the column '{column.column}' lacks architectures of the space")
-            self._networks_of.append(archs[measured.all(1) & ~scores.isnan()])
+            self._networks_of.append(self.latencies.archs[measured.all(1) & ~scores.isnan()])
         self.evaluations_per_column = evaluations // len(columns)
         most = min(len(archs) for archs in self._networks_of)
         if not 1 <= self.evaluations_per_column <= most:

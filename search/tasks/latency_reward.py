@@ -94,10 +94,10 @@ class LatencyRewardTask(Task):
         if not 0 <= target_quantile <= 1:
             raise ValueError(f"target_quantile is {target_quantile}, it must lie in [0, 1]")
         self.space, self.quality, self.device, self.exponent = quality.space, quality, device, exponent
-        self._latency, self._offer = latencies.of(device), offer
+        self._archs, self._latency, self._offer = latencies.archs, latencies.of(device), offer
         self.target = float(self._latency.nanquantile(target_quantile))
         # All at once: a vectorised power rounds by the place in its batch, and a resumed run has other batches.
-        self._rewards = latency_reward(quality.scores(self._architectures()), self._latency, self.target, exponent)
+        self._rewards = latency_reward(quality.scores(self._archs), self._latency, self.target, exponent)
         self.score_name = f"{quality.score_name} x ({device} latency / {self.target:.3g} ms)^{exponent:g}"
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -126,11 +126,7 @@ class LatencyRewardTask(Task):
 
     def all_objectives(self) -> Tensor:
         """Quality and latency of every architecture, float64 ``[size, 2]``; NaN where it was not measured."""
-        return torch.stack([self.quality.scores(self._architectures()), self._latency], dim=1)
-
-    def _architectures(self) -> Tensor:
-        """Every architecture in the order of the latencies: int64 ``[size, decisions]``."""
-        return torch.cartesian_prod(*(torch.arange(size) for size in self.space.sizes))
+        return torch.stack([self.quality.scores(self._archs), self._latency], dim=1)
 
     def offered(self, seed: int) -> Tensor | None:
         """What the pool that made this task has evaluated already; None for a task of its own."""
