@@ -14,11 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from search.randomness import TrialRandom
+from search.randomness import TrialRandom, derive_seed
+
+if TYPE_CHECKING:
+    from lightning_modules.networks.cells import Norm
+    from lightning_modules.networks.supernet import Supernet
 
 Architecture = tuple[int, ...]
 
@@ -53,6 +58,18 @@ class SearchSpace(ABC):
         """The network of an architecture, freshly initialised from torch's random state."""
 
     # ---- what a space may say --------------------------------------------------------------------------------------
+
+    def build_supernet(self, norm: Norm, **head: int) -> Supernet:
+        """The network that holds every architecture's weights, freshly initialised from torch's random state.
+
+        Args:
+            norm: builds the normalisation layers, inside and outside the cells.
+            **head: as for `build`.
+
+        Raises:
+            ValueError: the space has none.
+        """
+        raise ValueError(f"the space '{self.name}' has no supernet")
 
     def valid_choices(self, prefix: Tensor) -> Tensor:
         """Which choices of decision ``t`` may follow the first ``t`` choices.
@@ -155,6 +172,10 @@ class SearchSpace(ABC):
         for _ in self.decisions:
             archs = torch.cat([archs, rng.categorical(self.valid_choices(archs)).unsqueeze(-1)], dim=-1)
         return archs
+
+    def draw(self, *seed: int | str) -> Architecture:
+        """One architecture, each decision uniform over its valid choices: a pure function of the seed's parts."""
+        return tuple(self.sample(TrialRandom(derive_seed(*seed)), 1)[0, 0].tolist())
 
     def mutate(self, archs: Tensor, rng: TrialRandom) -> Tensor:
         """Change one decision of each architecture to another valid choice.

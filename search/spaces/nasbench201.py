@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.cells import Cell, CellNetwork, build_operation
+from lightning_modules.networks.cells import Cell, CellNetwork, Norm, build_operation
+from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.spaces.base import Architecture, Decision, Edge, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -138,6 +139,26 @@ class NASBench201(SearchSpace):
             cells=cells,
             in_channels=in_channels,
         )
+
+    def build_supernet(  # type: ignore[override]
+        self,
+        norm: Norm = nn.BatchNorm2d,
+        num_classes: int = 10,
+        channels: int = 16,
+        cells: int = 5,
+        in_channels: int = 3,
+    ) -> Supernet:
+        """The benchmark's network with every operation on every edge; arguments as for `build`."""
+
+        def build(selection: Selection) -> nn.Module:
+            def build_cell(width: int) -> SuperCell:
+                return SuperCell(
+                    selection, [[build_operation(name, width, norm=norm) for name in OPERATION_NAMES] for _ in EDGES]
+                )
+
+            return CellNetwork(build_cell, num_classes, channels, cells, in_channels, norm)
+
+        return Supernet(build)
 
 
 def _digits(code: int, base: int, count: int) -> Architecture:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_modules.networks.cells import Cell, ModuleNetwork, build_operation
+from lightning_modules.networks.cells import Cell, ModuleNetwork, Norm, build_operation
+from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.spaces.base import Architecture, Decision, Edge, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
@@ -113,3 +114,19 @@ class TransNASBench101Micro(SearchSpace):
             )
 
         return ModuleNetwork(build_cell, num_classes, channels, MODULES, in_channels)
+
+    def build_supernet(  # type: ignore[override]
+        self, norm: Norm = nn.BatchNorm2d, num_classes: int = 75, channels: int = 16, in_channels: int = 3
+    ) -> Supernet:
+        """The benchmark's backbone with every operation on every edge; arguments as for `build`."""
+
+        def build(selection: Selection) -> nn.Module:
+            def build_cell(inputs: int, outputs: int, stride: int) -> SuperCell:
+                edges = [(inputs, outputs, stride) if source == 0 else (outputs, outputs, 1) for _, source in EDGES]
+                return SuperCell(
+                    selection, [[build_operation(name, *edge, norm=norm) for name in OPERATION_NAMES] for edge in edges]
+                )
+
+            return ModuleNetwork(build_cell, num_classes, channels, MODULES, in_channels, norm)
+
+        return Supernet(build)

@@ -1,0 +1,183 @@
+"""Networks that hold every architecture of a space at once and share weights between them.
+
+How data walks: `Supernet` is called with images and a `Path`. It puts the path where all of its `PathModule` parts look,
+then runs like any network; each part computes what the path says. So stem, skeleton and head are those of stand-alone
+networks, and nothing between them needs to know that there are paths.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.cells import Zero, cell_plan
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a supernet computes.
+
+    Attributes:
+        choices: the architecture, one choice a decision, of which nothing but the chosen operations run. None runs
+            every operation and adds them up by their weights: a continuous relaxation.
+        weights: one tensor ``[choices]`` a decision. Beside ``choices`` the output of each chosen operation is
+            multiplied by its weight, which lets a gradient through to it (GDAS). Without ``choices`` they are required.
+    """
+
+    choices: tuple[int, ...] | None
+    weights: tuple[Tensor, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a path that says nothing."""
+        if self.choices is None and self.weights is None:
+            raise ValueError("a path needs choices, weights, or both")
+
+
+@dataclass
+class Selection:
+    """Where the parts of one supernet find the path of the pass under way."""
+
+    path: Path = field(default_factory=lambda: Path(()))
+
+
+class PathModule(nn.Module, ABC):
+    """A part of a supernet that computes what the path says.
+
+    Args:
+        selection: of its supernet.
+    """
+
+    def __init__(self, selection: Selection):
+        super().__init__()
+        self.selection = selection
+
+    @abstractmethod
+    def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
+        """The tensors that this part's counterpart in the stand-alone network of an architecture has, by its keys."""
+
+
+class Supernet(nn.Module):
+    """A network with weights for every architecture of a space.
+
+    Args:
+        build: makes the network out of the selection that its `PathModule` parts are to read.
+    """
+
+    def __init__(self, build: Callable[[Selection], nn.Module]):
+        super().__init__()
+        self.selection = Selection()
+        self.network = build(self.selection)
+
+    def forward(self, images: Tensor, path: Path) -> Tensor:
+        """What the network of a path makes of a batch."""
+        self.selection.path = path
+        return self.network(images)
+
+    def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
+        """The shared weights of one architecture, by the keys of its stand-alone network."""
+        state: dict[str, Tensor] = {}
+
+        def visit(module: nn.Module, prefix: str) -> None:
+            if isinstance(module, PathModule):
+                state.update({f"{prefix}{key}": value for key, value in module.standalone_state(choices).items()})
+                return
+            own = module.state_dict()
+            own_names = {*dict(module.named_parameters(recurse=False)), *dict(module.named_buffers(recurse=False))}
+            state.update({f"{prefix}{name}": own[name] for name in own_names if name in own})
+            for name, child in module.named_children():
+                visit(child, f"{prefix}{name}.")
+
+        visit(self.network, "")
+        return state
+
+    def hand_down(self, choices: Sequence[int], network: nn.Module) -> None:
+        """Copy the shared weights of an architecture into its stand-alone network.
+
+        A stand-alone network may keep running statistics and learn a scale and a shift where the supernet does not;
+        those stay as they are.
+
+        Raises:
+            ValueError: the network is not the architecture's.
+        """
+        state = self.standalone_state(choices)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+        norms = {
+            f"{name}.{key}"
+            for name, module in network.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for key in module.state_dict()
+        }
+        if unexpected or (foreign := [key for key in missing if key not in norms]):
+            wrong = ", ".join((list(unexpected) or foreign)[:3])
+            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {wrong}")
+
+
+class SuperCell(PathModule):
+    """A densely connected cell (`lightning_modules.networks.cells.Cell`) with every operation on every edge.
+
+    Args:
+        selection: of its supernet.
+        operations: for each edge, in the order 1<-0, 2<-0, 2<-1, 3<-0, ..., one module a choice.
+        first: the decision of the first edge; those of the others follow.
+    """
+
+    def __init__(self, selection: Selection, operations: Sequence[Sequence[nn.Module]], first: int = 0):
+        super().__init__(selection)
+        self.operations = nn.ModuleList(nn.ModuleList(choices) for choices in operations)
+        self.decisions = slice(first, first + len(operations))
+        self._carries = [[not isinstance(operation, Zero) for operation in choices] for choices in operations]
+        self._nodes = 1 + len(cell_plan(tuple(True for _ in operations)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, in_channels, height, width]`` to the last node's feature map."""
+        path = self.selection.path
+        weights = None if path.weights is None else path.weights[self.decisions]
+        if path.choices is None:
+            assert weights is not None
+            return self._relaxed(x, weights)
+        return self._chosen(x, path.choices[self.decisions], weights)
+
+    def _chosen(self, x: Tensor, choices: Sequence[int], weights: Sequence[Tensor] | None) -> Tensor:
+        plan = cell_plan(tuple(carries[choice] for carries, choice in zip(self._carries, choices, strict=True)))
+        used = {source for pairs in plan for source, _ in pairs} | {len(plan)}
+        nodes: list[Tensor | None] = [x]
+        for target, pairs in enumerate(plan, start=1):
+            total: Tensor | None = None
+            for source, edge in pairs:
+                message = self.operations[edge][choices[edge]](nodes[source])  # type: ignore[index]
+                if weights is not None:
+                    message = message * weights[edge][choices[edge]]
+                total = message if total is None else total + message
+            if total is None and target in used:
+                # As in `Cell`: a normalised convolution of zeros is its shift, not zero.
+                edge = target * (target - 1) // 2
+                total = self.operations[edge][choices[edge]](x)  # type: ignore[index]
+            nodes.append(total)
+        output = nodes[-1]
+        assert output is not None
+        return output
+
+    def _relaxed(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        nodes, edge = [x], 0
+        for target in range(1, self._nodes):
+            total: Tensor | None = None
+            for source in range(target):
+                for choice, operation in enumerate(self.operations[edge]):  # type: ignore[arg-type]
+                    if self._carries[edge][choice]:
+                        message = operation(nodes[source]) * weights[edge][choice]
+                        total = message if total is None else total + message
+                edge += 1
+            assert total is not None, "an edge without any operation that carries something"
+            nodes.append(total)
+        return nodes[-1]
+
+    def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
+        """The chosen operations' tensors, by the keys of `Cell`."""
+        return {
+            f"operations.{edge}.{key}": value
+            for edge, choice in enumerate(choices[self.decisions])
+            for key, value in self.operations[edge][choice].state_dict().items()  # type: ignore[index]
+        }

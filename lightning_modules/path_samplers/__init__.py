@@ -1,0 +1,1 @@
+"""Which path of a supernet each step trains: one method a file."""

@@ -1,0 +1,119 @@
+"""The contract of a path sampler.
+
+A supernet's training asks its sampler for a path before every step, shows it a batch that the weights do not learn from
+after it, and tells it when an epoch is over. Nothing else passes between them, so landmark regularisation, evaluation
+and distributed training work with every sampler alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.supernet import Path, Supernet
+
+Choices = tuple[int, ...]
+"""An architecture: one choice a decision."""
+
+Evaluate = Callable[[Sequence[Choices]], list[float]]
+"""Worth of architectures with the shared weights, higher is better; the same on every rank."""
+
+
+class Space(Protocol):
+    """What a sampler needs to know of a search space."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of choices of each decision."""
+        ...
+
+    def draw(self, *seed: int | str) -> Choices:
+        """A random architecture: a pure function of the seed's parts, on every machine."""
+        ...
+
+    def is_valid(self, archs: Tensor) -> Tensor:
+        """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArchitectureStep:
+    """What a sampler may learn from after a step of the weights.
+
+    Attributes:
+        supernet: whose weights are shared.
+        train_loss: loss of a path on the batch that the weights learned from.
+        held_out_loss: loss of a path on a batch of the half that they do not learn from.
+        average: replaces the gradients of parameters by their mean over all ranks; without effect on a single one.
+        seed: of the training.
+        step: how many steps the weights have taken.
+        progress: share of the training that is over, in [0, 1).
+        learning_rate: of the weights, at this step.
+    """
+
+    supernet: Supernet
+    train_loss: Callable[[Path], Tensor]
+    held_out_loss: Callable[[Path], Tensor]
+    average: Callable[[Iterable[nn.Parameter]], None]
+    seed: int
+    step: int
+    progress: float
+    learning_rate: float
+
+
+class PathSampler(nn.Module, ABC):
+    """Decides which path of a supernet a step trains.
+
+    State that decides what is sampled later belongs into parameters, buffers or `nn.Module.get_extra_state` (of plain
+    values and tensors), so that a checkpoint holds it.
+
+    Args:
+        space: what can be sampled.
+    """
+
+    def __init__(self, space: Space):
+        super().__init__()
+        self.space = space
+
+    @abstractmethod
+    def path(self, seed: int, step: int, index: int = 0) -> Path:
+        """The path of a step.
+
+        A pure function of its arguments and the sampler's state: every rank draws the same path without talking.
+
+        Args:
+            seed: of the training.
+            step: how many steps the weights have taken.
+            index: which of several paths of the same step.
+        """
+
+    def path_of(self, choices: Sequence[int]) -> Path:
+        """How a given architecture runs, as a landmark or to be evaluated; by default nothing but its operations."""
+        return Path(tuple(choices))
+
+    def learn(self, step: ArchitectureStep) -> None:
+        """Learn from a step; gradients that it leaves on the supernet's weights must be cleared."""
+
+    def epoch_ended(self, evaluate: Evaluate, seed: int, epoch: int, epochs: int) -> None:
+        """An epoch is over.
+
+        Args:
+            evaluate: worth of architectures with the shared weights.
+            seed: of the training.
+            epoch: from 0.
+            epochs: how many there will be.
+        """
+
+    @abstractmethod
+    def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
+        """The architectures that the method itself would return, best first, all different.
+
+        Args:
+            evaluate: worth of architectures with the shared weights.
+            count: how many are wanted; fewer where the method has fewer to offer.
+            seed: of whatever is drawn.
+        """
