@@ -5,6 +5,7 @@ The networks of a search train in seconds, so fetching images one at a time woul
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 from os import PathLike
@@ -14,7 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.batches import EpochLoader, EpochShuffle, ImageBatches, generator_of, whole
-from datamodules.image_arrays import ImageArrays
+from datamodules.image_arrays import ImageArrays, resize
 from datamodules.npz import load_npz
 
 
@@ -33,6 +34,7 @@ class ArrayDataModule(LightningDataModule):
         num_workers: processes that make batches; 0 makes them in the training process, which is fastest for
             small images.
         seed: of order and augmentation; `reseed` changes it.
+        resolution: to shrink images to, a divisor of their own; None to take them as they are.
 
     Raises:
         ValueError: a number is out of range.
@@ -48,6 +50,7 @@ class ArrayDataModule(LightningDataModule):
         std: list[float] | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        resolution: int | None = None,
     ):
         super().__init__()
         if batch_size < 1:
@@ -56,13 +59,17 @@ class ArrayDataModule(LightningDataModule):
             raise ValueError(f"padding is {padding}, 0 or more pixels are allowed")
         self._source = arrays
         self.batch_size, self.flip, self.padding = batch_size, flip, padding
-        self.mean, self.std, self.num_workers = mean, std, num_workers
+        self.mean, self.std, self.num_workers, self.resolution = mean, std, num_workers, resolution
         self.reseed(seed)
 
     @cached_property
     def arrays(self) -> ImageArrays:
         """The data set, loaded on first use."""
-        return self.load()
+        arrays = self.load()
+        if self.resolution in (None, arrays.resolution):
+            return arrays
+        train, val = (resize(images, self.resolution) for images in (arrays.train_images, arrays.val_images))
+        return dataclasses.replace(arrays, train_images=train, val_images=val)
 
     def load(self) -> ImageArrays:
         """Read the data set; a data set with its own way to be read overrides this."""
@@ -103,15 +110,28 @@ class ArrayDataModule(LightningDataModule):
     def with_arrays(self, arrays: ImageArrays) -> ArrayDataModule:
         """A data module with the same settings over another data set."""
         return ArrayDataModule(
-            arrays, self.batch_size, self.flip, self.padding, self.mean, self.std, self.num_workers, self.seed
+            arrays,
+            self.batch_size,
+            self.flip,
+            self.padding,
+            self.mean,
+            self.std,
+            self.num_workers,
+            self.seed,
+            self.resolution,
         )
+
+    def training_set(self, augmented: bool = True) -> ImageBatches:
+        """The training images, augmented or as they are."""
+        images, labels = self.arrays.train_images, self.arrays.train_labels
+        if not augmented:
+            return ImageBatches(images, labels, *self.normalisation)
+        padding = self.arrays.resolution // 8 if self.padding is None else self.padding
+        return ImageBatches(images, labels, *self.normalisation, padding, self.flip, self.seed)
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled and augmented batches: float32 ``[batch, channels, height, width]``, int64 ``[batch]``."""
-        padding = self.arrays.resolution // 8 if self.padding is None else self.padding
-        batches = ImageBatches(
-            self.arrays.train_images, self.arrays.train_labels, *self.normalisation, padding, self.flip, self.seed
-        )
+        batches = self.training_set()
         return EpochLoader(
             batches,
             batch_size=self.batch_size,

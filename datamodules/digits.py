@@ -56,8 +56,8 @@ class DigitsDataModule(ArrayDataModule):
         seed: int = 0,
     ):
         super().__init__("digits", batch_size, flip=False, padding=padding, num_workers=num_workers, seed=seed)
-        self.resolution = resolution
+        self._drawn_at = resolution
 
     def load(self) -> ImageArrays:
         """The digits at this resolution."""
-        return load_digits_arrays(self.resolution)
+        return load_digits_arrays(self._drawn_at)

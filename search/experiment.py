@@ -15,6 +15,7 @@ from search.meta_training import PHASE, MetaTraining, phases
 from search.randomness import derive_seed
 from search.recipe_words import nearest
 from search.spaces.base import Architecture, SearchSpace
+from search.study import Study
 from search.summary import summarise_search
 from search.tasks.base import Task, TaskPool
 
@@ -22,7 +23,7 @@ ALL = "all"
 """In place of a target's name: every target."""
 
 
-class Experiment:
+class Experiment(Study):
     """Every agent on every target at equal budget.
 
     Args:
@@ -244,6 +245,12 @@ class Experiment:
                 records, self.trials, self.space, None if scores is None else scores.numpy(), seconds, limit
             )
         return summary
+
+    def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+        """The report: `search.report`."""
+        from search.report import report_page
+
+        return report_page(folder, self, journal, summary)
 
 
 def _built(key: str, make: Callable[[], Any]) -> Any:

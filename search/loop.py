@@ -6,7 +6,7 @@ Progress bars, W&B and plots are listeners: the loop tells them what happened an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -92,6 +92,16 @@ class Listener:
 
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Evaluations were made and are safe in the journal."""
+
+    def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool) -> None:
+        """Some epochs of a long training are over.
+
+        Args:
+            name: of the training.
+            epochs: how many.
+            values: what there is to say of it.
+            new: whether they were made now, or are known from an earlier attempt.
+        """
 
     def search_ended(self, search: Search) -> None:
         """A search has used up its budget, of evaluations or of time."""

@@ -25,11 +25,14 @@ class ProgressBar(Listener):
         planned: evaluations of every search, by name.
         stream: where to draw; standard error if None.
         pause: seconds between two lines where nobody watches.
+        unit: what `planned` counts.
     """
 
-    def __init__(self, planned: Mapping[str, int], stream: TextIO | None = None, pause: float = 10.0):
+    def __init__(
+        self, planned: Mapping[str, int], stream: TextIO | None = None, pause: float = 10.0, unit: str = "evaluations"
+    ):
         self._stream = stream or sys.stderr
-        self._total, self._pause = sum(planned.values()), pause
+        self._total, self._pause, self._unit = sum(planned.values()), pause, unit
         self._name, self._best = "", float("-inf")
         self._done = self._new = 0
         self._began = self._line_at = time.monotonic()
@@ -39,7 +42,7 @@ class ProgressBar(Listener):
             with _whatever_the_stream_does():
                 self._bar = tqdm(
                     total=self._total,
-                    unit="net",
+                    unit="net" if unit == "evaluations" else unit.removesuffix("s"),
                     file=self._stream,
                     miniters=1,
                     ncols=80,
@@ -69,8 +72,26 @@ class ProgressBar(Listener):
                 self._bar.update(len(records))
             elif time.monotonic() - self._line_at >= self._pause:
                 self._line_at = time.monotonic()
-                done = f"{self._done} of {self._total} networks ({100 * self._done // self._total}%)"
-                self._print(f"{self._name}: {done}, {self._best_in_words()}, {self._time_left()} left")
+                self._print(f"{self._name}: {self._line('networks', self._best_in_words())}")
+
+    def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool) -> None:
+        """Advance by epochs; those of an earlier attempt count as done, but not for the time left."""
+        self._done += epochs
+        self._new += epochs if new else 0
+        words = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
+        with _whatever_the_stream_does():
+            if self._bar is not None:
+                self._bar.set_description(name, refresh=False)
+                self._bar.set_postfix_str(words, refresh=False)
+                self._bar.initial += 0 if new else epochs
+                self._bar.update(epochs)
+            elif new and time.monotonic() - self._line_at >= self._pause:
+                self._line_at = time.monotonic()
+                self._print(f"{name}: {self._line(self._unit, words)}")
+
+    def _line(self, unit: str, words: str) -> str:
+        done = f"{self._done} of {self._total} {unit} ({100 * self._done // self._total}%)"
+        return ", ".join([done, *([words] if words else []), f"{self._time_left()} left"])
 
     def search_ended(self, search: Search) -> None:
         """Leave a line behind; evaluations for which a limit of time left no room are awaited no more."""

@@ -22,6 +22,7 @@ from search.recipe_check import RecipeCheck
 from search.recipe_classes import find_class, find_parameters
 from search.recipe_words import explain, kind, nearest
 from search.recipe_yaml import dump_yaml, parse_yaml
+from search.study import Study
 
 RECIPES = Path(__file__).resolve().parent.parent / "experiments"
 """The folder of the recipes that ship with the package."""
@@ -30,8 +31,8 @@ _NAME = re.compile(r"\w[\w+-]{0,99}")
 _RECIPE_NAME = re.compile(r"\w(?:[\w.+() -]{0,98}[\w+()-])?")
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> tuple[Experiment, str]:
-    """Build the experiment that a recipe describes.
+def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> tuple[Study, str]:
+    """Build what a recipe describes: agents on tasks, or the study that its ``class_path`` names.
 
     Args:
         path: the YAML file.
@@ -39,7 +40,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
             "zero"}``. ``init_args`` may be left out of a key; ``agent.KEY`` stands for every agent that takes KEY.
 
     Returns:
-        The experiment, and the resolved recipe as YAML: with every default, enough to run it again.
+        The study, and the resolved recipe as YAML: with every default, enough to run it again.
 
     Raises:
         CatchmarkError: the recipe is wrong; one line that names the key, the value and what is allowed.
@@ -48,12 +49,14 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     recipe = read_recipe(path)
     for key, text in (overrides or {}).items():
         _override(recipe, key, text)
-    if recipe.get("name") in (None, ""):
-        recipe["name"] = re.sub(r"[^\w.+() -]", "_", path.stem).strip(". -")[:100] or "recipe"
+    named = "class_path" in recipe
+    values = recipe if not named else recipe.setdefault("init_args", {})
+    if isinstance(values, dict) and values.get("name") in (None, ""):
+        values["name"] = re.sub(r"[^\w.+() -]", "_", path.stem).strip(". -")[:100] or "recipe"
     check = RecipeCheck()
-    checked = check.arguments(recipe, Experiment, "")
-    _check_names(checked)
-    return _build(checked, check)
+    checked = check.class_(recipe, Study, "") if named else check.arguments(recipe, Experiment, "")
+    _check_names(checked["init_args"] if named else checked)
+    return _build(checked, check, Study if named else Experiment)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -147,7 +150,9 @@ def _agents_that_take(recipe: dict[str, Any], argument: str, key: str) -> list[s
 def _check_names(recipe: dict[str, Any]) -> None:
     """Names become keys on the command line, parts of search names, files of weights, and the folder of the runs."""
     _check_name(recipe["name"], "name", _RECIPE_NAME, "dots and spaces inside", taken="latest")
-    for group, taken in (("agents", None), ("targets", "meta_training")):
+    for group, taken in (("agents", None), ("targets", "meta_training"), ("methods", "stand_alone")):
+        if group not in recipe:
+            continue
         if not recipe[group]:
             raise CatchmarkError(f"{group}: at least one is needed")
         for name in recipe[group]:
@@ -163,7 +168,7 @@ def _check_name(name: str, key: str, allowed: re.Pattern[str], words: str, taken
         )
 
 
-def _build(recipe: dict[str, Any], check: RecipeCheck) -> tuple[Experiment, str]:
+def _build(recipe: dict[str, Any], check: RecipeCheck, kind_of_study: type[Study]) -> tuple[Study, str]:
     from jsonargparse import ArgumentError, ArgumentParser
 
     def construct(owner: type, *arguments: Any, **options: Any) -> Any:
@@ -181,7 +186,10 @@ def _build(recipe: dict[str, Any], check: RecipeCheck) -> tuple[Experiment, str]
         return made
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Experiment, "experiment")
+    if kind_of_study is Experiment:
+        parser.add_class_arguments(Experiment, "experiment")
+    else:
+        parser.add_subclass_arguments(kind_of_study, "experiment")
     try:
         config = parser.parse_object({"experiment": recipe})
         resolved = yaml.safe_load(parser.dump(config, skip_unset=False))["experiment"]  # what PyYAML wrote it reads

@@ -24,6 +24,7 @@ from search.report_contexts import MOST_NETWORKS, ContextPictures
 from search.report_fronts import Fronts
 from search.report_journal import gather
 from search.report_verdict import listed, shown_values, verdict
+from search.study import Study
 from search.svg import SERIES
 
 MOST_REASONS = 40
@@ -33,13 +34,13 @@ MOST_METRICS = 8
 _LONGEST_ARCHITECTURE = 200
 
 
-def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any] | None = None) -> Path:
+def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = None) -> Path:
     """Write ``report.html`` of a run, finished or not, from its journal.
 
     Args:
         folder: the run's folder.
-        experiment: what the run's recipe describes.
-        summary: what `Experiment.summarise` says of the journal, if that has been asked already.
+        study: what the run's recipe describes.
+        summary: what `Study.summarise` says of the journal, if that has been asked already.
 
     Returns:
         The page's path.
@@ -50,7 +51,7 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any] |
     folder = Path(folder)
     journal = Journal(folder / "journal.sqlite", writable=False)
     try:
-        page = render_page("report", **_content(folder, experiment, journal, summary))
+        page = study.page(folder, journal, study.summarise(journal) if summary is None else summary)
     finally:
         journal.close()
     path, partial = folder / "report.html", folder / "report.partial"
@@ -59,10 +60,10 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any] |
     return path
 
 
-def _content(folder: Path, experiment: Experiment, journal: Journal, summary: dict[str, Any] | None) -> dict[str, Any]:
+def report_page(folder: Path, experiment: Experiment, journal: Journal, summary: dict[str, Any]) -> str:
+    """The report of agents on tasks."""
     contexts, fronts = ContextPictures(experiment), Fronts(experiment)
     gathered = gather(experiment, journal, [contexts, fronts])
-    summary = experiment.summarise(journal) if summary is None else summary
     planned = experiment.planned()
     finished = {search for search in planned if journal.progress(search)[0]}
     colors = {agent: k for k, agent in enumerate(experiment.agent_names)}
@@ -76,33 +77,34 @@ def _content(folder: Path, experiment: Experiment, journal: Journal, summary: di
         for name, target in summary["targets"].items()
     ]
     failures = sorted(gathered.failures.values(), key=lambda failure: -failure.count)
-    return {
-        "title": experiment.name or folder.resolve().name,
-        "description": " ".join(experiment.description.split()),
-        "experiment": experiment,
-        "summary": summary,
-        "targets": targets,
-        "time_budget": _time_budget(summary.get("budget_seconds")),
-        "contexts": contexts.pictures(folder),
-        "most_networks": MOST_NETWORKS,
-        "searches": len(planned),
-        "searches_finished": len(finished),
-        "planned": sum(planned.values()),
-        "total": gathered.total,
-        "seconds": sum(journal.progress(search)[1] for search in planned),
-        "agents": _agents(experiment, list(colors), config),
+    return render_page(
+        "report",
+        title=experiment.name or folder.resolve().name,
+        description=" ".join(experiment.description.split()),
+        experiment=experiment,
+        summary=summary,
+        targets=targets,
+        time_budget=_time_budget(summary.get("budget_seconds")),
+        contexts=contexts.pictures(folder),
+        most_networks=MOST_NETWORKS,
+        searches=len(planned),
+        searches_finished=len(finished),
+        planned=sum(planned.values()),
+        total=gathered.total,
+        seconds=sum(journal.progress(search)[1] for search in planned),
+        agents=_agents(experiment, list(colors), config),
         # Where trials share meta-trainings, an interval over trials leaves out part of their luck.
-        "meta_trainings": min((entry["trials"] for entry in summary[PHASE].values()), default=0),
-        "meta_table": _meta_table(summary[PHASE], gathered.stages),
-        "failures": failures[:MOST_REASONS],
-        "failures_left_out": len(failures) - MOST_REASONS,
-        "failed": sum(failure.count for failure in failures),
-        "rows": [_row(experiment, *row) for row in gathered.rows],
-        "config": config,
-        "environment": json.loads(journal.about("environment") or "{}"),
-        "command": f"catchmark run {recipe}",
-        "resume": f"catchmark run --resume {shlex.quote(shown)}",
-    }
+        meta_trainings=min((entry["trials"] for entry in summary[PHASE].values()), default=0),
+        meta_table=_meta_table(summary[PHASE], gathered.stages),
+        failures=failures[:MOST_REASONS],
+        failures_left_out=len(failures) - MOST_REASONS,
+        failed=sum(failure.count for failure in failures),
+        rows=[_row(experiment, *row) for row in gathered.rows],
+        config=config,
+        environment=json.loads(journal.about("environment") or "{}"),
+        command=f"catchmark run {recipe}",
+        resume=f"catchmark run --resume {shlex.quote(shown)}",
+    )
 
 
 def _target(

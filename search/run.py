@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
-from search.experiment import Experiment
 from search.journal import Journal
 from search.loop import Listener
 from search.recipe import RECIPES, load_recipe, read_recipe, shown_path
 from search.recipe_words import explain
 from search.recipe_yaml import parse_yaml
+from search.study import Study
 from search.summary import write_json
 
 JOURNAL, CONFIG, SUMMARY = "journal.sqlite", "config.yaml", "summary.json"
@@ -72,8 +72,8 @@ def run_recipe(
     if dry_run:
         print(resolved)
         for search, evaluations in planned.items():
-            print(f"# {search}: {evaluations} evaluations")
-        print(f"# in all: {sum(planned.values())} evaluations")
+            print(f"# {search}: {evaluations} {experiment.unit}")
+        print(f"# in all: {sum(planned.values())} {experiment.unit}")
         return 0
     folder = _new_folder(runs / experiment.name) if resume is None else _old_folder(runs / experiment.name, resume)
     with _told_in_one_line(folder):
@@ -83,7 +83,7 @@ def run_recipe(
     return 0
 
 
-def _run(folder: Path, experiment: Experiment, resolved: str, quiet: bool) -> dict[str, Any]:
+def _run(folder: Path, experiment: Study, resolved: str, quiet: bool) -> dict[str, Any]:
     journal = Journal(folder / JOURNAL)
     listeners: list[Listener] = []
     try:
@@ -255,12 +255,12 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _listeners(folder: Path, experiment: Experiment, resolved: str, quiet: bool) -> list[Listener]:
+def _listeners(folder: Path, experiment: Study, resolved: str, quiet: bool) -> list[Listener]:
     listeners: list[Listener] = []
     if not quiet:
         from search.progress import ProgressBar
 
-        listeners.append(ProgressBar(experiment.planned()))
+        listeners.append(ProgressBar(experiment.planned(), unit=experiment.unit))
     if os.environ.get("WANDB_MODE") != "disabled":
         from search.wandb_log import WandbLog
 
@@ -268,7 +268,7 @@ def _listeners(folder: Path, experiment: Experiment, resolved: str, quiet: bool)
     return listeners
 
 
-def _write_report(folder: Path, experiment: Experiment, summary: dict[str, Any]) -> Path:
+def _write_report(folder: Path, experiment: Study, summary: dict[str, Any]) -> Path:
     from search.report import write_report
 
     return write_report(folder, experiment, summary)

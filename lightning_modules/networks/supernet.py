@@ -1,8 +1,8 @@
 """Networks that hold every architecture of a space at once and share weights between them.
 
-How data walks: `Supernet` is called with images and a `Path`. It puts the path where all of its `PathModule` parts look,
-then runs like any network; each part computes what the path says. So stem, skeleton and head are those of stand-alone
-networks, and nothing between them needs to know that there are paths.
+How data walks: `Supernet` is called with images and a `Path`. It puts the path where its `PathModule` parts look, then
+runs like any network, and each part computes what the path says. So stem, skeleton and head are those of stand-alone
+networks: nothing between them needs to know that there are paths.
 """
 
 from __future__ import annotations
@@ -165,9 +165,10 @@ class SuperCell(PathModule):
         for target in range(1, self._nodes):
             total: Tensor | None = None
             for source in range(target):
-                for choice, operation in enumerate(self.operations[edge]):  # type: ignore[arg-type]
-                    if self._carries[edge][choice]:
-                        message = operation(nodes[source]) * weights[edge][choice]
+                for choice, carries in enumerate(self._carries[edge]):
+                    if carries:
+                        message = self.operations[edge][choice](nodes[source])  # type: ignore[index]
+                        message = message * weights[edge][choice]
                         total = message if total is None else total + message
                 edge += 1
             assert total is not None, "an edge without any operation that carries something"

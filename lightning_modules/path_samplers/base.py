@@ -7,8 +7,9 @@ and distributed training work with every sampler alike.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,3 +118,23 @@ class PathSampler(nn.Module, ABC):
             count: how many are wanted; fewer where the method has fewer to offer.
             seed: of whatever is drawn.
         """
+
+
+def distinct(space: Space, count: int, *seed: int | str) -> list[Choices]:
+    """Different random architectures: as many as asked, or as a bounded number of draws gave."""
+    found: dict[Choices, None] = {}
+    for draw in range(20 * count):
+        if len(found) == count:
+            break
+        found[space.draw(*seed, draw)] = None
+    return list(found)
+
+
+def best_first(worth: Mapping[Choices, float]) -> list[Choices]:
+    """Architectures by their worth, highest first; one that has none (NaN) comes last."""
+    return sorted(worth, key=lambda each: (math.isnan(worth[each]), -worth[each]))
+
+
+def best_of(candidates: Sequence[Choices], evaluate: Evaluate) -> list[Choices]:
+    """Candidates by their worth with the shared weights, best first."""
+    return best_first(dict(zip(candidates, evaluate(candidates), strict=True)))

@@ -227,6 +227,13 @@ class SearchSpace(ABC):
         """Hamming distance: the number of decisions that differ, over the last dimension."""
         return (a != b).sum(-1)
 
+    def canonical(self, archs: Tensor) -> Tensor:
+        """One architecture for all that build the same network: int64 ``[..., decisions]`` to the same shape.
+
+        A space in which different architectures always differ leaves them as they are.
+        """
+        return archs
+
     def one_hot(self, archs: Tensor) -> Tensor:
         """One-hot blocks side by side: int64 ``[..., t]`` to float32 ``[..., sum of all sizes]``.
 

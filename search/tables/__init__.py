@@ -93,6 +93,13 @@ CONVERTERS: dict[str, Converter] = {
             source_required=False,
         ),
         Converter(
+            "nasbench101",
+            "NAS-Bench-101: accuracies on CIFAR-10, one row a cell.",
+            "catchmark data nasbench101 nasbench101_sample.npz --out nasbench101.npz",
+            "a .npz with adjacency, ops, hash and val_acc_108ep",
+            "search.tables.nasbench101:convert_nasbench101",
+        ),
+        Converter(
             "transnasbench101",
             "TransNAS-Bench-101, micro space: final validation metrics of seven vision tasks.",
             "catchmark data transnasbench101 transnasbench101_micro.npz --out transnasbench101.npz",

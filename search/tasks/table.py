@@ -149,7 +149,7 @@ class TableTask(Task):
         """Where architectures stand in the sorted table, and whether they do: ``[..., decisions]`` to ``[...]``."""
         if archs.shape[-1] != len(self.space.sizes) or not self._in_range(archs).all():
             raise ValueError(f"{self.space.name}: not architectures of this space, the sizes are {self.space.sizes}")
-        codes = self.space.code(archs)
+        codes = self.space.code(self.space.canonical(archs))
         position = torch.searchsorted(self._codes, codes).clamp(max=len(self._codes) - 1)
         return position, self._codes[position] == codes
 

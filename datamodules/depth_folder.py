@@ -1,0 +1,332 @@
+"""Pairs of pictures and depth maps from folders, for monocular depth estimation.
+
+Everything about a batch (order, crop, flip) is a pure function of (seed, epoch, image), whatever the number of workers,
+ranks or batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HELD_OUT = 10
+"""Without lists of a split every tenth pair is held out, which leaves 3,240 of ReDWeb's 3,600 for training."""
+_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_LAYOUTS = (("images", "depths", True), ("Imgs", "RDs", False))
+"""Folder of pictures, folder of depth maps, and whether these hold metres (or else relative inverse depth)."""
+_CURE = (
+    "download ReDWeb V1 (sites.google.com/site/redwebcvpr18) and unpack it there with its folders Imgs and RDs, or put "
+    "pairs of NYU Depth V2 (cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html) there as images/NAME.jpg and "
+    "depths/NAME.png, with the names of each split in train.txt and test.txt"
+)
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""A picture, uint8 ``[height, width, 3]``, and its inverse depth, float32 ``[height, width]``, 0 where unknown."""
+
+
+class DepthPictures:
+    """The pairs of a split, resized so that the shorter side has the resolution.
+
+    Args:
+        files: picture and depth map of each pair.
+        resolution: of the shorter side, in pixels.
+        metres_per_unit: of the depth maps; None where they hold relative inverse depth.
+        cache_bytes: pairs that take up less than this together are decoded once and kept; others are decoded whenever
+            they are asked for.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, Path]],
+        resolution: int,
+        metres_per_unit: float | None,
+        cache_bytes: int = 0,
+    ):
+        self.files, self.resolution, self.metres_per_unit = files, resolution, metres_per_unit
+        self._kept: list[Pair] | None = None
+        first = self._decode(0)
+        if sum(array.nbytes for array in first) * len(files) <= cache_bytes:
+            # All at once, before workers are forked: what a worker decodes is lost with it.
+            rest = tqdm(range(1, len(files)), desc="depth images", unit=" images", leave=False, disable=None)
+            self._kept = [first, *(self._decode(index) for index in rest)]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self._decode(index) if self._kept is None else self._kept[index]
+
+    def _decode(self, index: int) -> Pair:
+        from PIL import Image
+
+        picture_file, depth_file = self.files[index]
+        picture = _read(picture_file, "RGB")
+        depth = _read(depth_file)
+        if depth.ndim != 2:
+            raise ValueError(f"{depth_file} has {depth.shape[-1]} channels, a depth map has one")
+        shorter, longer = sorted(picture.shape[:2])
+        longer = round(longer * self.resolution / shorter)
+        tall = picture.shape[0] > picture.shape[1]
+        height, width = (longer, self.resolution) if tall else (self.resolution, longer)
+        small = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        # The nearest value, because a mean over the edge of an object is a depth at which there is nothing.
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old / new).astype(int)
+            for new, old in zip((height, width), depth.shape, strict=True)
+        )
+        return np.asarray(small), self._inverse(depth[rows[:, None], columns])
+
+    def _inverse(self, depth: np.ndarray) -> np.ndarray:
+        values = depth.astype(np.float32)
+        if self.metres_per_unit is None:
+            return values / np.float32(255 if depth.dtype == np.uint8 else 65_535)
+        known = values > 0
+        return np.where(known, 1 / (np.where(known, values, 1) * np.float32(self.metres_per_unit)), np.float32(0))
+
+
+class DepthBatches(Dataset):
+    """Batches of normalised images with their inverse depth.
+
+    Args:
+        pictures: the pairs, or anything that gives one for an index.
+        resolution: height and width of the crops.
+        augment: random crops and flips; False for the centre of each picture.
+        seed: of crops and flips.
+    """
+
+    def __init__(self, pictures: DepthPictures | Sequence[Pair], resolution: int, augment: bool, seed: int = 0):
+        self.pictures, self.resolution, self.augment, self.seed = pictures, resolution, augment, seed
+        self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the crops and flips of an epoch, for every image at once."""
+        n = len(self.pictures)
+        if self.augment:
+            generator = generator_of(self.seed, epoch, 1)
+            self._corners = torch.rand(n, 2, generator=generator, dtype=torch.float64).numpy()
+            self._flips = (torch.rand(n, generator=generator) < 0.5).numpy()
+        else:
+            self._corners, self._flips = np.full((n, 2), 0.5), np.zeros(n, dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        images, (inverse_depth, mask) = self.__getitems__([index])
+        return images[0], (inverse_depth[0], mask[0])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """A whole batch.
+
+        Returns:
+            Images float32 ``[batch, 3, resolution, resolution]``; inverse depth, float32 ``[batch, 1, resolution,
+            resolution]``, and a bool mask of the same shape that says where it is known. The inverse depth is in 1/m
+            for depth maps in metres, otherwise relative in [0, 1].
+        """
+        size = self.resolution
+        images = np.empty((len(indices), size, size, 3), dtype=np.uint8)
+        inverse_depth = np.empty((len(indices), 1, size, size), dtype=np.float32)
+        for row, index in enumerate(indices):
+            picture, depth = self.pictures[index]
+            spare = np.array(depth.shape) - size
+            top, left = (self._corners[index] * (spare + 1)).astype(int)
+            window = slice(top, top + size), slice(left, left + size)
+            turn = slice(None, None, -1 if self._flips[index] else 1)
+            images[row] = picture[window][:, turn]
+            inverse_depth[row, 0] = depth[window][:, turn]
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        target = torch.from_numpy(inverse_depth)
+        return pixels.div_(255).sub_(self._mean).div_(self._std), (target, target > 0)
+
+
+class DepthFolderDataModule(LightningDataModule):
+    """Monocular depth estimation from folders laid out as NYU Depth V2 or ReDWeb.
+
+    NYU style: pictures in ``images``, depth maps in ``depths`` (metres = value x ``metres_per_unit``), the names of
+    each split in ``train.txt`` and ``test.txt`` (or ``val.txt``), one a line. ReDWeb style: pictures in ``Imgs``,
+    relative inverse depth (larger is nearer) in ``RDs``. Where there are no lists, every tenth pair in the order of
+    names is a validation image. Depth maps are PNG files of 8 or 16 bits, and 0 stands for unknown.
+
+    Training images are resized to ``resolution`` along their shorter side, cropped at random to a square and mirrored
+    with probability 1/2; of validation images the centre is taken. All are normalised as for ImageNet.
+
+    Args:
+        root: the folder; a relative one is looked for below the current folder, then below ``$CATCHMARK_DATA``.
+        resolution: height and width of the images, divisible by 32; 384 in MiDaS.
+        batch_size: images a step; 8 in the landmark paper's code.
+        images: only the first so many training images; None for all.
+        val_images: likewise of the validation images.
+        metres_per_unit: of depth maps in metres; the default is that of 8 bits over 10 metres.
+        cache_megabytes: a split that takes up less memory is decoded once and kept.
+        num_workers: processes that make batches.
+        seed: of order and augmentation; `reseed` changes it.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    num_classes = 0
+    """A depth map takes the place of logits."""
+    in_channels = 3
+
+    def __init__(
+        self,
+        root: str = "images/nyuv2",
+        resolution: int = 384,
+        batch_size: int = 8,
+        images: int | None = None,
+        val_images: int | None = None,
+        metres_per_unit: float = 10 / 255,
+        cache_megabytes: int = 1024,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if resolution < 32 or resolution % 32:
+            raise ValueError(f"resolution is {resolution}, a multiple of 32 is needed")
+        for key, number in (("batch_size", batch_size), ("images", images), ("val_images", val_images)):
+            if number is not None and number < 1:
+                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        if not metres_per_unit > 0:
+            raise ValueError(f"metres_per_unit is {metres_per_unit}, more than 0 is needed")
+        self.root, self.resolution, self.batch_size = root, resolution, batch_size
+        self.images, self.val_images, self.metres_per_unit = images, val_images, metres_per_unit
+        self.cache_megabytes, self.num_workers = cache_megabytes, num_workers
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Set the seed of order and augmentation, from the next data loader on."""
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, 0 or more is needed")
+        self.seed = seed
+
+    @cached_property
+    def train_pictures(self) -> DepthPictures:
+        """The training pairs, looked for on first use."""
+        return self._pictures(0, self.images)
+
+    @cached_property
+    def val_pictures(self) -> DepthPictures:
+        """The validation pairs, looked for on first use."""
+        return self._pictures(1, self.val_images)
+
+    def training_set(self, augmented: bool = True) -> DepthBatches:
+        """The training images, by index: augmented (`DepthBatches.set_epoch` draws anew), or their centres."""
+        return DepthBatches(self.train_pictures, self.resolution, augmented, self.seed)
+
+    def validation_set(self) -> DepthBatches:
+        """The centres of the validation images, by index."""
+        return DepthBatches(self.val_pictures, self.resolution, augment=False)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled and augmented batches of `DepthBatches`."""
+        batches = self.training_set()
+        return EpochLoader(
+            batches,
+            batch_size=self.batch_size,
+            sampler=EpochShuffle(batches, self.seed),  # type: ignore[arg-type]  # it asks for nothing but the length
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            # The loader draws a base seed for its workers; without this it would draw it from the global state.
+            generator=generator_of(self.seed, 2),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches in order."""
+        return DataLoader(
+            self.validation_set(),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            generator=generator_of(self.seed, 3),
+        )
+
+    @cached_property
+    def _splits(self) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Path]], bool]:
+        return find_pairs(self.root)
+
+    def _pictures(self, split: int, most: int | None) -> DepthPictures:
+        files, metric = self._splits[split], self._splits[2]
+        return DepthPictures(
+            files[:most],  # type: ignore[index]
+            self.resolution,
+            self.metres_per_unit if metric else None,
+            self.cache_megabytes * 2**20,
+        )
+
+
+def find_pairs(root: str) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Path]], bool]:
+    """Picture and depth map of every training and every validation pair, and whether depth is in metres.
+
+    Args:
+        root: the folder; a relative one is looked for below the current folder, then below ``$CATCHMARK_DATA``.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has neither layout; says what to download.
+        ValueError: a list names a pair that is not there, or a split is empty.
+    """
+    path, data = Path(root).expanduser(), os.environ.get("CATCHMARK_DATA")
+    for folder in [path, *([Path(data).expanduser() / path] if data else [])]:
+        for pictures, depths, metric in _LAYOUTS:
+            if (folder / pictures).is_dir() and (folder / depths).is_dir():
+                return *_split(folder, _by_name(folder / pictures), _by_name(folder / depths)), metric
+    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
+    raise FileNotFoundError(f"no depth images in '{path}'{places}; {_CURE}")
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES)
+    return {path.stem: path for path in files if not path.name.startswith(".")}
+
+
+def _split(folder: Path, pictures: dict[str, Path], depths: dict[str, Path]) -> tuple[list, list]:
+    """Pairs of both splits."""
+    train_list, held_out_list = (
+        next((folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()), None)
+        for names in (("train",), ("val", "test"))
+    )
+    if train_list is not None and held_out_list is not None:
+        names = [
+            [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            for file in (train_list, held_out_list)
+        ]
+    elif train_list is not None or held_out_list is not None:
+        raise ValueError(f"{folder} has {(train_list or held_out_list).name} alone; train.txt and test.txt go together")  # type: ignore[union-attr]
+    else:
+        both = [name for name in pictures if name in depths]
+        names = [[name for k, name in enumerate(both) if k % HELD_OUT < HELD_OUT - 1], both[HELD_OUT - 1 :: HELD_OUT]]
+    splits = []
+    for split, of_split in zip(("training", "validation"), names, strict=True):
+        pairs = []
+        for name in of_split:
+            name = name if name in pictures else Path(name).stem
+            if name not in pictures or name not in depths:
+                raise ValueError(f"{folder}: '{name}' of the {split} list lacks its picture or its depth map")
+            pairs.append((pictures[name], depths[name]))
+        if not pairs:
+            raise ValueError(f"{folder} has no {split} pairs; {_CURE}")
+        splits.append(pairs)
+    return splits[0], splits[1]
+
+
+def _read(file: Path, mode: str | None = None) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert(mode) if mode else picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} cannot be read as an image ({error})") from error

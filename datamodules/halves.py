@@ -1,0 +1,169 @@
+"""One training set in three parts, as weight sharing needs it: for the weights, held out from them, for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import CombinedLoader
+from torch import Tensor
+
+from datamodules.batches import generator_of
+
+
+class BatchSource(Protocol):
+    """A data set that makes whole batches, a function of (epoch, image)."""
+
+    def __len__(self) -> int: ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the augmentation of an epoch."""
+        ...
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """A batch of these images and what is known of them."""
+        ...
+
+
+class HasTrainingSet(Protocol):
+    """A data module over a training set that makes whole batches."""
+
+    batch_size: int
+
+    num_classes: int
+    in_channels: int
+
+    def training_set(self, augmented: bool = True) -> BatchSource:
+        """The training images, augmented or as they are."""
+        ...
+
+
+class JointBatches:
+    """Shuffled batches of some images of a data set, of which each rank gets its share.
+
+    Which images a joint batch holds is a function of (seed, stream, epoch) alone; of ``n`` ranks, rank ``r`` takes
+    every ``n``-th image from the ``r``-th on. An incomplete last batch is left out.
+
+    Args:
+        source: makes the batches.
+        indices: the images to take.
+        batch_size: of the joint batch, over all ranks.
+        seed: of the order.
+        stream: tells the orders of several parts of a data set apart.
+    """
+
+    def __init__(self, source: BatchSource, indices: Sequence[int], batch_size: int, seed: int, stream: int):
+        if len(indices) < batch_size:
+            raise ValueError(f"batch_size is {batch_size}, but this part of the data has {len(indices)} images")
+        self.source, self.indices = source, torch.as_tensor(indices)
+        self.batch_size, self.seed, self.stream, self.epoch = batch_size, seed, stream, 0
+        # Lightning announces epochs to a loader's sampler.
+        self.sampler = self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass, and the augmentation."""
+        self.epoch = epoch
+        self.source.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if self.batch_size % ranks:
+            raise ValueError(f"batch_size is {self.batch_size}, it must be a multiple of the {ranks} ranks")
+        generator = generator_of(self.seed, self.epoch, 16 + self.stream)
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        for batch in range(len(self)):
+            joint = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield self.source.__getitems__(joint[rank::ranks].tolist())
+
+
+class HalvesDataModule(LightningDataModule):
+    """The training set of a data module in parts.
+
+    The paper and DARTS hold one half out from the weights, on which landmarks, logits and rankings are then computed
+    alike. Here the images that architectures are evaluated on are kept apart from that half, so that nothing that
+    ranks architectures was trained on them. The official validation or test images are not touched.
+
+    A training batch is ``{"train": batch, "held_out": batch}``.
+
+    Args:
+        data: over the whole training set.
+        held_out_share: of the training set that the weights do not learn from (Landmark Regularization: 0.5).
+        evaluation_images: of those, kept apart to evaluate architectures on.
+        images: use so many images of the training set only; None for all.
+        seed: of the split, which is otherwise the same for every run.
+    """
+
+    def __init__(
+        self,
+        data: HasTrainingSet,
+        held_out_share: float = 0.5,
+        evaluation_images: int = 5000,
+        images: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if not 0 < held_out_share < 1:
+            raise ValueError(f"held_out_share is {held_out_share}, it must lie between 0 and 1")
+        self.data, self.seed = data, seed
+        self._train = data.training_set()
+        self._plain = data.training_set(augmented=False)
+        count = len(self._train) if images is None else images
+        if not 0 < count <= len(self._train):
+            raise ValueError(f"images is {images}, the training set has {len(self._train)}")
+        order = torch.randperm(len(self._train), generator=generator_of(seed, 3, 1))[:count]
+        held_out = round(count * held_out_share)
+        if not 0 < evaluation_images < held_out:
+            raise ValueError(f"evaluation_images is {evaluation_images}, of {held_out} that are held out")
+        evaluation, self.held_out, self.weights = order.split(
+            [evaluation_images, held_out - evaluation_images, count - held_out]
+        )
+        self.evaluation = evaluation
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Set the seed of order and augmentation, not of the split."""
+        self.order_seed = seed
+        reseed = getattr(self.data, "reseed", None)
+        if callable(reseed):
+            reseed(seed)
+            self._train = self.data.training_set()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.data.num_classes
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.data.in_channels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image: (channels, height, width)."""
+        images, _ = self._plain.__getitems__([0])
+        return tuple(images.shape[1:])
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Two streams of augmented batches; the shorter one ends an epoch."""
+        streams = {
+            name: JointBatches(self._train, part, self.data.batch_size, self.order_seed, stream)
+            for stream, (name, part) in enumerate({"train": self.weights, "held_out": self.held_out}.items())
+        }
+        return CombinedLoader(streams, "min_size")
+
+    def evaluation_batches(self, batch_size: int = 256) -> list[tuple[Tensor, Any]]:
+        """The images that architectures are evaluated on, as they are, in a fixed order."""
+        return [self._plain.__getitems__(part.tolist()) for part in self.evaluation.split(batch_size)]
+
+    def calibration_batches(self, count: int, batch_size: int = 256) -> list[tuple[Tensor, Any]]:
+        """Some of the weights' images, as they are, to recalibrate normalisation on."""
+        return [
+            self._plain.__getitems__(part.tolist()) for part in self.weights[: count * batch_size].split(batch_size)
+        ]

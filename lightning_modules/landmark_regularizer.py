@@ -1,0 +1,217 @@
+"""Landmark regularisation: a supernet's losses must rank a few architectures as stand-alone training does.
+
+Yu, Ranftl and Salzmann, "Landmark Regularization: Ranking Guided Super-Net Training in Neural Architecture Search",
+CVPR 2021. The regulariser needs the landmarks and a way to run one of them on a batch, and nothing of how paths are
+sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, relu, softplus
+
+Schedule = Literal[
+    "constant", "cosine_increase", "cosine_decrease", "step_increase", "step_decrease", "inverse_learning_rate"
+]
+
+PenaltyFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(loss of the better landmark, of the worse one, worth of the better one, of the worse one) to the penalty."""
+
+_STEPS = {"step_decrease": (1.0, 0.1, 0.01, 0.001), "step_increase": (0.0, 0.01, 0.1, 1.0)}
+"""Share of lambda in each quarter (public code)."""
+_RAMP = 10
+"""Epochs over which a constant or decreasing coefficient rises to its start (public code)."""
+
+
+def _norm_hinge(better: Tensor, worse: Tensor) -> Tensor:
+    difference = better - worse
+    return relu(difference / difference.abs().clamp_min(1e-12) * (better + worse) / 2)
+
+
+def _focal(difference: Tensor) -> Tensor:
+    return -(difference.sigmoid() ** 5) * logsigmoid(-difference)
+
+
+PENALTIES: dict[str, PenaltyFunction] = {
+    "hinge": lambda b, w, pb, pw: relu(b - w),
+    "inverse_hinge": lambda b, w, pb, pw: relu(w - b),
+    "sign_hinge": lambda b, w, pb, pw: relu((b - w).sign()),
+    "sign_tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh().sign()),
+    "tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh()),
+    "softplus": lambda b, w, pb, pw: softplus(b - w),
+    "softplus_beta3": lambda b, w, pb, pw: softplus(b - w, 3),
+    "softplus_beta5": lambda b, w, pb, pw: softplus(b - w, 5),
+    "softplus_beta7": lambda b, w, pb, pw: softplus(b - w, 7),
+    "cross_entropy": lambda b, w, pb, pw: -logsigmoid(w - b),
+    "focal": lambda b, w, pb, pw: _focal(b - w),
+    "mixed_focal": lambda b, w, pb, pw: torch.where(b < w, _focal(b - w), -logsigmoid(w - b)),
+    "norm_hinge": lambda b, w, pb, pw: _norm_hinge(b, w),
+    "worth_hinge": lambda b, w, pb, pw: relu((b - w) * (pb - pw)),
+    "worth_softplus": lambda b, w, pb, pw: softplus((b - w) * (pb - pw), 5),
+    "worth_sigmoid_hinge": lambda b, w, pb, pw: relu(0.5 - ((w - b) / (pb - pw).clamp_min(1e-12)).sigmoid()),
+    "worth_sigmoid_softplus": lambda b, w, pb, pw: softplus(0.5 - ((w - b) / (pb - pw).clamp_min(1e-12)).sigmoid(), 5),
+    "margin_hinge": lambda b, w, pb, pw: relu(1 - (w - b) * (pb - pw).sign()),
+    "worth_tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh() * (pb - pw).tanh()),
+    "worth_tanh": lambda b, w, pb, pw: (b - w).tanh() * (pb - pw).tanh(),
+    "worth_sign_tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh() * (pb - pw).sign()),
+}
+"""Penalties of a pair by name. ``hinge`` is eq. 4; the others are the alternatives of the public code, where
+`mae_relu` is ``hinge``, ``mae_X_relu`` is ``X_hinge``, ``*_infinite`` is ``worth_*`` or ``margin_hinge``. Signs have no
+gradient, and of equally worth landmarks no order is asked."""
+
+
+@dataclass(frozen=True)
+class LandmarkSettings:
+    """How landmarks weigh on a training.
+
+    Attributes:
+        coefficient: lambda, the largest weight of the regulariser (10).
+        schedule: how the weight goes from the end of the warm-up to the end of training (eq. 7: ``cosine_increase``).
+        warmup: epochs without the regulariser.
+        published_end: what an increasing cosine is a fraction of. False, as in the paper, ends at lambda; True, as in
+            the public code, divides the epochs after the warm-up by all epochs, so it ends below: at 6.91 of 10 for 400
+            epochs with 150 of warm-up.
+        pairs: random pairs a step, m of eq. 6; 0 takes all pairs, eq. 4.
+        pairing: ``uniform`` over all pairs, or as in the public code, ``published``: the worse landmark first, uniform
+            over all but the best, then one better than it, which favours pairs of good landmarks.
+        penalty: a key of `PENALTIES`.
+        weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]
+            ("embed" in the public code).
+        triples: draw three landmarks a time and compare the first two and the last two of them.
+        batch_share: share of a held-out batch's images that landmarks run on. The paper's is 1.
+        every: steps between two regularised ones; the coefficient is multiplied by it, so its mean stays.
+    """
+
+    coefficient: float = 10.0
+    schedule: Schedule = "cosine_increase"
+    warmup: int = 150
+    published_end: bool = False
+    pairs: int = 1
+    pairing: Literal["uniform", "published"] = "uniform"
+    penalty: str = "hinge"
+    weigh_by_worth: bool = False
+    triples: bool = False
+    batch_share: float = 1.0
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that could only fail later."""
+        if self.penalty not in PENALTIES:
+            raise ValueError(f"penalty is '{self.penalty}', allowed: {', '.join(PENALTIES)}")
+        if not 0 < self.batch_share <= 1:
+            raise ValueError(f"batch_share is {self.batch_share}, it must be above 0 and at most 1")
+        if self.every < 1 or self.pairs < 0 or self.warmup < 0 or self.coefficient < 0:
+            raise ValueError(
+                f"every is {self.every} (at least 1), pairs {self.pairs}, warmup {self.warmup} and coefficient "
+                f"{self.coefficient} (at least 0)"
+            )
+
+    def coefficient_at(self, epoch: int, epochs: int, learning_rate: float = 1.0) -> float:
+        """Lambda of an epoch (eq. 7).
+
+        Args:
+            epoch: from 0.
+            epochs: of the whole training.
+            learning_rate: of the weights, which ``inverse_learning_rate`` divides by.
+        """
+        passed, left = epoch - self.warmup, max(1, epochs - self.warmup)
+        if passed < 0:
+            return 0.0
+        ramp = 1.0 if self.schedule.endswith("increase") else min(1.0, (passed + 1) / (_RAMP + 1))
+        if self.schedule == "constant":
+            share = 1.0
+        elif self.schedule == "cosine_increase":
+            share = 0.5 * (1 - math.cos(math.pi * passed / (epochs if self.published_end else left)))
+        elif self.schedule == "cosine_decrease":
+            share = 0.5 * (1 + math.cos(math.pi * passed / left))
+        elif self.schedule == "inverse_learning_rate":
+            share = 1 / learning_rate
+        else:
+            share = _STEPS[self.schedule][min(3, 4 * passed // left)]
+        return self.coefficient * ramp * share
+
+
+class LandmarkRegularizer:
+    """The ranking loss on landmarks.
+
+    Args:
+        landmarks: architectures.
+        worth: of each, by stand-alone training: higher is better.
+        settings: how it weighs on the training.
+
+    Raises:
+        ValueError: fewer than two landmarks of different worth, or another number of worths.
+    """
+
+    def __init__(
+        self,
+        landmarks: Sequence[Sequence[int]],
+        worth: Sequence[float],
+        settings: LandmarkSettings = LandmarkSettings(),
+    ):
+        if len(landmarks) != len(worth):
+            raise ValueError(f"{len(landmarks)} landmarks and {len(worth)} numbers of what they are worth")
+        if any(not math.isfinite(each) for each in worth) or len(set(worth)) < 2:
+            raise ValueError("landmarks: at least two of different, known worth are needed")
+        if settings.triples and len(worth) < 3:
+            raise ValueError("landmarks: triples need at least three of them")
+        order = sorted(range(len(worth)), key=lambda k: worth[k])
+        self.landmarks = [tuple(landmarks[k]) for k in order]
+        self.worth = [float(worth[k]) for k in order]
+        self.settings = settings
+        low, high = self.worth[0], self.worth[-1]
+        self._normalised = torch.tensor([(each - low) / (high - low) for each in self.worth])
+
+    def pairs(self, seed: int, step: int) -> list[tuple[int, int]]:
+        """The pairs of a step, each (better, worse) as places in `landmarks`, a pure function of the arguments.
+
+        Landmarks of equal worth are no pair.
+        """
+        count, settings = len(self.landmarks), self.settings
+        if settings.pairs == 0:
+            return [(b, w) for w in range(count) for b in range(w + 1, count) if self.worth[b] > self.worth[w]]
+        generator = np.random.default_rng(np.random.SeedSequence((seed, step, 0x1A4D)))
+        drawn: list[tuple[int, int]] = []
+        while len(drawn) < settings.pairs:
+            if settings.triples:
+                low, middle, high = sorted(generator.choice(count, 3, replace=False).tolist())
+                several = [(middle, low), (high, middle)]
+            elif settings.pairing == "published":
+                worse = int(generator.integers(count - 1))
+                several = [(int(generator.integers(worse + 1, count)), worse)]
+            else:
+                worse, better = sorted(generator.choice(count, 2, replace=False).tolist())
+                several = [(better, worse)]
+            drawn += [pair for pair in several if self.worth[pair[0]] > self.worth[pair[1]]]
+        return drawn[: settings.pairs]
+
+    def active(self, step: int, epoch: int, epochs: int, learning_rate: float = 1.0) -> float:
+        """The weight of the regulariser at a step; 0 where it is not to be computed."""
+        if step % self.settings.every:
+            return 0.0
+        return self.settings.every * self.settings.coefficient_at(epoch, epochs, learning_rate)
+
+    def penalty(self, pairs: Sequence[tuple[int, int]], loss_of: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+        """The mean penalty over pairs (eq. 6, over m): a scalar; a landmark in several pairs runs once.
+
+        Args:
+            pairs: of `pairs`.
+            loss_of: the supernet's loss of an architecture on the batch at hand.
+        """
+        losses = {place: loss_of(self.landmarks[place]) for place in dict.fromkeys(p for pair in pairs for p in pair)}
+        total: Tensor | None = None
+        for better, worse in pairs:
+            better_worth, worse_worth = self._normalised[better], self._normalised[worse]
+            each = PENALTIES[self.settings.penalty](losses[better], losses[worse], better_worth, worse_worth)
+            if self.settings.weigh_by_worth:
+                each = each * float(better_worth - worse_worth)
+            total = each if total is None else total + each
+        assert total is not None
+        return total / len(pairs)

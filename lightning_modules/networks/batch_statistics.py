@@ -1,0 +1,78 @@
+"""Normalisation by the statistics of the batch, as supernets use it: no path's statistics fit another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class BatchStatistics(nn.Module):
+    """Batch normalisation that keeps no running statistics.
+
+    With several ranks the statistics are those of the joint batch, in training and in evaluation; the sums travel
+    through a differentiable all-reduce, so gradients are those of the joint batch too.
+
+    Args:
+        channels: of the feature map.
+        affine: whether to learn a scale and a shift. The supernets of NAS-Bench-201 (AutoDL-Projects) do not;
+            Landmark Regularization's do on the NAS-Bench spaces and do not on DARTS'.
+        eps: added to the variance.
+    """
+
+    def __init__(self, channels: int, affine: bool = False, eps: float = 1e-5):
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self._recorded: list[tuple[Tensor, Tensor]] | None = None
+        self._fixed: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, channels, height, width]`` to the same shape."""
+        if self._fixed is not None:
+            return nn.functional.batch_norm(x, *self._fixed, self.weight, self.bias, False, 0.0, self.eps)
+        if self._recorded is not None:
+            self._recorded.append((x.mean((0, 2, 3)), x.var((0, 2, 3))))
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._over_ranks(x)
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+    def _over_ranks(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        sums = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])])
+        sums = all_reduce(sums)
+        mean, square = sums[:-1].div(sums[-1]).split(x.shape[1])
+        scale = (square - mean.square() + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+@contextmanager
+def recalibrated(network: nn.Module) -> Iterator[None]:
+    """Inside, each normalisation that ran records its statistics; `fix` then makes them those of its evaluation.
+
+    Single Path One-Shot evaluates so: statistics of some training batches for each path anew.
+    """
+    norms = [module for module in network.modules() if isinstance(module, BatchStatistics)]
+    for norm in norms:
+        norm._recorded = []
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm._recorded = norm._fixed = None
+
+
+def fix(network: nn.Module) -> None:
+    """Inside `recalibrated`: from here on use the mean of the statistics recorded so far."""
+    for norm in network.modules():
+        if isinstance(norm, BatchStatistics) and norm._recorded:
+            means, variances = (torch.stack(each).mean(0) for each in zip(*norm._recorded, strict=True))
+            norm._fixed = (means, variances)

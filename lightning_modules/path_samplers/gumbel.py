@@ -1,0 +1,134 @@
+"""Gumbel hard paths: GDAS."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.networks.supernet import Path
+from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, PathSampler, Space, best_of
+
+_TRIES = 100
+
+
+class GumbelSampler(PathSampler):
+    """Differentiable architecture sampling (GDAS, Dong and Yang, CVPR 2019).
+
+    Each decision has logits. A path is the argmax of the logits with Gumbel noise; the gradient passes through the
+    softmax of the same at a temperature that falls: ``h = onehot(argmax p) - stopgrad(p) + p``. Only chosen operations
+    run. On a space with ruled-out choices an invalid draw is made again.
+
+    The logits stay on the CPU, where which operation to run must be known, so a pass never waits for the accelerator to
+    say so. Their weights go there in one copy a step, and their gradient comes back in one.
+
+    Args:
+        space: what can be sampled.
+        learning_rate: of the logits, Adam (Landmark Regularization's code: 6e-4).
+        betas: of Adam.
+        weight_decay: of the logits.
+        temperature: at the first step.
+        final_temperature: at the last; linear between them.
+        candidates: architectures drawn from the logits at the end (1,000).
+        ranked: the most frequent of them, which the shared weights rank (10).
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        learning_rate: float = 6e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_decay: float = 1e-3,
+        temperature: float = 10.0,
+        final_temperature: float = 0.1,
+        candidates: int = 1000,
+        ranked: int = 10,
+    ):
+        super().__init__(space)
+        if not 0 < final_temperature <= temperature:
+            raise ValueError(f"temperature falls from {temperature} to {final_temperature}: both must be above 0")
+        self.temperature, self.final_temperature = temperature, final_temperature
+        self.candidates, self.ranked = candidates, ranked
+        generator = torch.Generator().manual_seed(0)
+        # 1e-3 N(0, 1): the start of the published searches, so that no choice is ahead.
+        self.logits = nn.ParameterList(1e-3 * torch.randn(size, generator=generator) for size in space.sizes)
+        self._optimizer = torch.optim.Adam(
+            self.logits.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GumbelSampler:
+        """Stay on the CPU, whatever device the supernet moves to."""
+        return self
+
+    def _noisy(self, *seed: int) -> list[Tensor]:
+        """Log-probabilities with Gumbel noise, one ``[choices]`` a decision: the noise is a function of the seed."""
+        generator = np.random.default_rng(np.random.SeedSequence(seed))
+        return [
+            logits.log_softmax(0) + torch.from_numpy(generator.gumbel(size=len(logits))).float()
+            for logits in self.logits
+        ]
+
+    def _drawn(self, *seed: int) -> tuple[Choices, list[Tensor]]:
+        for attempt in range(_TRIES):
+            noisy = self._noisy(*seed, attempt)
+            choices = tuple(int(each.argmax()) for each in noisy)
+            if bool(self.space.is_valid(torch.tensor(choices))):
+                return choices, noisy
+        raise RuntimeError(f"GumbelSampler: no valid architecture in {_TRIES} draws")
+
+    def path(self, seed: int, step: int, index: int = 0) -> Path:
+        """The most likely choices under this step's noise."""
+        with torch.no_grad():
+            return Path(self._drawn(seed, step, index)[0])
+
+    def learn(self, step: ArchitectureStep) -> None:
+        """Move the logits down the held-out loss of a path of their own."""
+        temperature = self.temperature + (self.final_temperature - self.temperature) * step.progress
+        choices, noisy = self._drawn(step.seed, step.step, 1 << 20)
+        weights = []
+        for each in noisy:
+            soft = (each / temperature).softmax(0)
+            hard = torch.zeros_like(soft).scatter_(0, each.argmax(0, keepdim=True), 1.0)
+            weights.append(hard - soft.detach() + soft)
+        device = next(step.supernet.parameters()).device
+        moved = torch.cat(weights).to(device, non_blocking=True).split([len(each) for each in weights])
+        self._optimizer.zero_grad(set_to_none=True)
+        # The weights of the network need no gradient here, so none is computed for them.
+        parameters = [each for each in step.supernet.parameters() if each.requires_grad]
+        for each in parameters:
+            each.requires_grad_(False)
+        try:
+            loss = step.held_out_loss(Path(choices, moved))
+            if loss.requires_grad:  # not where nothing that carries a weight reaches the output
+                loss.backward()
+        finally:
+            for each in parameters:
+                each.requires_grad_(True)
+        step.average(self.logits.parameters())
+        self._optimizer.step()
+
+    def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
+        """The most frequent of many draws from the logits, ranked by the shared weights."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            draws = torch.stack(
+                [
+                    torch.multinomial(logits.softmax(0), self.candidates, replacement=True, generator=generator)
+                    for logits in self.logits
+                ],
+                dim=1,
+            )
+        valid = draws[self.space.is_valid(draws)].tolist()
+        frequent = [arch for arch, _ in Counter(tuple(draw) for draw in valid).most_common(max(self.ranked, count))]
+        return best_of(frequent, evaluate)[:count]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimiser's moments."""
+        return {"optimizer": self._optimizer.state_dict()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue with them."""
+        self._optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,47 @@
+"""Uniform paths for the weights, a relaxation for the logits: SETN."""
+
+from __future__ import annotations
+
+from lightning_modules.networks.supernet import Path
+from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.darts import DARTSSampler
+
+
+class SETNSampler(DARTSSampler):
+    """Self-evaluated template network (SETN, Dong and Yang, ICCV 2019).
+
+    The weights learn from uniformly random architectures, so none is starved; the logits learn from held-out batches
+    as those of first-order DARTS do, with every operation weighted by the softmax. At the end the shared weights
+    judge the likeliest architectures. Defaults are those of SETN's public code for NAS-Bench-201.
+
+    Args:
+        space: what can be sampled.
+        learning_rate: of the logits, Adam (3e-4).
+        betas: of the same (0.5, 0.999).
+        weight_decay: of the same (1e-3).
+        candidates: likeliest architectures that are evaluated at the end (100).
+
+    Raises:
+        ValueError: there are no candidates.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        learning_rate: float = 3e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_decay: float = 1e-3,
+        candidates: int = 100,
+    ):
+        super().__init__(space, 1, learning_rate, betas, weight_decay)
+        if candidates < 1:
+            raise ValueError(f"candidates is {candidates}, it must be at least 1")
+        self.candidates = candidates
+
+    def path(self, seed: int, step: int, index: int = 0) -> Path:
+        """A random architecture."""
+        return Path(self.space.draw("path", seed, step, index))
+
+    def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
+        """The likeliest architectures by their worth, best first."""
+        return best_of(self.likeliest(max(self.candidates, count)), evaluate)[:count]

@@ -1,0 +1,251 @@
+"""Training a supernet: shared weights, a path sampler, and, if wanted, landmark regularisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from lightning_modules.landmark_regularizer import LandmarkRegularizer
+from lightning_modules.networks.batch_statistics import fix, recalibrated
+from lightning_modules.networks.supernet import Path, Supernet
+from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler
+from lightning_modules.supernet_settings import SupernetSettings
+
+
+class ClassificationObjective:
+    """Cross-entropy to learn by, accuracy in % to rank by."""
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        """The mean loss of a batch, to be minimised."""
+        return nn.functional.cross_entropy(outputs, targets)
+
+    def score(self, outputs: Tensor, targets: Any) -> Tensor:
+        """What a batch's images score on average, higher is better."""
+        return 100.0 * (outputs.argmax(1) == targets).float().mean()
+
+
+@dataclass
+class Mean:
+    """A mean over steps that stays on the device."""
+
+    total: Tensor
+    count: int = 0
+
+    def add(self, value: Tensor) -> None:
+        """One more value."""
+        self.total += value.detach()
+        self.count += 1
+
+    @property
+    def value(self) -> Tensor:
+        """The mean so far."""
+        return self.total / max(1, self.count)
+
+
+class SupernetModule(LightningModule):
+    """One step: the loss of a sampled path, the landmarks' penalty, one step of SGD, one of the sampler.
+
+    Operations that a path leaves out get a gradient of zero, so momentum and weight decay act on them too, as in the
+    published searches. That every parameter has a gradient in every step also makes the gradients of all ranks one
+    vector, which is averaged at once: distributed data parallelism has nothing to find out.
+
+    Args:
+        supernet: the shared weights.
+        sampler: decides which path a step trains.
+        regularizer: ranks landmarks; None for none.
+        objective: what to learn and to rank by; None for classification.
+        settings: of the optimisation.
+        seed: of paths and landmark pairs.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        sampler: PathSampler,
+        regularizer: LandmarkRegularizer | None = None,
+        objective: Any = None,
+        settings: SupernetSettings = SupernetSettings(),  # noqa: B008 - frozen
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.supernet, self.sampler, self.regularizer = supernet, sampler, regularizer
+        self.objective = ClassificationObjective() if objective is None else objective
+        self.settings, self.seed = settings, seed
+        self._loss, self._penalty = Mean(torch.zeros(())), Mean(torch.zeros(()))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD on the shared weights; a sampler has an optimiser of its own."""
+        return torch.optim.SGD(
+            self.supernet.parameters(),
+            lr=self.settings.learning_rate,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+
+    def on_fit_start(self) -> None:
+        """Gradients are averaged here; without this a wrapper would wait for those of other paths."""
+        if isinstance(self.trainer.model, nn.parallel.DistributedDataParallel):
+            self.trainer.model.require_backward_grad_sync = False
+
+    def on_train_epoch_start(self) -> None:
+        """Set the epoch's learning rate, and give every weight a gradient, whatever the paths."""
+        for parameter in self.supernet.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for group in self._optimizer().param_groups:
+            group["lr"] = self.settings.learning_rate_at(self.current_epoch)
+        self._loss, self._penalty = (Mean(torch.zeros((), device=self.device)) for _ in range(2))
+
+    def _optimizer(self) -> LightningOptimizer:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        return optimizer
+
+    def path_loss(self, path: Path, batch: tuple[Tensor, Any]) -> Tensor:
+        """The loss of a path on a batch."""
+        images, targets = batch
+        return self.objective.loss(self.supernet(images, path), targets)
+
+    def training_step(self, batch: dict[str, tuple[Tensor, Any]], batch_index: int) -> None:
+        """One step of the weights, and one of the sampler."""
+        step, optimizer = self.global_step, self._optimizer()
+        optimizer.zero_grad(set_to_none=False)
+        loss = self.path_loss(self.sampler.path(self.seed, step), batch["train"])
+        self.manual_backward(loss)
+        self._loss.add(loss)
+        self._regularise(batch["held_out"], step)
+        average_gradients(self.supernet.parameters())
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip, foreach=True)
+        optimizer.step()
+        epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
+        self.sampler.learn(
+            ArchitectureStep(
+                supernet=self.supernet,
+                train_loss=lambda path: self.path_loss(path, batch["train"]),
+                held_out_loss=lambda path: self.path_loss(path, batch["held_out"]),
+                average=average_gradients,
+                seed=self.seed,
+                step=step,
+                progress=(self.current_epoch + batch_index / batches) / epochs,
+                learning_rate=self.settings.learning_rate_at(self.current_epoch),
+            )
+        )
+
+    def _regularise(self, batch: tuple[Tensor, Any], step: int) -> None:
+        """Add the gradient of the landmarks' penalty."""
+        if self.regularizer is None:
+            return
+        epoch = self.current_epoch
+        coefficient = self.regularizer.active(step, epoch, self.settings.epochs, self.settings.learning_rate_at(epoch))
+        if not coefficient:
+            return
+        part = first_share(batch, self.regularizer.settings.batch_share)
+        penalty = self.regularizer.penalty(
+            self.regularizer.pairs(self.seed, step), lambda choices: self.path_loss(self.sampler.path_of(choices), part)
+        )
+        self._penalty.add(penalty)
+        # Where the order holds, the hinge has no gradient: a CPU can look, an accelerator would have to be waited for.
+        if penalty.requires_grad and (penalty.is_cuda or bool(penalty.detach() != 0)):
+            self.manual_backward(coefficient * penalty)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss and penalty, and tell the sampler."""
+        self.log("train_loss", self._loss.value, sync_dist=True)
+        if self._penalty.count:
+            self.log("landmark_penalty", self._penalty.value, sync_dist=True)
+
+        def evaluate(archs: Sequence[tuple[int, ...]]) -> list[float]:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            return [each.score for each in evaluate_paths(self, archs, data.evaluation_batches())]
+
+        self.sampler.epoch_ended(evaluate, self.seed, self.current_epoch, self.settings.epochs)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their mean over all ranks, in one message."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def first_share(batch: Any, share: float) -> Any:
+    """The first images of a batch, and what belongs to them."""
+    if share == 1:
+        return batch
+    if isinstance(batch, Tensor):
+        return batch[: max(2, round(share * len(batch)))]
+    return type(batch)(first_share(each, share) for each in batch)
+
+
+@dataclass(frozen=True)
+class SharedScore:
+    """What an architecture is worth with shared weights.
+
+    Attributes:
+        score: of the objective, higher is better.
+        loss: of the objective.
+    """
+
+    score: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate_paths(
+    module: SupernetModule,
+    archs: Sequence[tuple[int, ...]],
+    batches: Sequence[tuple[Tensor, Any]],
+    calibration: Sequence[tuple[Tensor, Any]] = (),
+    report: Callable[[int], None] | None = None,
+) -> list[SharedScore]:
+    """Scores of architectures with shared weights.
+
+    Args:
+        module: whose supernet, sampler and objective.
+        archs: what to evaluate.
+        batches: images and targets.
+        calibration: batches whose mean statistics normalise the evaluation; none for the statistics of each batch, as
+            in Landmark Regularization.
+        report: told after each architecture how many are done.
+    """
+    device = next(module.supernet.parameters()).device
+    batches, calibration = ([_to(batch, device) for batch in each] for each in (batches, calibration))
+    images = [len(batch[0]) for batch in batches]
+    results: list[Tensor] = []
+    for done, choices in enumerate(archs, start=1):
+        path = module.sampler.path_of(choices)
+        with recalibrated(module.supernet):
+            for inputs, _ in calibration:
+                module.supernet(inputs, path)
+            fix(module.supernet)
+            sums = torch.zeros(2, device=device)
+            for (inputs, targets), count in zip(batches, images, strict=True):
+                outputs = module.supernet(inputs, path)
+                objective = module.objective
+                sums += count * torch.stack([objective.score(outputs, targets), objective.loss(outputs, targets)])
+        results.append(sums / sum(images))
+        if report is not None:
+            report(done)
+    # One transfer for all of them: nothing above waits for the device.
+    table = torch.stack(results).tolist() if results else []
+    return [SharedScore(score, loss) for score, loss in table]
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return type(batch)(_to(each, device) for each in batch)

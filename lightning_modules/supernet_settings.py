@@ -1,0 +1,42 @@
+"""How the shared weights of a supernet learn, in numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SupernetSettings:
+    """How the shared weights learn; the defaults are Landmark Regularization's for NAS-Bench-201 (public scripts).
+
+    Attributes:
+        epochs: of the whole training; schedules are fractions of it.
+        learning_rate: of the first epoch.
+        final_learning_rate: what the cosine over epochs ends at.
+        momentum: of SGD.
+        weight_decay: on all parameters.
+        gradient_clip: largest norm of the gradient over all weights.
+    """
+
+    epochs: int = 400
+    learning_rate: float = 0.025
+    final_learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    gradient_clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that could only fail later."""
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}, it must be at least 1")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"learning_rate falls from {self.learning_rate} to {self.final_learning_rate}: it can't rise, nor be "
+                "below 0"
+            )
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, from 0."""
+        share = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share

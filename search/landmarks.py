@@ -1,0 +1,129 @@
+"""Choosing landmark architectures: those whose stand-alone performance guides a supernet."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from search.errors import CatchmarkError, one_line
+from search.randomness import TrialRandom, derive_seed
+from search.spaces.base import Architecture, SearchSpace
+
+_TRIES = 500
+"""Mutations of one landmark before it is kept as it is (Landmark Regularization's public code)."""
+
+
+@dataclass(frozen=True)
+class LandmarkChoice:
+    """Which landmarks a supernet is given, and when.
+
+    Attributes:
+        count: at the start.
+        how: ``random``, or ``hamming``, diverse by Algorithm 1.
+        tau: of ``hamming``: landmarks differ from the first one in more than so many decisions.
+        iterations: T; after each but the last, the best architectures by the supernet are trained and become landmarks.
+        added: landmarks that an iteration adds.
+        file: a CSV file of landmarks that are trained already, with the columns ``architecture`` (the space's string)
+            and ``worth``, higher is better; takes the place of ``count``, ``how`` and training.
+    """
+
+    count: int = 30
+    how: Literal["random", "hamming"] = "random"
+    tau: int = 4
+    iterations: int = 1
+    added: int = 10
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that could only fail later."""
+        if self.count < 2 or self.iterations < 1 or self.added < 1 or self.tau < 0:
+            raise ValueError(
+                f"count is {self.count} (at least 2), iterations {self.iterations}, added {self.added} (at least 1), "
+                f"tau {self.tau} (at least 0)"
+            )
+
+    def draw(self, space: SearchSpace, *seed: int | str) -> list[Architecture]:
+        """The landmarks of the start, all different."""
+        if self.how == "random":
+            return random_landmarks(space, self.count, *seed)
+        return hamming_landmarks(space, self.count, self.tau, *seed)
+
+
+def random_landmarks(space: SearchSpace, count: int, *seed: int | str) -> list[Architecture]:
+    """Different architectures drawn at random.
+
+    Raises:
+        ValueError: so many different ones were not found in a bounded number of draws.
+    """
+    found: dict[Architecture, None] = {}
+    for draw in range(50 * count):
+        found[space.draw(*seed, "landmark", draw)] = None
+        if len(found) == count:
+            return list(found)
+    raise ValueError(f"{space.name}: only {len(found)} different landmarks were found, {count} are wanted")
+
+
+def hamming_landmarks(space: SearchSpace, count: int, tau: int, *seed: int | str) -> list[Architecture]:
+    """Diverse landmarks (Landmark Regularization, Algorithm 1; details of the public code).
+
+    A random root, and others that come about by changing one random decision of it after another until the Hamming
+    distance from the root exceeds ``tau``. A landmark that does not get there in 500 changes is kept all the same.
+
+    Args:
+        space: of the landmarks.
+        count: how many, the root included.
+        tau: the distance to exceed, 0 or more.
+        *seed: of the draws.
+
+    Raises:
+        ValueError: so many different ones were not found in a bounded number of draws.
+    """
+    root = space.draw(*seed, "root")
+    rng = TrialRandom(derive_seed(*seed, "mutations"))
+    anchor = torch.tensor(root).view(1, 1, -1)
+    found: dict[Architecture, None] = {root: None}
+    for _ in range(50 * count):
+        if len(found) == count:
+            break
+        arch = anchor
+        for _ in range(_TRIES):
+            arch = space.mutate(arch, rng)
+            if int(space.distance(arch, anchor)) > tau:
+                break
+        found[tuple(arch[0, 0].tolist())] = None
+    if len(found) < count:
+        raise ValueError(f"{space.name}: only {len(found)} different landmarks were found, {count} are wanted")
+    return list(found)
+
+
+def read_landmarks(path: str | Path, space: SearchSpace) -> tuple[list[Architecture], list[float]]:
+    """Landmarks that a user has trained already.
+
+    Args:
+        path: a CSV file with the columns ``architecture`` and ``worth``.
+        space: of the architectures.
+
+    Raises:
+        CatchmarkError: there is no such file, or a line of it can't be read.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise CatchmarkError(f"landmarks.file: '{path}' can't be read ({error.strerror})") from error
+    archs, worth = [], []
+    for number, row in enumerate(rows, start=2):
+        try:
+            archs.append(space.parse(row["architecture"].strip()))
+            worth.append(float(row["worth"]))
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            raise CatchmarkError(
+                f"landmarks.file: line {number} of '{path}' is not 'architecture,worth': {one_line(error)}"
+            ) from error
+    if len(archs) < 2:
+        raise CatchmarkError(f"landmarks.file: '{path}' has {len(archs)} landmarks, at least 2 are needed")
+    return archs, worth

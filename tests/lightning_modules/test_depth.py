@@ -1,0 +1,165 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datamodules.depth_folder import DepthFolderDataModule
+from lightning_modules.depth import DepthModule
+from lightning_modules.networks.depth_losses import disparity_rmse, least_squares_ssi, trimmed_ssi
+from search.spaces.depth_fusion import DepthFusion
+from search.tasks.trained import TrainedTask
+
+NYU = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "nyuv2"
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+SMALL = {"channels": 8, "width": 4}
+
+
+class Tiny(nn.Module):
+    """A network with a part called backbone."""
+
+    def __init__(self):
+        super().__init__()
+        # No bias in the head: the losses do not see a shift, and Adam would blow the rounding of its gradient up.
+        self.backbone, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1, bias=False)
+
+    def forward(self, images):
+        return self.head(self.backbone(images).relu())
+
+
+def seeded(build, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def batches(n=7, batch_size=3, empty=()):
+    generator = torch.Generator().manual_seed(0)
+    items = []
+    for k in range(n):
+        image, depth = torch.rand(3, 16, 16, generator=generator), torch.rand(1, 16, 16, generator=generator)
+        items.append((image, (depth, torch.full((1, 16, 16), k not in empty))))
+    return DataLoader(items, batch_size=batch_size)
+
+
+def test_training_is_the_written_out_recipe():
+    """The same network trained by a plain loop, with Adam and the steps of its two learning rates written out."""
+    network, plain = seeded(Tiny), seeded(Tiny)
+    module = DepthModule(network, learning_rate=0.02, backbone_learning_rate=0.002, step_epochs=2, gamma=0.5)
+    trainer = Trainer(max_epochs=5, **QUIET)
+    trainer.fit(module, train_dataloaders=batches(), val_dataloaders=batches(4, 2))
+
+    parameters = list(plain.parameters())
+    rates = [0.002, 0.002, 0.02]
+    first, second, step = [0.0] * 3, [0.0] * 3, 0
+    for epoch in range(5):
+        losses = []
+        for images, (depth, mask) in batches():
+            step += 1
+            loss = trimmed_ssi(plain(images), depth, mask)
+            losses += loss.tolist()
+            gradients = torch.autograd.grad(loss.mean(), parameters)
+            with torch.no_grad():
+                for k, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+                    first[k] = 0.9 * first[k] + 0.1 * gradient
+                    second[k] = 0.999 * second[k] + 0.001 * gradient.square()
+                    mean, square = first[k] / (1 - 0.9**step), second[k] / (1 - 0.999**step)
+                    parameter -= rates[k] * 0.5 ** (epoch // 2) * mean / (square.sqrt() + 1e-8)
+    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(np.mean(losses), rel=1e-3)
+
+
+@pytest.mark.parametrize("loss, formula", [("trimmed", trimmed_ssi), ("least_squares", least_squares_ssi)])
+def test_validation_is_the_mean_over_images_with_known_pixels(loss, formula):
+    network = seeded(Tiny)
+    (metrics,) = Trainer(**QUIET).validate(
+        DepthModule(network, loss=loss), batches(7, 3, empty=(1, 3, 4, 5)), verbose=False
+    )
+    images, (depth, mask) = next(iter(batches(7, 7)))
+    with torch.no_grad():
+        losses, errors = (f(network(images), depth, mask)[[0, 2, 6]] for f in (formula, disparity_rmse))
+    assert metrics["val_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert metrics["val_score"] == -metrics["val_loss"]
+    assert metrics["val_disparity_rmse"] == pytest.approx(float(errors.mean()), rel=1e-5)
+
+
+def test_the_defaults_are_the_papers():
+    network = DepthFusion().build((0, 2, 1, 0, 3), **SMALL)
+    configured = DepthModule(network).configure_optimizers()
+    new, old = configured["optimizer"].param_groups
+    assert (new["lr"], old["lr"]) == (1e-4, 1e-5) and new["betas"] == old["betas"] == (0.9, 0.999)
+    assert new["weight_decay"] == 0
+    assert {id(p) for p in old["params"]} == {id(p) for p in network.backbone.parameters()}
+    assert len(new["params"]) + len(old["params"]) == len(list(network.parameters()))
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    assert (scheduler.step_size, scheduler.gamma) == (100, 0.1)
+    supernet = DepthFusion(2).build_supernet(nn.BatchNorm2d, **SMALL)
+    old = DepthModule(supernet).configure_optimizers()["optimizer"].param_groups[1]
+    assert {id(p) for p in old["params"]} == {id(p) for p in supernet.network.backbone.parameters()}
+    alone = DepthModule(nn.Conv2d(3, 1, 1)).configure_optimizers()["optimizer"].param_groups
+    assert [group["lr"] for group in alone] == [1e-4]
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="loss is 'trimed', allowed: trimmed, least_squares"):
+        DepthModule(Tiny(), loss="trimed")
+    with pytest.raises(ValueError, match="step_epochs is 0"):
+        DepthModule(Tiny(), step_epochs=0)
+
+
+def test_a_search_task_trains_and_scores_depth_networks(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("Imgs", "RDs"):
+        (tmp_path / folder).mkdir()
+    for k in range(20):
+        pixels = rng.integers(1, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "Imgs" / f"{k}.png")
+        Image.fromarray(pixels[..., 0]).save(tmp_path / "RDs" / f"{k}.png")
+    task = TrainedTask(
+        DepthFusion(2),
+        DepthFolderDataModule(str(tmp_path), resolution=32),
+        DepthModule,
+        epochs=1,
+        build=SMALL,
+        score="val_score",
+        trainer={"accelerator": "cpu"},
+    )
+    arch = (0, 2, 1, 0, 3, 3)
+    evaluation = task.evaluate(arch, seed=4)
+    assert evaluation.status == "ok", evaluation.reason
+    assert evaluation.score == -evaluation.metrics["val_loss"] < 0 < evaluation.metrics["val_disparity_rmse"]
+    assert task.evaluate(arch, seed=4).score == evaluation.score != task.evaluate(arch, seed=5).score
+
+
+def test_it_learns_real_depth():
+    """Eight pictures of rooms: within a few seconds the loss halves."""
+    if not NYU.is_dir():
+        pytest.skip(f"{NYU} is not there: set CATCHMARK_DATA to the folder that has images/nyuv2")
+    data = DepthFolderDataModule(str(NYU), resolution=64, images=8).training_set(augmented=False)
+    loader = DataLoader(data, batch_size=8, collate_fn=lambda batch: batch)
+    space = DepthFusion(2)
+    network = seeded(lambda: space.build(space.draw(0), channels=16, width=8))
+    module = DepthModule(network, learning_rate=3e-3, backbone_learning_rate=3e-3)
+    images, (depth, mask) = next(iter(loader))
+    with torch.no_grad():
+        before = float(trimmed_ssi(network(images), depth, mask).mean())
+        ignorant = float(disparity_rmse(torch.zeros_like(depth), depth, mask).mean())
+    trainer = Trainer(max_epochs=40, **QUIET)
+    trainer.fit(module, train_dataloaders=loader)
+    assert float(trainer.callback_metrics["train_loss"]) < before / 2
+    with torch.no_grad():
+        known = float(disparity_rmse(network(images), depth, mask).mean())
+    assert known < 0.7 * ignorant
