@@ -28,19 +28,6 @@ class BatchSource(Protocol):
         ...
 
 
-class HasTrainingSet(Protocol):
-    """A data module over a training set that makes whole batches."""
-
-    batch_size: int
-
-    num_classes: int
-    in_channels: int
-
-    def training_set(self, augmented: bool = True) -> BatchSource:
-        """The training images, augmented or as they are."""
-        ...
-
-
 class JointBatches:
     """Shuffled batches of some images of a data set, of which each rank gets its share.
 
@@ -92,7 +79,8 @@ class HalvesDataModule(LightningDataModule):
     A training batch is ``{"train": batch, "held_out": batch}``.
 
     Args:
-        data: over the whole training set.
+        data: over the whole training set, with ``batch_size`` and ``training_set(augmented)``, as `ArrayDataModule` and
+            `DepthFolderDataModule` have them.
         held_out_share: of the training set that the weights do not learn from (Landmark Regularization: 0.5).
         evaluation_images: of those, kept apart to evaluate architectures on.
         images: use so many images of the training set only; None for all.
@@ -101,18 +89,21 @@ class HalvesDataModule(LightningDataModule):
 
     def __init__(
         self,
-        data: HasTrainingSet,
+        data: LightningDataModule,
         held_out_share: float = 0.5,
         evaluation_images: int = 5000,
         images: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
+        if not hasattr(data, "training_set"):
+            raise ValueError(f"data is a {type(data).__name__}, which has no training_set(augmented)")
+        self.data: Any = data
         if not 0 < held_out_share < 1:
             raise ValueError(f"held_out_share is {held_out_share}, it must lie between 0 and 1")
-        self.data, self.seed = data, seed
-        self._train = data.training_set()
-        self._plain = data.training_set(augmented=False)
+        self.seed = seed
+        self._train = self.data.training_set()
+        self._plain = self.data.training_set(augmented=False)
         count = len(self._train) if images is None else images
         if not 0 < count <= len(self._train):
             raise ValueError(f"images is {images}, the training set has {len(self._train)}")
@@ -164,6 +155,5 @@ class HalvesDataModule(LightningDataModule):
 
     def calibration_batches(self, count: int, batch_size: int = 256) -> list[tuple[Tensor, Any]]:
         """Some of the weights' images, as they are, to recalibrate normalisation on."""
-        return [
-            self._plain.__getitems__(part.tolist()) for part in self.weights[: count * batch_size].split(batch_size)
-        ]
+        some = self.weights[: count * batch_size]
+        return [self._plain.__getitems__(part.tolist()) for part in some.split(batch_size)] if count else []

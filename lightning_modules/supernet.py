@@ -15,20 +15,9 @@ from torch import Tensor, nn
 from lightning_modules.landmark_regularizer import LandmarkRegularizer
 from lightning_modules.networks.batch_statistics import fix, recalibrated
 from lightning_modules.networks.supernet import Path, Supernet
+from lightning_modules.objectives import ClassificationObjective, Objective
 from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
-
-
-class ClassificationObjective:
-    """Cross-entropy to learn by, accuracy in % to rank by."""
-
-    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """The mean loss of a batch, to be minimised."""
-        return nn.functional.cross_entropy(outputs, targets)
-
-    def score(self, outputs: Tensor, targets: Any) -> Tensor:
-        """What a batch's images score on average, higher is better."""
-        return 100.0 * (outputs.argmax(1) == targets).float().mean()
 
 
 @dataclass
@@ -70,7 +59,7 @@ class SupernetModule(LightningModule):
         supernet: Supernet,
         sampler: PathSampler,
         regularizer: LandmarkRegularizer | None = None,
-        objective: Any = None,
+        objective: Objective | None = None,
         settings: SupernetSettings = SupernetSettings(),  # noqa: B008 - frozen
         seed: int = 0,
     ):
@@ -148,7 +137,8 @@ class SupernetModule(LightningModule):
         coefficient = self.regularizer.active(step, epoch, self.settings.epochs, self.settings.learning_rate_at(epoch))
         if not coefficient:
             return
-        part = first_share(batch, self.regularizer.settings.batch_share)
+        share = self.regularizer.settings.batch_share
+        part = batch if share == 1 else first_images(batch, max(2, round(share * len(batch[0]))))
         penalty = self.regularizer.penalty(
             self.regularizer.pairs(self.seed, step), lambda choices: self.path_loss(self.sampler.path_of(choices), part)
         )
@@ -182,13 +172,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def first_share(batch: Any, share: float) -> Any:
+def first_images(batch: Any, count: int) -> Any:
     """The first images of a batch, and what belongs to them."""
-    if share == 1:
-        return batch
-    if isinstance(batch, Tensor):
-        return batch[: max(2, round(share * len(batch)))]
-    return type(batch)(first_share(each, share) for each in batch)
+    return batch[:count] if isinstance(batch, Tensor) else type(batch)(first_images(each, count) for each in batch)
 
 
 @dataclass(frozen=True)

@@ -54,17 +54,50 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     if isinstance(values, dict) and values.get("name") in (None, ""):
         values["name"] = re.sub(r"[^\w.+() -]", "_", path.stem).strip(". -")[:100] or "recipe"
     check = RecipeCheck()
-    checked = check.class_(recipe, Study, "") if named else check.arguments(recipe, Experiment, "")
-    _check_names(checked["init_args"] if named else checked)
-    return _build(checked, check, Study if named else Experiment)
+    if not named:
+        checked = check.arguments(recipe, Experiment, "")
+        _check_names(checked)
+        return _build(checked, check, Experiment)
+    described = check.class_(recipe, Study, "")
+    _check_names(described["init_args"])
+    study, resolved = _build(described["init_args"], check, find_class(described["class_path"], Study, "class_path"))
+    return study, dump_yaml({"class_path": described["class_path"], "init_args": parse_yaml(resolved)})
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The content of a recipe's file, as it stands there.
+    """The content of a recipe's file, laid over that of its ``base``, if it names one.
+
+    Mappings are laid over each other key by key; ``null`` in place of a mapping takes it out; everything else replaces
+    what was there. A relative base is relative to the file that names it.
 
     Raises:
-        CatchmarkError: there is no such file, or it is not a YAML mapping.
+        CatchmarkError: there is no such file, it is not a YAML mapping, or it is its own base.
     """
+    content, seen = _read_file(path), [path.resolve()]
+    while (base := content.pop("base", None)) is not None:
+        if not isinstance(base, str):
+            raise CatchmarkError(f"{path}: base: the path of a recipe is needed, this is {kind(base)}")
+        place = (seen[-1].parent / base).resolve()
+        if place in seen:
+            raise CatchmarkError(f"{path}: base: '{base}' is based on this recipe itself")
+        seen.append(place)
+        content = _laid_over(_read_file(place), content)
+    return content
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    content = dict(below)
+    for key, value in above.items():
+        if isinstance(content.get(key), dict) and value is None:
+            del content[key]
+        elif isinstance(content.get(key), dict) and isinstance(value, dict):
+            content[key] = _laid_over(content[key], value)
+        else:
+            content[key] = value
+    return content
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CatchmarkError(f"recipe '{path}' is {_instead_of_a_file(path)}")
     try:
@@ -168,7 +201,7 @@ def _check_name(name: str, key: str, allowed: re.Pattern[str], words: str, taken
         )
 
 
-def _build(recipe: dict[str, Any], check: RecipeCheck, kind_of_study: type[Study]) -> tuple[Study, str]:
+def _build(recipe: dict[str, Any], check: RecipeCheck, study: type[Study]) -> tuple[Study, str]:
     from jsonargparse import ArgumentError, ArgumentParser
 
     def construct(owner: type, *arguments: Any, **options: Any) -> Any:
@@ -186,10 +219,7 @@ def _build(recipe: dict[str, Any], check: RecipeCheck, kind_of_study: type[Study
         return made
 
     parser = ArgumentParser(exit_on_error=False)
-    if kind_of_study is Experiment:
-        parser.add_class_arguments(Experiment, "experiment")
-    else:
-        parser.add_subclass_arguments(kind_of_study, "experiment")
+    parser.add_class_arguments(study, "experiment")
     try:
         config = parser.parse_object({"experiment": recipe})
         resolved = yaml.safe_load(parser.dump(config, skip_unset=False))["experiment"]  # what PyYAML wrote it reads

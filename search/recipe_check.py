@@ -169,7 +169,7 @@ class RecipeCheck:
             key: where it says so.
             skip: leading constructor arguments that the recipe does not give.
         """
-        named_at = key if isinstance(value, str) else f"{key}.class_path"
+        named_at = key if isinstance(value, str) else join(key, "class_path")
         given = {"class_path": value} if isinstance(value, str) else value
         if not isinstance(given, dict):
             raise _Mismatch(key, "the name of a class, or 'class_path' and 'init_args',", value)
@@ -188,8 +188,8 @@ class RecipeCheck:
         found = find_class(given["class_path"], base, named_at)
         arguments = {} if given.get("init_args") is None else given["init_args"]
         if not isinstance(arguments, dict):
-            raise _Mismatch(f"{key}.init_args", "a mapping of arguments", arguments)
-        checked = self.arguments(arguments, found, f"{key}.init_args", skip)
+            raise _Mismatch(join(key, "init_args"), "a mapping of arguments", arguments)
+        checked = self.arguments(arguments, found, join(key, "init_args"), skip)
         return {"class_path": f"{found.__module__}.{found.__qualname__}", "init_args": checked}
 
     def arguments(self, given: dict[Any, Any], owner: type, key: str, skip: int = 0) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 
 from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
+from lightning_modules.objectives import ClassificationObjective, Objective
 from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import CatchmarkError
@@ -54,6 +55,7 @@ class Method:
         landmarks: how landmarks weigh on the training; None for none.
         landmarks_from: which landmarks.
         settings: in place of the study's.
+        build: in place of the study's.
         found: architectures that the method returns.
     """
 
@@ -61,6 +63,7 @@ class Method:
     landmarks: Optional[LandmarkSettings] = None  # noqa: UP045 - jsonargparse reads it on Python 3.10
     landmarks_from: LandmarkChoice = field(default_factory=LandmarkChoice)
     settings: Optional[SupernetSettings] = None  # noqa: UP045
+    build: Optional[dict[str, Any]] = None  # noqa: UP045
     found: int = 5
 
 
@@ -104,7 +107,7 @@ class SupernetStudy(Study):
         settings: SupernetSettings = SupernetSettings(),  # noqa: B008 - frozen
         build: Optional[dict[str, Any]] = None,  # noqa: UP045
         affine: bool = False,
-        objective: Any = None,
+        objective: Optional[Objective] = None,  # noqa: UP045
         measured: int = 200,
         rounds: int = 1,
         threshold: float = CIFAR_BIN,
@@ -130,7 +133,8 @@ class SupernetStudy(Study):
                     f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in HalvesDataModule"
                 )
         self.space, self.truth, self.data, self.methods = space, truth(space), data, methods
-        self.settings, self.build, self.affine, self.objective = settings, build or {}, affine, objective
+        self.settings, self.build, self.affine = settings, build or {}, affine
+        self.objective = ClassificationObjective() if objective is None else objective
         self.measured, self.rounds, self.threshold, self.calibration = measured, rounds, threshold, calibration
         self.share_warmups, self.trials, self.seed = share_warmups, trials, seed
         self.workers, self.threads, self.channels_last, self.trainer = workers, threads, channels_last, trainer or {}
@@ -154,10 +158,11 @@ class SupernetStudy(Study):
 
     # ---- what a training asks --------------------------------------------------------------------------------------
 
-    def head(self) -> dict[str, Any]:
+    def head(self, method: str | None = None) -> dict[str, Any]:
         """The arguments of ``space.build`` and ``space.build_supernet``."""
         known = {key: getattr(self.data, key) for key in ("num_classes", "in_channels") if hasattr(self.data, key)}
-        return known | self.build
+        own = None if method is None else self.methods[method].build
+        return known | (self.build if own is None else own)
 
     def settings_of(self, method: str) -> SupernetSettings:
         """How a method's weights learn."""
@@ -170,6 +175,11 @@ class SupernetStudy(Study):
             return None
         archs, worth = zip(*landmarks, strict=True)
         return LandmarkRegularizer(archs, worth, settings)
+
+    @property
+    def score_name(self) -> str:
+        """What an architecture scores with shared weights."""
+        return self.objective.score_name
 
     def evaluation_batches(self) -> tuple[list[Any], list[Any]]:
         """What architectures are evaluated on, and what their normalisation is recalibrated on."""
@@ -266,6 +276,7 @@ class SupernetStudy(Study):
             sorted(plain.items()),
             sorted(hidden.items()),
             asdict(self.settings_of(method)),
+            self.head(method),
         ]
         return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:8]
 

@@ -83,7 +83,7 @@ def make_module(study: SupernetStudy, method: str, trial: int) -> SupernetModule
     chosen, seed = study.methods[method], derive_seed(study.seed + trial, "supernet")
     with torch.random.fork_rng(devices=[]):
         seed_global_streams(derive_seed(seed, "weights"))
-        supernet = study.space.build_supernet(lambda channels: BatchStatistics(channels, study.affine), **study.head())
+        supernet = study.space.build_supernet(lambda channels: BatchStatistics(channels, study.affine), **study.head(method))
         if study.channels_last:
             supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         sampler = chosen.sampler(study.space)
@@ -140,7 +140,6 @@ def train(study: SupernetStudy, folder: Path, job: Job, tell: Tell) -> Outcome:
                 "max_epochs": until,
                 "devices": 1,
                 "accelerator": "auto",
-                "enable_checkpointing": False,
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "use_distributed_sampler": False,

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.errors import RunError, one_line
+from search.errors import CatchmarkError, RunError, one_line
 
 if TYPE_CHECKING:
     from search.supernet_study import SupernetStudy
@@ -37,7 +38,8 @@ def run_jobs(
         tell: told of epochs, in this process.
 
     Raises:
-        RunError: a worker was lost or a training failed. Checkpoints are kept, so the run can go on.
+        RunError: a worker was lost. Checkpoints are kept, so the run can go on.
+        RuntimeError: a training failed.
     """
     from search.supernet_training import train
 
@@ -67,8 +69,10 @@ def run_jobs(
                     raise RunError(
                         "a worker process was killed, perhaps for lack of memory; with fewer 'workers' less is needed"
                     ) from error
+                except CatchmarkError:
+                    raise
                 except Exception as error:
-                    raise RunError(f"{futures[future].place}: {one_line(error)}") from error
+                    raise RuntimeError(f"{futures[future].place}: {one_line(error)}") from error
     finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
@@ -102,10 +106,16 @@ def _begin(told: Any, parent: int) -> None:
 
 def _train(recipe: str, folder: str, job: Job) -> tuple[Outcome, float]:
     """One training, in a worker."""
-    from search.recipe import load_recipe
     from search.supernet_training import train
 
     began = time.monotonic()
-    study, _ = load_recipe(recipe)
-    outcome = train(study, Path(folder), job, lambda *what: _told.put((job.place, *what)))  # type: ignore[arg-type]
+    outcome = train(_study(recipe), Path(folder), job, lambda *what: _told.put((job.place, *what)))
     return outcome, time.monotonic() - began
+
+
+@lru_cache(maxsize=1)
+def _study(recipe: str) -> Any:
+    """What the run's recipe describes, read once a worker: its data may take a while."""
+    from search.recipe import load_recipe
+
+    return load_recipe(recipe)[0]

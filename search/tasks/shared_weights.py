@@ -1,0 +1,73 @@
+"""The score of an architecture with the shared weights of a trained supernet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.errors import CatchmarkError
+from search.spaces.base import Architecture, SearchSpace
+from search.tasks.base import Evaluation, Task
+
+
+class SharedWeightsTask(Task):
+    """A trained supernet as a task: any agent can search on it, and an evaluation takes a fraction of a second.
+
+    Args:
+        space: the supernet's.
+        run: the folder of a run of a `SupernetStudy`, finished or not.
+        method: which of its methods' supernets.
+        trial: which repetition.
+        images: to evaluate on; None for all that the study keeps for it.
+
+    Raises:
+        CatchmarkError: there is no such run or method, or the space is another one.
+    """
+
+    def __init__(self, space: SearchSpace, run: str, method: str, trial: int = 0, images: int | None = None):
+        from search.recipe import load_recipe
+        from search.supernet_study import SupernetStudy
+        from search.supernet_training import load_module
+
+        self.space, folder = space, Path(run)
+        if not (folder / "config.yaml").is_file():
+            raise CatchmarkError(f"run: '{run}' is not a run's folder: it has no config.yaml")
+        study, _ = load_recipe(folder / "config.yaml")
+        if not isinstance(study, SupernetStudy):
+            raise CatchmarkError(f"run: '{run}' did not train a supernet")
+        if method not in study.methods:
+            raise CatchmarkError(f"method: '{method}' is not one of: {', '.join(study.methods)}")
+        if study.space.name != space.name:
+            raise CatchmarkError(f"run: the supernet is one of the space '{study.space.name}', not '{space.name}'")
+        self._module = load_module(study, folder, method, trial)
+        batches, self._calibration = study.evaluation_batches()
+        self._batches = batches if images is None else _first(batches, images)
+        self.score_name = f"{study.score_name} with shared weights"
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """The score with the shared weights; the seed changes nothing."""
+        return next(self.evaluate_many([architecture], [seed]))
+
+    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
+        """One after another."""
+        from lightning_modules.supernet import evaluate_paths
+
+        for architecture, _ in zip(architectures, seeds, strict=True):
+            began = time.monotonic()
+            (worth,) = evaluate_paths(self._module, [self.space.check(architecture)], self._batches, self._calibration)
+            yield Evaluation(worth.score, {"loss": worth.loss}, time.monotonic() - began)
+
+
+def _first(batches: Sequence[tuple[Any, Any]], images: int) -> list[tuple[Any, Any]]:
+    """The first images of some batches."""
+    from lightning_modules.supernet import first_images
+
+    some: list[tuple[Any, Any]] = []
+    for inputs, targets in batches:
+        left = images - sum(len(each) for each, _ in some)
+        if left <= 0:
+            break
+        some.append(first_images((inputs, targets), left))
+    return some
