@@ -1,0 +1,273 @@
+"""Studies of supernets: whole runs on the embedded digits, through the command line."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from search.cli import main
+from search.errors import CatchmarkError
+from search.journal import Journal
+from search.recipe import load_recipe
+from search.spaces.nasbench201 import NASBench201
+from search.summary import without_seconds
+from search.supernet_training import checkpoint_of
+from search.tasks.base import Evaluation, Task
+from search.tasks.shared_weights import SharedWeightsTask
+
+SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
+
+
+class ConvolutionsTask(Task):
+    """What stands in for stand-alone training: 3x3 convolutions count two, 1x1 ones one."""
+
+    score_name = "convolutions"
+    instant = True
+
+    def __init__(self, space):
+        self.space = space
+
+    def evaluate(self, architecture, seed):
+        return Evaluation(sum({2: 1.0, 3: 2.0}.get(choice, 0.0) for choice in architecture))
+
+
+def recipe(tmp_path, **changes):
+    """A study that takes seconds."""
+    content = {
+        "class_path": "SupernetStudy",
+        "init_args": {
+            "space": "NASBench201",
+            "truth": "tests.search.test_supernet_study.ConvolutionsTask",
+            "data": {
+                "class_path": "HalvesDataModule",
+                "init_args": {
+                    "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 64}},
+                    "evaluation_images": 64,
+                },
+            },
+            "settings": {"epochs": 4},
+            "build": {"channels": 2, "cells": 1},
+            "methods": {
+                "spos": {"sampler": SAMPLER, "found": 2},
+                "spos_landmarks": {
+                    "sampler": SAMPLER,
+                    "found": 2,
+                    "landmarks": {"warmup": 2},
+                    "landmarks_from": {"count": 5},
+                },
+            },
+            "measured": 8,
+            "rounds": 2,
+            "threads": 1,
+        },
+    }
+    content["init_args"] |= changes
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(path, runs, *more):
+    assert main(["run", str(path), "--quiet", "--runs", str(runs), *more]) == 0
+    folder = (runs / "study" / "latest").resolve()
+    return folder, json.loads((folder / "summary.json").read_text())
+
+
+def timeless(summary):
+    """A summary without what depends on the clock."""
+    content = without_seconds(summary)
+    for method in content["methods"].values():
+        method.pop("seconds", None)
+    return content
+
+
+def weights_of(folder, place):
+    return torch.load(checkpoint_of(folder, place), weights_only=True)["state_dict"]
+
+
+def test_a_run_says_what_its_methods_are_worth(tmp_path):
+    folder, summary = run(recipe(tmp_path), tmp_path / "runs")
+    assert list(summary["methods"]) == ["spos", "spos_landmarks"]
+    for method in summary["methods"].values():
+        assert [entry["epoch"] for entry in method["rounds"]] == [2, 4]
+        assert -1 <= method["s_kdt"]["mean"] <= 1 and method["s_kdt"]["mean"] == method["rounds"][-1]["s_kdt"]["mean"]
+        (found,) = method["found"]
+        space = NASBench201()
+        worth = [ConvolutionsTask(space).evaluate(space.parse(text), 0).score for text in found["architectures"]]
+        assert found["stand_alone"] == worth and len(worth) == 2
+        assert found["best"] == max(worth) and found["first"] == worth[0]
+    assert set(summary["without_supernet"]) == {"FLOPs", "parameters", "random forest on the landmarks"}
+    # Convolutions are what parameters count, so this ranking is nearly perfect: the comparison is a hard one.
+    assert summary["without_supernet"]["parameters"]["kendall_tau"]["mean"] > 0.8
+    journal = Journal(folder / "journal.sqlite", writable=False)
+    stages = {(record.stage, record.architecture) for record in journal.records("stand_alone")}
+    landmarks = {arch for stage, arch in stages if stage.startswith("landmark")}
+    measured = {arch for stage, arch in stages if stage == "measured"}
+    assert (len(landmarks), len(measured)) == (5, 8) and not landmarks & measured
+    journal.close()
+
+
+def test_warmups_in_common_change_nothing(tmp_path):
+    shared = run(recipe(tmp_path), tmp_path / "a")
+    alone = run(recipe(tmp_path, share_warmups=False), tmp_path / "b")
+    assert timeless(shared[1]) == timeless(alone[1])
+    assert (shared[0] / "supernets").exists() and len(list((alone[0] / "supernets").iterdir())) == 2
+    for place in ("spos-0", "spos_landmarks-0"):
+        ours, theirs = weights_of(shared[0], place), weights_of(alone[0], place)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_several_workers_give_the_same(tmp_path):
+    # Workers import the truth by its name, so it must be found from where they start.
+    path = recipe(tmp_path, truth={"class_path": "tests.search.test_supernet_study.ConvolutionsTask"})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    summaries = []
+    for workers in (1, 2):
+        runs = tmp_path / f"runs{workers}"
+        subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "search.cli", "run", path, "--quiet", "--runs", runs, "--workers", str(workers)],
+            check=True,
+            env=environment,
+            timeout=300,
+        )
+        summaries.append(json.loads((runs / "study" / "latest" / "summary.json").read_text()))
+    assert timeless(summaries[0]) == timeless(summaries[1])
+
+
+def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
+    path = recipe(tmp_path, truth={"class_path": "tests.search.test_supernet_study.ConvolutionsTask"})
+    folder, expected = run(path, tmp_path / "whole")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "search.cli", "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
+    place, kills, seen = tmp_path / "killed" / "study" / "latest", 0, set()
+    for _ in range(20):
+        more = ["--resume"] if place.exists() else []
+        process = subprocess.Popen([*command, *more], env=environment)  # noqa: S603
+        while process.poll() is None:
+            # A checkpoint that was not there before: an epoch is over.
+            now = {(each, each.stat().st_mtime_ns) for each in place.glob("supernets/*/last.ckpt")}
+            if kills < 3 and now - seen:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            seen |= now
+            time.sleep(0.01)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills == 3 and process.returncode == 0
+    assert timeless(json.loads((place / "summary.json").read_text())) == timeless(expected)
+    ours, theirs = weights_of(place, "spos_landmarks-0"), weights_of(folder, "spos_landmarks-0")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_iterations_add_landmarks_that_are_trained(tmp_path):
+    methods = {
+        "spos_landmarks": {
+            "sampler": SAMPLER,
+            "landmarks": {"warmup": 1},
+            "landmarks_from": {"count": 5, "iterations": 3, "added": 2},
+        }
+    }
+    folder, summary = run(recipe(tmp_path, methods=methods), tmp_path / "runs")
+    assert summary["methods"]["spos_landmarks"]["landmarks_added"] == [4]
+    journal = Journal(folder / "journal.sqlite", writable=False)
+    added = [record for record in journal.records("spos_landmarks") if record.stage == "added landmark"]
+    journal.close()
+    task = ConvolutionsTask(NASBench201())
+    assert [r.evaluation.score for r in added] == [task.evaluate(r.architecture, 0).score for r in added]
+    assert len({record.architecture for record in added}) == 4
+
+
+def test_any_agent_searches_on_a_trained_supernet(tmp_path):
+    folder, _ = run(recipe(tmp_path), tmp_path / "runs")
+    task = SharedWeightsTask(NASBench201(), str(folder), "spos_landmarks")
+    journal = Journal(folder / "journal.sqlite", writable=False)
+    records = [r for r in journal.records("spos_landmarks") if r.stage == "measured after epoch 4"]
+    journal.close()
+    for record in records:  # the very scores that the study measured
+        evaluation = task.evaluate(record.architecture, seed=7)
+        assert evaluation.score == pytest.approx(record.evaluation.score, abs=1e-4)
+        assert evaluation.metrics["loss"] == pytest.approx(record.evaluation.metrics["loss"], abs=1e-4)
+    content = {
+        "space": "NASBench201",
+        "targets": {
+            "supernet": {
+                "class_path": "SharedWeightsTask",
+                "init_args": {"run": str(folder), "method": "spos_landmarks", "images": 32},
+            }
+        },
+        "agents": {"random": "RandomSearch", "catch": "CATCHer", "evolution": "RegularizedEvolution"},
+        "budget": 8,
+    }
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert main(["run", str(path), "--quiet", "--runs", str(tmp_path / "runs")]) == 0
+    summary = json.loads((tmp_path / "runs" / "search" / "latest" / "summary.json").read_text())
+    agents = summary["targets"]["supernet"]["agents"]
+    assert all(agent["failed"] == 0 and agent["evaluations"] == 8 for agent in agents.values())
+
+
+def test_landmarks_that_a_user_has_trained(tmp_path):
+    space = NASBench201()
+    lines = ["architecture,worth", *(f"{space.format(space.draw(k))},{k}" for k in range(4))]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    methods = {
+        "mine": {"sampler": SAMPLER, "landmarks": {"warmup": 1}, "landmarks_from": {"file": str(tmp_path / "mine.csv")}}
+    }
+    folder, summary = run(recipe(tmp_path, methods=methods), tmp_path / "runs")
+    assert summary["methods"]["mine"]["trials"] == 1
+    (tmp_path / "mine.csv").write_text("architecture,worth\nnonsense,1\n")
+    with pytest.raises(CatchmarkError, match="line 2 of .* is not 'architecture,worth'"):
+        main_raising(recipe(tmp_path, methods=methods), tmp_path / "again")
+
+
+def main_raising(path, runs):
+    from search.run import run_recipe
+
+    run_recipe(path, {}, runs, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {}}, "methods: at least one is needed"),
+        ({"measured": 1}, "measured is 1, it must be at least 2"),
+        ({"data": "DigitsDataModule"}, "wrap DigitsDataModule in HalvesDataModule"),
+        (
+            {"methods": {"a": {"sampler": SAMPLER, "landmarks": {"warmup": 4}}}},
+            "methods.a.landmarks.warmup is 4, of 4 epochs",
+        ),
+        ({"methods": {"a": {"sampler": "UniformSample"}}}, "there is no PathSampler 'UniformSample'"),
+        ({"methods": {"a": {"sampler": SAMPLER, "landmarks": {"penalty": "hing"}}}}, "penalty is 'hing'"),
+    ],
+)
+def test_what_a_recipe_can_get_wrong(tmp_path, changes, message):
+    with pytest.raises(CatchmarkError, match=message):
+        load_recipe(recipe(tmp_path, **changes))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    folder, _ = run(recipe(tmp_path), tmp_path / "runs")
+    path = checkpoint_of(folder, "spos-0")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CatchmarkError, match=f"{path} is not a checkpoint of this supernet, or damaged"):
+        SharedWeightsTask(NASBench201(), str(folder), "spos")
+
+
+def test_an_accuracy_that_is_no_number_ranks_last():
+    from search.supernet_study import _evaluation
+
+    assert _evaluation(math.nan, {}).status == "failed"
