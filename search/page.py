@@ -11,11 +11,12 @@ ABSENT = "—"
 """Stands where there is no value."""
 
 
-def render_page(kind: str, **content: Any) -> str:
-    """Fill the page template; everything but our own figures is escaped.
+def render_page(kind: str, template: str = "report.html.jinja", **content: Any) -> str:
+    """Fill a page template; everything but our own figures is escaped.
 
     Args:
-        kind: ``report`` or ``comparison``.
+        kind: of page, where a template has several: ``report`` or ``comparison``.
+        template: a file beside this one.
         **content: what the template names.
     """
     import jinja2
@@ -30,7 +31,7 @@ def render_page(kind: str, **content: Any) -> str:
     )
     # Figures come from search.plots, whose text matplotlib has escaped.
     environment.filters |= {"figure": Markup, "number": number, "duration": duration, "share": share}
-    return environment.get_template("report.html.jinja").render(kind=kind, **content)
+    return environment.get_template(template).render(kind=kind, **content)
 
 
 def duration(seconds: float) -> str:

@@ -240,7 +240,7 @@ class SupernetStudy(Study):
             return
         groups: dict[tuple[str, int], list[Job]] = {}
         for job in jobs:
-            groups.setdefault((self._kinship(job.method), job.trial), []).append(job)
+            groups.setdefault((self.kinship(job.method), job.trial), []).append(job)
         first: list[Job] = []
         rest: list[Job] = []
         for (kinship, trial), members in groups.items():
@@ -260,7 +260,7 @@ class SupernetStudy(Study):
         landmarks = self.methods[method].landmarks
         return self.settings_of(method).epochs if landmarks is None else landmarks.warmup
 
-    def _kinship(self, method: str) -> str:
+    def kinship(self, method: str) -> str:
         """The same for methods that differ in nothing but landmarks."""
         with torch.random.fork_rng(devices=[]):
             sampler = self.methods[method].sampler(self.space)
@@ -283,10 +283,10 @@ class SupernetStudy(Study):
     def _job(self, method: str, trial: int, truth: dict[str, list[tuple[Architecture, float]]]) -> Job:
         from search.supernet_training import Job
 
-        landmarks = truth[self._landmark_key(method)] if self.methods[method].landmarks is not None else []
+        landmarks = truth[self.landmark_key(method)] if self.methods[method].landmarks is not None else []
         return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED])
 
-    def _landmark_key(self, method: str) -> str:
+    def landmark_key(self, method: str) -> str:
         choice = self.methods[method].landmarks_from
         # A method that adds landmarks starts from the same ones as another that does not.
         return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()
@@ -316,7 +316,7 @@ class SupernetStudy(Study):
         for name, method in self.methods.items():
             if method.landmarks is None:
                 continue
-            key, choice = self._landmark_key(name), method.landmarks_from
+            key, choice = self.landmark_key(name), method.landmarks_from
             if choice.file is not None:
                 found[key] = list(zip(*read_landmarks(choice.file, self.space), strict=True))
                 continue

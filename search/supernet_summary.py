@@ -114,7 +114,7 @@ def _trial(
         if ranked is not None:
             outcome["best_rank"] = 1 + int((ranked > max(values)).sum())
     seconds = {
-        key: found[0].evaluation.metrics[key] if found and key in found[0].evaluation.metrics else 0.0
+        key: next((r.evaluation.metrics[key] for r in found if key in r.evaluation.metrics), 0.0)
         for key in ("training", "measuring", "choosing")
     }
     return {"rounds": entries, "found": outcome, "added": len(added), "seconds": seconds}
