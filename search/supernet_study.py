@@ -80,7 +80,7 @@ class SupernetStudy(Study):
         affine: whether normalisation learns a scale and a shift.
         objective: what to learn and to rank by; None for classification.
         measured: architectures whose ranking is measured; landmarks are never among them.
-        rounds: times that it is measured, evenly spread, the last one at the end.
+        measurements: times that it is measured, evenly spread, the last one at the end.
         threshold: width of S-KdT's bins.
         calibration: batches to recalibrate normalisation on before an architecture is evaluated; 0 for the statistics
             of each batch.
@@ -109,7 +109,7 @@ class SupernetStudy(Study):
         affine: bool = False,
         objective: Optional[Objective] = None,  # noqa: UP045
         measured: int = 200,
-        rounds: int = 1,
+        measurements: int = 1,
         threshold: float = CIFAR_BIN,
         calibration: int = 0,
         share_warmups: bool = True,
@@ -122,7 +122,8 @@ class SupernetStudy(Study):
         name: str = "",
         description: str = "",
     ):
-        for key, value in {"measured": measured, "rounds": rounds, "trials": trials, "workers": workers}.items():
+        counts = {"measured": measured, "measurements": measurements, "trials": trials, "workers": workers}
+        for key, value in counts.items():
             if value < (2 if key == "measured" else 1):
                 raise ValueError(f"{key} is {value}, it must be at least {2 if key == 'measured' else 1}")
         if not methods:
@@ -135,7 +136,12 @@ class SupernetStudy(Study):
         self.space, self.truth, self.data, self.methods = space, truth(space), data, methods
         self.settings, self.build, self.affine = settings, build or {}, affine
         self.objective = ClassificationObjective() if objective is None else objective
-        self.measured, self.rounds, self.threshold, self.calibration = measured, rounds, threshold, calibration
+        self.measured, self.measurements, self.threshold, self.calibration = (
+            measured,
+            measurements,
+            threshold,
+            calibration,
+        )
         self.share_warmups, self.trials, self.seed = share_warmups, trials, seed
         self.workers, self.threads, self.channels_last, self.trainer = workers, threads, channels_last, trainer or {}
         self.name, self.description = name, description
@@ -189,7 +195,7 @@ class SupernetStudy(Study):
     def measured_epochs(self, method: str) -> set[int]:
         """Behind which epochs the ranking is measured."""
         epochs = self.settings_of(method).epochs
-        return {round(epochs * (k + 1) / self.rounds) for k in range(self.rounds)} - {0}
+        return {round(epochs * (k + 1) / self.measurements) for k in range(self.measurements)} - {0}
 
     def iteration_epochs(self, method: str) -> set[int]:
         """Behind which epochs an iteration ends and adds landmarks (all but the last one)."""
@@ -287,6 +293,7 @@ class SupernetStudy(Study):
         return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED])
 
     def landmark_key(self, method: str) -> str:
+        """The stage of a method's landmarks in the journal; the same for methods with the same ones."""
         choice = self.methods[method].landmarks_from
         # A method that adds landmarks starts from the same ones as another that does not.
         return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()

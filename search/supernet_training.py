@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,8 @@ def make_module(study: SupernetStudy, method: str, trial: int) -> SupernetModule
     chosen, seed = study.methods[method], derive_seed(study.seed + trial, "supernet")
     with torch.random.fork_rng(devices=[]):
         seed_global_streams(derive_seed(seed, "weights"))
-        supernet = study.space.build_supernet(lambda channels: BatchStatistics(channels, study.affine), **study.head(method))
+        norm = partial(BatchStatistics, affine=study.affine)
+        supernet = study.space.build_supernet(norm, **study.head(method))
         if study.channels_last:
             supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         sampler = chosen.sampler(study.space)

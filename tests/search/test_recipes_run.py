@@ -100,9 +100,9 @@ def toy_study(values: dict[str, Any]) -> dict[str, str]:
         "methods": methods,
         "settings": {"epochs": 3},
         "build": build
-        | {key: {"cells": 3 if values["space"] == "DARTS" else 1, "channels": 4}.get(key, build[key]) for key in build},
+        | {key: {"cells": 3 if values["space"] == "DARTS" else 1, "channels": 8}.get(key, build[key]) for key in build},
         "measured": 4,
-        "rounds": 1,
+        "measurements": 1,
         "trials": 1,
         "workers": 1,
         "threads": 1,

@@ -68,7 +68,7 @@ def make_study(trials=TRIALS, **more):
         settings=SupernetSettings(epochs=3),
         build={"channels": 2, "cells": 1},
         measured=MEASURED,
-        rounds=3,
+        measurements=3,
         trials=trials,
         name="toy study",
         threads=1,

@@ -64,7 +64,7 @@ def recipe(tmp_path, **changes):
                 },
             },
             "measured": 8,
-            "rounds": 2,
+            "measurements": 2,
             "threads": 1,
         },
     }
@@ -137,7 +137,7 @@ def test_several_workers_give_the_same(tmp_path):
     summaries = []
     for workers in (1, 2):
         runs = tmp_path / f"runs{workers}"
-        subprocess.run(  # noqa: S603 - our own command
+        subprocess.run(
             [sys.executable, "-m", "search.cli", "run", path, "--quiet", "--runs", runs, "--workers", str(workers)],
             check=True,
             env=environment,
@@ -155,7 +155,7 @@ def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
     place, kills, seen = tmp_path / "killed" / "study" / "latest", 0, set()
     for _ in range(20):
         more = ["--resume"] if place.exists() else []
-        process = subprocess.Popen([*command, *more], env=environment)  # noqa: S603
+        process = subprocess.Popen([*command, *more], env=environment)
         while process.poll() is None:
             # A checkpoint that was not there before: an epoch is over.
             now = {(each, each.stat().st_mtime_ns) for each in place.glob("supernets/*/last.ckpt")}
@@ -227,10 +227,10 @@ def test_landmarks_that_a_user_has_trained(tmp_path):
     methods = {
         "mine": {"sampler": SAMPLER, "landmarks": {"warmup": 1}, "landmarks_from": {"file": str(tmp_path / "mine.csv")}}
     }
-    folder, summary = run(recipe(tmp_path, methods=methods), tmp_path / "runs")
+    _, summary = run(recipe(tmp_path, methods=methods), tmp_path / "runs")
     assert summary["methods"]["mine"]["trials"] == 1
     (tmp_path / "mine.csv").write_text("architecture,worth\nnonsense,1\n")
-    with pytest.raises(CatchmarkError, match="line 2 of .* is not 'architecture,worth'"):
+    with pytest.raises(CatchmarkError, match=r"line 2 of .* is not 'architecture,worth'"):
         main_raising(recipe(tmp_path, methods=methods), tmp_path / "again")
 
 
