@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_modules.landmark_regularizer import LandmarkRegularizer
 from lightning_modules.networks.batch_statistics import fix, recalibrated
@@ -68,7 +70,18 @@ class SupernetModule(LightningModule):
         self.supernet, self.sampler, self.regularizer = supernet, sampler, regularizer
         self.objective = ClassificationObjective() if objective is None else objective
         self.settings, self.seed = settings, seed
+        self.averaged = copy.deepcopy(supernet).requires_grad_(False) if settings.average else None
+        self._average = get_ema_multi_avg_fn(settings.average)
+        # What is no part of the shared gradient: a wrapper for distributed training would refuse the CPU's share of it.
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, _ in self.named_parameters() if not name.startswith("supernet.")
+        ]
         self._loss, self._penalty = Mean(torch.zeros(())), Mean(torch.zeros(()))
+
+    @property
+    def evaluated(self) -> Supernet:
+        """The supernet whose weights architectures are evaluated with."""
+        return self.supernet if self.averaged is None else self.averaged
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD on the shared weights; a sampler has an optimiser of its own."""
@@ -115,6 +128,8 @@ class SupernetModule(LightningModule):
         average_gradients(self.supernet.parameters())
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip, foreach=True)
         optimizer.step()
+        if self.averaged is not None:
+            self._average(list(self.averaged.parameters()), list(self.supernet.parameters()), None)
         epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
         self.sampler.learn(
             ArchitectureStep(
@@ -166,8 +181,10 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    # A sampler's logits live on the CPU, which NCCL does not reach.
+    message = flat.cuda() if dist.get_backend() == "nccl" else flat
+    dist.all_reduce(message)
+    flat.copy_(message).div_(dist.get_world_size())
     for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
@@ -208,19 +225,20 @@ def evaluate_paths(
             in Landmark Regularization.
         report: told after each architecture how many are done.
     """
-    device = next(module.supernet.parameters()).device
+    supernet = module.evaluated
+    device = next(supernet.parameters()).device
     batches, calibration = ([_to(batch, device) for batch in each] for each in (batches, calibration))
     images = [len(batch[0]) for batch in batches]
     results: list[Tensor] = []
     for done, choices in enumerate(archs, start=1):
         path = module.sampler.path_of(choices)
-        with recalibrated(module.supernet):
+        with recalibrated(supernet):
             for inputs, _ in calibration:
-                module.supernet(inputs, path)
-            fix(module.supernet)
+                supernet(inputs, path)
+            fix(supernet)
             sums = torch.zeros(2, device=device)
             for (inputs, targets), count in zip(batches, images, strict=True):
-                outputs = module.supernet(inputs, path)
+                outputs = supernet(inputs, path)
                 objective = module.objective
                 sums += count * torch.stack([objective.score(outputs, targets), objective.loss(outputs, targets)])
         results.append(sums / sum(images))

@@ -17,6 +17,8 @@ class SupernetSettings:
         momentum: of SGD.
         weight_decay: on all parameters.
         gradient_clip: largest norm of the gradient over all weights.
+        average: share that the mean of the weights keeps at each step: architectures are evaluated with this
+            exponential moving average, which a step's path does not shake. 0, as published, evaluates with the weights.
     """
 
     epochs: int = 400
@@ -25,11 +27,14 @@ class SupernetSettings:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     gradient_clip: float = 5.0
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, it must be at least 1")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average}, it must be at least 0 and below 1")
         if not 0 <= self.final_learning_rate <= self.learning_rate:
             raise ValueError(
                 f"learning_rate falls from {self.learning_rate} to {self.final_learning_rate}: it can't rise, nor be "

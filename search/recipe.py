@@ -73,15 +73,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         CatchmarkError: there is no such file, it is not a YAML mapping, or it is its own base.
     """
-    content, seen = _read_file(path), [path.resolve()]
-    while (base := content.pop("base", None)) is not None:
+    chain = [path.resolve()]
+    contents = [_read_file(path)]
+    while (base := contents[-1].pop("base", None)) is not None:
         if not isinstance(base, str):
             raise CatchmarkError(f"{path}: base: the path of a recipe is needed, this is {kind(base)}")
-        place = (seen[-1].parent / base).resolve()
-        if place in seen:
-            raise CatchmarkError(f"{path}: base: '{base}' is based on this recipe itself")
-        seen.append(place)
-        content = _laid_over(_read_file(place), content)
+        chain.append((chain[-1].parent / base).resolve())
+        if chain[-1] in chain[:-1]:
+            raise CatchmarkError(f"{path}: base: '{base}' leads back to a recipe that is based on it")
+        contents.append(_read_file(chain[-1]))
+    content = contents.pop()
+    while contents:  # from the lowest up: what a recipe takes out must not come back from further below
+        content = _laid_over(content, contents.pop())
     return content
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from search.cli import main
 from search.errors import CatchmarkError
-from search.recipe import load_recipe
+from search.recipe import load_recipe, read_recipe
 from search.recipe_yaml import dump_yaml, parse_yaml
 from search.tables.table import write_table
 
@@ -652,3 +652,39 @@ def test_as_a_process(changes, arguments, words, folder):
 def test_yaml_values(text, value):
     got = parse_yaml(text)
     assert got == value and type(got) is type(value)
+
+
+def test_a_recipe_laid_over_others(tmp_path):
+    (tmp_path / "low.yaml").write_text(
+        "space: A\nagents: {one: X, two: {class_path: Y, init_args: {a: 1, b: 2}}, three: {c: 3}}\n"
+    )
+    (tmp_path / "middle").mkdir()
+    (tmp_path / "middle/mid.yaml").write_text(
+        "base: ../low.yaml\nagents: {two: {init_args: {b: 5}}, three: null}\nbudget: 7\n"
+    )
+    (tmp_path / "top.yaml").write_text("base: middle/mid.yaml\nagents: {one: {class_path: Z}}\nbudget: 9\n")
+    assert read_recipe(tmp_path / "top.yaml") == {
+        "space": "A",
+        "agents": {"one": {"class_path": "Z"}, "two": {"class_path": "Y", "init_args": {"a": 1, "b": 5}}},
+        "budget": 9,
+    }
+
+
+def test_what_is_taken_out_does_not_come_back_from_below(tmp_path):
+    (tmp_path / "a.yaml").write_text("agents: {one: {x: 1}, two: {x: 2}}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nagents: {one: {y: 3}}\n")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\nagents: {one: null}\n")
+    assert read_recipe(tmp_path / "c.yaml") == {"agents": {"two": {"x": 2}}}
+
+
+def test_bases_that_can_not_be_followed(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(CatchmarkError, match=r"a\.yaml: base: 'a\.yaml' leads back"):
+        read_recipe(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("base: 3\n")
+    with pytest.raises(CatchmarkError, match=r"base: the path of a recipe is needed, this is 3"):
+        read_recipe(tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_text("base: nowhere.yaml\n")
+    with pytest.raises(CatchmarkError, match="nowhere.yaml"):
+        read_recipe(tmp_path / "d.yaml")
