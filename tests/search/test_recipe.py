@@ -686,5 +686,5 @@ def test_bases_that_can_not_be_followed(tmp_path):
     with pytest.raises(CatchmarkError, match=r"base: the path of a recipe is needed, this is 3"):
         read_recipe(tmp_path / "c.yaml")
     (tmp_path / "d.yaml").write_text("base: nowhere.yaml\n")
-    with pytest.raises(CatchmarkError, match="nowhere.yaml"):
+    with pytest.raises(CatchmarkError, match=r"nowhere\.yaml"):
         read_recipe(tmp_path / "d.yaml")
