@@ -217,9 +217,9 @@ class SupernetStudy(Study):
         from search.supernet_workers import run_jobs
 
         def tell(job: Job, epochs: int, values: dict[str, float], new: bool) -> None:
-            if job.until is None:
-                for listener in listeners:
-                    listener.trained(job.method, epochs, values, new)
+            for listener in listeners:
+                for name in job.methods:  # an epoch of a warm-up is one of every method that it is for
+                    listener.trained(name, epochs, values, new)
 
         truths = [self._stand_alone(journal, trial) for trial in range(self.trials)]
         waiting: list[Job] = []
@@ -255,9 +255,9 @@ class SupernetStudy(Study):
             if len(members) < 2 or until < 1:
                 rest += members
                 continue
-            shared = replace(members[0], place=f"warmup-{kinship}-{until}-{trial}", landmarks=[], until=until)
-            first.append(shared)
-            rest += [replace(job, start=shared.place) for job in members]
+            place, names = f"warmup-{kinship}-{until}-{trial}", tuple(job.method for job in members)
+            first.append(replace(members[0], place=place, landmarks=[], until=until, methods=names))
+            rest += [replace(job, start=place, begins=until) for job in members]
         yield first
         yield sorted(rest, key=lambda job: job.trial)
 
@@ -273,7 +273,7 @@ class SupernetStudy(Study):
         plain = {
             key: value
             for key, value in vars(sampler).items()
-            if isinstance(value, (int, float, str, bool, tuple, type(None))) and not key.startswith("_")
+            if isinstance(value, (int, float, str, bool, tuple, dict, type(None))) and not key.startswith("_")
         }
         hidden = {key: repr(group) for key, group in vars(sampler).items() if isinstance(group, torch.optim.Optimizer)}
         # The settings of an optimiser stand in its text; what samplers start from is the same for equal arguments.
@@ -290,7 +290,7 @@ class SupernetStudy(Study):
         from search.supernet_training import Job
 
         landmarks = truth[self.landmark_key(method)] if self.methods[method].landmarks is not None else []
-        return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED])
+        return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED], methods=(method,))
 
     def landmark_key(self, method: str) -> str:
         """The stage of a method's landmarks in the journal; the same for methods with the same ones."""

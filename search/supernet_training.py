@@ -59,6 +59,8 @@ class Job:
         measured: architectures whose ranking is measured, and what each is worth.
         until: stop after so many epochs, as a warm-up that other methods start from; None for the whole training.
         start: the place of a training to start from, which was the same up to there.
+        begins: epochs of that one.
+        methods: names of all that this training is for; of a warm-up, several.
     """
 
     place: str
@@ -68,6 +70,8 @@ class Job:
     measured: list[tuple[Architecture, float]]
     until: int | None = None
     start: str | None = None
+    begins: int = 0
+    methods: tuple[str, ...] = ()
 
 
 Tell = Callable[[int, dict[str, float], bool], None]
@@ -225,8 +229,8 @@ class _Keeper(Callback):
         """Take up the landmarks that earlier iterations added."""
         assert isinstance(module, SupernetModule)
         self._use_landmarks(module)
-        if trainer.current_epoch:
-            self.tell(trainer.current_epoch, {}, False)
+        if trainer.current_epoch > self.job.begins:
+            self.tell(trainer.current_epoch - self.job.begins, {}, False)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock."""
