@@ -18,7 +18,7 @@ from search.page import ABSENT, duration, number, render_page
 from search.plots import architecture_svg
 from search.report_verdict import listed
 from search.supernet_plots import Course, Ranking, courses_svg, rankings_svg
-from search.supernet_verdict import cut, landmark_pairs, short, verdict, worth_decimals
+from search.supernet_verdict import cut, ends_in_words, landmark_pairs, short, verdict, worth_decimals
 from search.svg import SERIES
 
 if TYPE_CHECKING:
