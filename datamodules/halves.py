@@ -151,7 +151,9 @@ class HalvesDataModule(LightningDataModule):
 
     def evaluation_batches(self, batch_size: int = 256) -> list[tuple[Tensor, Any]]:
         """The images that architectures are evaluated on, as they are, in a fixed order."""
-        return [self._plain.__getitems__(part.tolist()) for part in self.evaluation.split(batch_size)]
+        # As equal as can be: the statistics of a small rest would normalise it badly.
+        parts = self.evaluation.tensor_split(-(-len(self.evaluation) // batch_size))
+        return [self._plain.__getitems__(part.tolist()) for part in parts]
 
     def calibration_batches(self, count: int, batch_size: int = 256) -> list[tuple[Tensor, Any]]:
         """Some of the weights' images, as they are, to recalibrate normalisation on."""

@@ -78,13 +78,15 @@ class LandmarkSettings:
         published_end: what an increasing cosine is a fraction of. False, as in the paper, ends at lambda; True, as in
             the public code, divides the epochs after the warm-up by all epochs, so it ends below: at 6.91 of 10 for 400
             epochs with 150 of warm-up.
-        pairs: random pairs a step, m of eq. 6; 0 takes all pairs, eq. 4.
+        pairs: random pairs a step, m of eq. 6; 0 takes all pairs, eq. 4. The penalty is their mean, so that lambda
+            weighs as much however many they are.
         pairing: ``uniform`` over all pairs, or as in the public code, ``published``: the worse landmark first, uniform
             over all but the best, then one better than it, which favours pairs of good landmarks.
         penalty: a key of `PENALTIES`.
         weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]
             ("embed" in the public code).
-        triples: draw three landmarks a time and compare the first two and the last two of them.
+        triples: draw three landmarks a time and compare the first two and the last two of them, until there are as many
+            pairs as wanted or one more.
         batch_share: share of a held-out batch's images that landmarks run on. The paper's is 1.
         every: steps between two regularised ones; the coefficient is multiplied by it, so its mean stays.
     """
@@ -190,7 +192,7 @@ class LandmarkRegularizer:
                 worse, better = sorted(generator.choice(count, 2, replace=False).tolist())
                 several = [(better, worse)]
             drawn += [pair for pair in several if self.worth[pair[0]] > self.worth[pair[1]]]
-        return drawn[: settings.pairs]
+        return drawn
 
     def active(self, step: int, epoch: int, epochs: int, learning_rate: float = 1.0) -> float:
         """The weight of the regulariser at a step; 0 where it is not to be computed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_modules.landmark_regularizer import LandmarkRegularizer
-from lightning_modules.networks.batch_statistics import fix, recalibrated
+from lightning_modules.networks.batch_statistics import fix, recalibrated, several_ranks
 from lightning_modules.networks.supernet import Path, Supernet
 from lightning_modules.objectives import ClassificationObjective, Objective
 from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler
@@ -71,10 +73,9 @@ class SupernetModule(LightningModule):
         self.objective = ClassificationObjective() if objective is None else objective
         self.settings, self.seed = settings, seed
         self.averaged = copy.deepcopy(supernet).requires_grad_(False) if settings.average else None
-        self._average = get_ema_multi_avg_fn(settings.average)
         # What is no part of the shared gradient: a wrapper for distributed training would refuse the CPU's share of it.
         self._ddp_params_and_buffers_to_ignore = [
-            name for name, _ in self.named_parameters() if not name.startswith("supernet.")
+            name for name, _ in [*self.named_parameters(), *self.named_buffers()] if not name.startswith("supernet.")
         ]
         self._loss, self._penalty = Mean(torch.zeros(())), Mean(torch.zeros(()))
 
@@ -93,8 +94,11 @@ class SupernetModule(LightningModule):
             fused=True,
         )
 
-    def on_fit_start(self) -> None:
-        """Gradients are averaged here; without this a wrapper would wait for those of other paths."""
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """Gradients are averaged here; without this a wrapper would wait for those of other paths.
+
+        At every step, for Lightning turns the wrapper's own averaging on again behind each.
+        """
         if isinstance(self.trainer.model, nn.parallel.DistributedDataParallel):
             self.trainer.model.require_backward_grad_sync = False
 
@@ -129,7 +133,9 @@ class SupernetModule(LightningModule):
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip, foreach=True)
         optimizer.step()
         if self.averaged is not None:
-            self._average(list(self.averaged.parameters()), list(self.supernet.parameters()), None)
+            # A longer and longer memory: the start, which is random, is soon forgotten.
+            keep = min(self.settings.average, (1 + step) / (10 + step))
+            get_ema_multi_avg_fn(keep)(list(self.averaged.parameters()), list(self.supernet.parameters()), None)
         epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
         self.sampler.learn(
             ArchitectureStep(
@@ -155,7 +161,9 @@ class SupernetModule(LightningModule):
         share = self.regularizer.settings.batch_share
         part = batch if share == 1 else first_images(batch, max(2, round(share * len(batch[0]))))
         penalty = self.regularizer.penalty(
-            self.regularizer.pairs(self.seed, step), lambda choices: self.path_loss(self.sampler.path_of(choices), part)
+            self.regularizer.pairs(self.seed, step),
+            # Of the joint batch: whether an order is wrong must be the same on every rank.
+            lambda choices: mean_over_ranks(self.path_loss(self.sampler.path_of(choices), part)),
         )
         self._penalty.add(penalty)
         # Where the order holds, the hinge has no gradient: a CPU can look, an accelerator would have to be waited for.
@@ -168,18 +176,23 @@ class SupernetModule(LightningModule):
         if self._penalty.count:
             self.log("landmark_penalty", self._penalty.value, sync_dist=True)
 
+        @cache
+        def batches() -> list[tuple[Tensor, Any]]:
+            return self.trainer.datamodule.evaluation_batches()  # type: ignore[attr-defined]
+
         def evaluate(archs: Sequence[tuple[int, ...]]) -> list[float]:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            return [each.score for each in evaluate_paths(self, archs, data.evaluation_batches())]
+            return [each.score for each in evaluate_paths(self, archs, batches())]
 
         self.sampler.epoch_ended(evaluate, self.seed, self.current_epoch, self.settings.epochs)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace gradients by their mean over all ranks, in one message."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not several_ranks():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:  # as of the logits, where a path carries nothing
+        return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     # A sampler's logits live on the CPU, which NCCL does not reach.
     message = flat.cuda() if dist.get_backend() == "nccl" else flat
@@ -187,6 +200,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flat.copy_(message).div_(dist.get_world_size())
     for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def mean_over_ranks(loss: Tensor) -> Tensor:
+    """The mean of a loss over all ranks; its gradient goes back to each of them."""
+    return all_reduce(loss) / dist.get_world_size() if several_ranks() else loss
 
 
 def first_images(batch: Any, count: int) -> Any:

@@ -33,6 +33,8 @@ class SupernetSettings:
         """Refuse values that could only fail later."""
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, it must be at least 1")
+        if self.gradient_clip <= 0:
+            raise ValueError(f"gradient_clip is {self.gradient_clip}, it must be above 0; 'inf' never clips")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}, it must be at least 0 and below 1")
         if not 0 <= self.final_learning_rate <= self.learning_rate:

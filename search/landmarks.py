@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,6 +83,8 @@ def hamming_landmarks(space: SearchSpace, count: int, tau: int, *seed: int | str
     Raises:
         ValueError: so many different ones were not found in a bounded number of draws.
     """
+    if tau >= len(space.decisions):
+        raise ValueError(f"tau is {tau}, but no two architectures differ in more than {len(space.decisions)} decisions")
     root = space.draw(*seed, "root")
     rng = TrialRandom(derive_seed(*seed, "mutations"))
     anchor = torch.tensor(root).view(1, 1, -1)
@@ -111,15 +114,23 @@ def read_landmarks(path: str | Path, space: SearchSpace) -> tuple[list[Architect
         CatchmarkError: there is no such file, or a line of it can't be read.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise CatchmarkError(f"landmarks.file: '{path}' can't be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CatchmarkError(
+            f"landmarks.file: '{path}' can't be read (not a text file of comma-separated values)"
+        ) from error
     archs, worth = [], []
     for number, row in enumerate(rows, start=2):
         try:
             archs.append(space.parse(row["architecture"].strip()))
             worth.append(float(row["worth"]))
+            if not math.isfinite(worth[-1]):
+                raise ValueError(f"worth is {worth[-1]}")
+            if archs[-1] in archs[:-1]:
+                raise ValueError("the architecture was named before")
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise CatchmarkError(
                 f"landmarks.file: line {number} of '{path}' is not 'architecture,worth': {one_line(error)}"

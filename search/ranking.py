@@ -51,7 +51,9 @@ def sparse_kendall_tau(
     from scipy.stats import kendalltau
 
     ranks = sparse_ranks(accuracies, threshold)
-    listed = ranks[np.argsort(np.asarray(predicted, dtype=np.float64), kind="stable")]
+    # One without a score, as of a network that diverged, is the last; NumPy would sort it behind every number.
+    known = np.nan_to_num(np.asarray(predicted, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    listed = ranks[np.argsort(known, kind="stable")]
     return float(kendalltau(np.sort(ranks), listed).statistic)
 
 

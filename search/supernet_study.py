@@ -151,10 +151,14 @@ class SupernetStudy(Study):
 
     def _check_method(self, name: str) -> None:
         method, settings = self.methods[name], self.settings_of(name)
-        if method.landmarks is not None and method.landmarks.warmup >= settings.epochs:
+        landmarks = method.landmarks
+        if landmarks is not None and not any(
+            landmarks.coefficient_at(epoch, settings.epochs, settings.learning_rate_at(epoch))
+            for epoch in range(settings.epochs)
+        ):
             raise CatchmarkError(
-                f"methods.{name}.landmarks.warmup is {method.landmarks.warmup}, of {settings.epochs} epochs: the "
-                "landmarks would never weigh in"
+                f"methods.{name}.landmarks.warmup is {landmarks.warmup}, of {settings.epochs} epochs: the landmarks "
+                "would never weigh in"
             )
         with torch.random.fork_rng(devices=[]):
             try:
@@ -270,11 +274,13 @@ class SupernetStudy(Study):
         """The same for methods that differ in nothing but landmarks."""
         with torch.random.fork_rng(devices=[]):
             sampler = self.methods[method].sampler(self.space)
+        # A sampler's parts too, such as a controller; what begins with an underscore is torch's own, or follows.
         plain = {
-            key: value
-            for key, value in vars(sampler).items()
+            f"{name}.{key}": repr(value)
+            for name, part in sampler.named_modules()
+            for key, value in vars(part).items()
             if isinstance(value, (int, float, str, bool, tuple, dict, type(None))) and not key.startswith("_")
-        }
+        } | {name: list(value.shape) for name, value in sampler.named_parameters()}
         hidden = {key: repr(group) for key, group in vars(sampler).items() if isinstance(group, torch.optim.Optimizer)}
         # The settings of an optimiser stand in its text; what samplers start from is the same for equal arguments.
         about = [

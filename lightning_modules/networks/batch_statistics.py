@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce  # imported later, its defaults would keep the group alive
 
 
 class BatchStatistics(nn.Module):
@@ -37,21 +38,29 @@ class BatchStatistics(nn.Module):
             return nn.functional.batch_norm(x, *self._fixed, self.weight, self.bias, False, 0.0, self.eps)
         if self._recorded is not None:
             self._recorded.append((x.mean((0, 2, 3)), x.var((0, 2, 3))))
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if several_ranks():
             return self._over_ranks(x)
         return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def _over_ranks(self, x: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce
-
-        sums = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])])
-        sums = all_reduce(sums)
-        mean, square = sums[:-1].div(sums[-1]).split(x.shape[1])
-        scale = (square - mean.square() + self.eps).rsqrt()
+        channels, rank, ranks = x.shape[1], dist.get_rank(), dist.get_world_size()
+        own = torch.cat([x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), x.new_tensor([x.numel() / channels])])
+        # Each rank fills a row of its own, so the sum is everyone's. A sum of squares, less the squared mean, would
+        # cancel where the mean is large.
+        table = all_reduce(nn.functional.pad(own[None], (0, 0, rank, ranks - 1 - rank)))
+        means, variances, counts = table.split([channels, channels, 1], dim=1)
+        share = counts / counts.sum()
+        mean = (share * means).sum(0)
+        scale = ((share * (variances + (means - mean).square())).sum(0) + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+        x = (x - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)
+        return x if self.bias is None else x + self.bias.view(-1, 1, 1)
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager
@@ -73,6 +82,8 @@ def recalibrated(network: nn.Module) -> Iterator[None]:
 def fix(network: nn.Module) -> None:
     """Inside `recalibrated`: from here on use the mean of the statistics recorded so far."""
     for norm in network.modules():
-        if isinstance(norm, BatchStatistics) and norm._recorded:
-            means, variances = (torch.stack(each).mean(0) for each in zip(*norm._recorded, strict=True))
-            norm._fixed = (means, variances)
+        if isinstance(norm, BatchStatistics):
+            if norm._recorded:
+                means, variances = (torch.stack(each).mean(0) for each in zip(*norm._recorded, strict=True))
+                norm._fixed = (means, variances)
+            norm._recorded = None

@@ -103,6 +103,9 @@ class Supernet(nn.Module):
             ValueError: the network is not the architecture's.
         """
         state = self.standalone_state(choices)
+        wrong = [key for key, value in network.state_dict().items() if key in state and state[key].shape != value.shape]
+        if wrong:
+            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {', '.join(wrong[:3])}")
         missing, unexpected = network.load_state_dict(state, strict=False)
         norms = {
             f"{name}.{key}"
@@ -111,8 +114,8 @@ class Supernet(nn.Module):
             for key in module.state_dict()
         }
         if unexpected or (foreign := [key for key in missing if key not in norms]):
-            wrong = ", ".join((list(unexpected) or foreign)[:3])
-            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {wrong}")
+            wrong = list(unexpected) or foreign
+            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {', '.join(wrong[:3])}")
 
 
 class SuperCell(PathModule):

@@ -50,6 +50,9 @@ class GumbelSampler(PathSampler):
         super().__init__(space)
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature falls from {temperature} to {final_temperature}: both must be above 0")
+        for name, value in {"candidates": candidates, "ranked": ranked}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}, it must be at least 1")
         self.temperature, self.final_temperature = temperature, final_temperature
         self.candidates, self.ranked = candidates, ranked
         generator = torch.Generator().manual_seed(0)

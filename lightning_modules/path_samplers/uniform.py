@@ -41,7 +41,7 @@ class UniformSampler(PathSampler):
         alive = list(opening)
         for _ in range(len(opening), self.budget):
             places = torch.randint(len(alive), (self.tournament,), generator=generator).tolist()
-            parent = max((alive[place] for place in places), key=lambda each: worth[each])
+            parent = best_first({alive[place]: worth[alive[place]] for place in places})[0]
             child = self._mutant(parent, worth, generator)
             if child is None:
                 break
@@ -70,6 +70,8 @@ class RandomNASSampler(UniformSampler):
 
     def __init__(self, space: Space, candidates: int = 100):
         super().__init__(space)
+        if candidates < 1:
+            raise ValueError(f"candidates is {candidates}, it must be at least 1")
         self.candidates = candidates
 
     def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
