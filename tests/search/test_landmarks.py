@@ -75,9 +75,9 @@ def test_which_decisions_change_is_uniform():
     assert stats.chisquare(list(changes.values())).pvalue > 1e-3
 
 
-def test_a_threshold_that_cannot_be_exceeded_keeps_the_last_of_many_changes():
-    landmarks = hamming_landmarks(SPACE, 2, 6, 0)
-    assert len(set(landmarks)) == 2
+def test_a_threshold_that_no_architecture_exceeds_is_refused():
+    with pytest.raises(ValueError, match="tau is 6, but no two architectures differ in more than 6 decisions"):
+        hamming_landmarks(SPACE, 2, 6, 0)
 
 
 def test_roots_are_uniform():
