@@ -176,7 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_converters(data)
 
-    command("list", _list, "Name what there is: recipes, spaces, tasks, pools and agents.", "catchmark list")
+    words = "Name what there is: recipes, spaces, tasks, pools, agents and path samplers."
+    command("list", _list, words, "catchmark list")
     return parser
 
 

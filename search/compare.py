@@ -186,6 +186,8 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
         raise CatchmarkError(
             f"{folder / 'summary.json'} is damaged ({error}); mend: catchmark report {folder}"
         ) from error
+    if "targets" not in summary:
+        raise CatchmarkError(f"{folder} trained supernets; only searches are compared here, methods in its report.html")
     rows = []
     journal = Journal(folder / "journal.sqlite", writable=False)
     try:

@@ -153,7 +153,8 @@ def rewrite_report(folder: Path) -> Path:
 
 
 def list_everything() -> str:
-    """The recipes, spaces, tasks, pools and agents there are, a line each."""
+    """The recipes, spaces, tasks, pools, agents and path samplers there are, a line each."""
+    from lightning_modules.path_samplers.base import PathSampler
     from search.agents.base import Agent
     from search.catalogue import find_classes
     from search.spaces.base import SearchSpace
@@ -161,13 +162,15 @@ def list_everything() -> str:
 
     lines = ["recipes"]
     for path in sorted(RECIPES.glob("**/*.yaml")):
-        description = " ".join(str(read_recipe(path).get("description", "")).split())
+        recipe = read_recipe(path)
+        description = " ".join(str(recipe.get("init_args", recipe).get("description", "")).split())
         lines.append(f"  {shown_path(path):<40} {textwrap.shorten(description, 100, placeholder=' ...')}".rstrip())
     for title, package, base in [
         ("spaces", "search.spaces", SearchSpace),
         ("tasks", "search.tasks", Task),
         ("task pools", "search.tasks", TaskPool),
         ("agents", "search.agents", Agent),
+        ("path samplers", "lightning_modules.path_samplers", PathSampler),
     ]:
         lines.append(title)
         for name, found in find_classes(package, base).items():

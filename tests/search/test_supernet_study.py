@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 import yaml
 
 from search.cli import main
+from search.compare import compare_runs
 from search.errors import CatchmarkError
 from search.journal import Journal
 from search.recipe import load_recipe
@@ -265,6 +267,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CatchmarkError, match=f"{path} is not a checkpoint of this supernet, or damaged"):
         SharedWeightsTask(NASBench201(), str(folder), "spos")
+
+
+def test_runs_of_supernets_are_not_compared_as_searches(tmp_path):
+    folder, _ = run(recipe(tmp_path), tmp_path / "runs")
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(CatchmarkError, match="trained supernets; only searches are compared"):
+        compare_runs([folder, tmp_path / "other"])
 
 
 def test_an_accuracy_that_is_no_number_ranks_last():
