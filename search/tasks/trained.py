@@ -78,7 +78,7 @@ class TrainedTask(Task):
         data: LightningDataModule,
         module: Callable[[nn.Module], LightningModule] | None = None,
         epochs: int = 12,
-        build: dict[str, int] | None = None,
+        build: dict[str, int | str] | None = None,
         score: str = "val_accuracy",
         score_name: str | None = None,
         trainer: dict[str, Any] | None = None,
@@ -145,9 +145,9 @@ class TrainedTask(Task):
             raise CatchmarkError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
         return Evaluation(metrics.pop(self.score), metrics, seconds)
 
-    def _head(self) -> dict[str, int]:
+    def _head(self) -> dict[str, Any]:
         """The arguments of ``space.build``."""
-        head = {}
+        head: dict[str, Any] = {}
         for key in ("num_classes", "in_channels"):
             if key not in self.build:
                 if not hasattr(self.data, key):

@@ -49,12 +49,14 @@ def values(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def skip_without_data(recipe: dict[str, Any]) -> None:
-    for _, value in values(recipe):
+    for where, value in values(recipe):
         if isinstance(value, str) and value.endswith(".npz"):
             try:
                 find_table(value)
             except FileNotFoundError as error:
                 pytest.skip(str(error))
+        if where[-1:] == ("root",) and not Path(os.environ["CATCHMARK_DATA"], value).is_dir():
+            pytest.skip(f"the folder of images '{value}' is not in $CATCHMARK_DATA")
         if value == "SurrogateTask" and not Path(os.environ["CATCHMARK_DATA"], "nasbench301_surrogate").is_dir():
             pytest.skip("the surrogate's folder nasbench301_surrogate is not in $CATCHMARK_DATA")
 
@@ -77,6 +79,12 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "DARTSSampler": {},
 }
 """What makes the choice of a path sampler cheap, by its class: a new sampler that takes long needs a line."""
+
+
+def smaller_images(data: dict[str, Any]) -> dict[str, Any]:
+    """A data module of few images."""
+    depth = {"resolution": 32, "images": 48, "val_images": 8} if "Depth" in data["class_path"] else {}
+    return data | {"init_args": data.get("init_args", {}) | {"batch_size": 8} | depth}
 
 
 def toy_study(values: dict[str, Any]) -> dict[str, str]:
@@ -109,10 +117,12 @@ def toy_study(values: dict[str, Any]) -> dict[str, str]:
         "trainer": {"limit_train_batches": 2},
     }
     data = values["data"]["init_args"]
-    replaced["data"] = values["data"] | {"init_args": data | {"evaluation_images": 8, "images": 40}}
-    inner = replaced["data"]["init_args"]["data"]
-    small_images = {"batch_size": 8} | ({"resolution": 32} if "Depth" in inner["class_path"] else {})
-    replaced["data"]["init_args"]["data"] = inner | {"init_args": inner.get("init_args", {}) | small_images}
+    images = smaller_images(data["data"])
+    replaced["data"] = values["data"] | {"init_args": data | {"data": images, "evaluation_images": 8, "images": 40}}
+    if isinstance(values["truth"], dict) and values["truth"]["class_path"] in TRAINED:
+        truth = values["truth"]["init_args"]
+        less = {"epochs": 1, "trainer": {"limit_train_batches": 2, "limit_val_batches": 1}, "build": replaced["build"]}
+        replaced["truth"] = values["truth"] | {"init_args": truth | less | {"data": smaller_images(truth["data"])}}
     return {key: json.dumps(value) for key, value in replaced.items()}
 
 
