@@ -179,9 +179,10 @@ def test_list(capsys):
         "tasks",
         "task pools",
         "agents",
+        "path samplers",
     ]
     words = text.split()
-    for name in ("NASBench201", "TableTask", "TrainedTask", "SubtaskPool", "CATCHer", "RandomSearch"):
+    for name in ("NASBench201", "TableTask", "TrainedTask", "SubtaskPool", "CATCHer", "RandomSearch", "GumbelSampler"):
         assert name in words
     assert "quickstart.yaml" in text
 

@@ -112,7 +112,10 @@ MALFORMED = {
     "empty agents": ({"agents": {}}, ["agents:", "at least one"]),
     "agents without a value": ({"agents": None}, ["agents:", "a mapping of names to values", "empty"]),
     "empty targets": ({"targets": {}}, ["targets:", "at least one"]),
-    "unknown class": ({"space": "Foo"}, ["space:", "'Foo'", "known: NASBench201, TransNASBench101Micro"]),
+    "unknown class": (
+        {"space": "Foo"},
+        ["space:", "'Foo'", "known: DARTS, DepthFusion, NASBench101, NASBench201, TransNASBench101Micro"],
+    ),
     "misspelled class": (
         {"agents.random": "RandomSerch"},
         ["agents.random:", "no Agent 'RandomSerch'", "did you mean 'RandomSearch'?"],
@@ -126,7 +129,7 @@ MALFORMED = {
     "space as a task": ({"targets.images": "NASBench201"}, ["targets.images:", "is no Task", "TableTask"]),
     "wrong base by path": (
         {"space": "search.agents.random_search.RandomSearch"},
-        ["space:", "is no SearchSpace", "known: NASBench201"],
+        ["space:", "is no SearchSpace", "known: DARTS"],
     ),
     "no such module": ({"space": "nowhere.module.Space"}, ["space:", "can't import 'nowhere.module'", "NASBench201"]),
     "no such class in the module": (
