@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.cells import Norm, ReductionBlock, ReLUConvNorm, Zero, cell_plan
-from lightning_modules.networks.supernet import PathModule, Selection
+from lightning_modules.networks.supernet import PathModule, Selection, SuperEdges
 
 FUSIONS = 4
 """Fusion cells of a network, one a feature map of the backbone."""
@@ -155,42 +155,25 @@ class FusionCell(nn.Module):
         return _fuse(previous, skip, self._connected, lambda edge, x: self.operations[edge](x))
 
 
-class SuperFusionCell(PathModule):
-    """A fusion cell with every operation on every edge.
-
-    Args:
-        selection: of its supernet.
-        operations: for each edge, in the order of `EDGES`, one module a choice.
-        first: the decision of the first edge; those of the others follow.
-    """
-
-    def __init__(self, selection: Selection, operations: Sequence[Sequence[nn.Module]], first: int = 0):
-        super().__init__(selection)
-        self.operations = nn.ModuleList(nn.ModuleList(choices) for choices in operations)
-        self.decisions = slice(first, first + len(operations))
-        self._carries = [[not isinstance(operation, Zero) for operation in choices] for choices in operations]
+class SuperFusionCell(SuperEdges):
+    """A fusion cell with every operation on every edge, in the order of `EDGES`."""
 
     def forward(self, previous: Tensor, skip: Tensor) -> Tensor:
         """Two feature maps ``[batch, channels, height, width]`` to a third."""
-        path = self.selection.path
-        weights = None if path.weights is None else path.weights[self.decisions]
+        path, weights = self.selection.path, self.weights()
         if path.choices is None:
             assert weights is not None
             return self._relaxed(previous, skip, weights)
         choices = path.choices[self.decisions]
-
-        def message(edge: int, x: Tensor) -> Tensor:
-            output = self.operations[edge][choices[edge]](x)  # type: ignore[index]
-            return output if weights is None else output * weights[edge][choices[edge]]
-
-        connected = tuple(carries[choice] for carries, choice in zip(self._carries, choices, strict=True))
-        return _fuse(previous, skip, connected, message)
+        return _fuse(
+            previous, skip, self.connected(choices), lambda edge, x: self.message(edge, choices[edge], x, weights)
+        )
 
     def _relaxed(self, previous: Tensor, skip: Tensor, weights: Sequence[Tensor]) -> Tensor:
         nodes = [previous, skip]
         for target in (2, 3):
             messages = [
-                self.operations[edge][choice](nodes[source]) * weights[edge][choice]  # type: ignore[index]
+                self.message(edge, choice, nodes[source], weights)
                 for edge, (node, source) in enumerate(EDGES)
                 if node == target
                 for choice, carries in enumerate(self._carries[edge])
@@ -198,14 +181,6 @@ class SuperFusionCell(PathModule):
             ]
             nodes.append(reduce(torch.add, messages))
         return nodes[-1]
-
-    def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
-        """The chosen operations' tensors, by the keys of `FusionCell`."""
-        return {
-            f"operations.{edge}.{key}": value
-            for edge, choice in enumerate(choices[self.decisions])
-            for key, value in self.operations[edge][choice].state_dict().items()  # type: ignore[index]
-        }
 
 
 class SuperUpsampling(PathModule):

@@ -118,12 +118,12 @@ class Supernet(nn.Module):
             raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {', '.join(wrong[:3])}")
 
 
-class SuperCell(PathModule):
-    """A densely connected cell (`lightning_modules.networks.cells.Cell`) with every operation on every edge.
+class SuperEdges(PathModule):
+    """A part whose edges each hold every operation that a path may choose for them.
 
     Args:
         selection: of its supernet.
-        operations: for each edge, in the order 1<-0, 2<-0, 2<-1, 3<-0, ..., one module a choice.
+        operations: for each edge, one module a choice.
         first: the decision of the first edge; those of the others follow.
     """
 
@@ -132,27 +132,52 @@ class SuperCell(PathModule):
         self.operations = nn.ModuleList(nn.ModuleList(choices) for choices in operations)
         self.decisions = slice(first, first + len(operations))
         self._carries = [[not isinstance(operation, Zero) for operation in choices] for choices in operations]
-        self._nodes = 1 + len(cell_plan(tuple(True for _ in operations)))
+
+    def connected(self, choices: Sequence[int]) -> tuple[bool, ...]:
+        """Whether each edge carries anything where these are its edges' choices."""
+        return tuple(carries[choice] for carries, choice in zip(self._carries, choices, strict=True))
+
+    def message(self, edge: int, choice: int, x: Tensor, weights: Sequence[Tensor] | None) -> Tensor:
+        """What an operation makes of a feature map, times its weight if there are weights."""
+        output = self.operations[edge][choice](x)  # type: ignore[index]
+        return output if weights is None else output * weights[edge][choice]
+
+    def weights(self) -> Sequence[Tensor] | None:
+        """The weights of this part's decisions; None where the path has none."""
+        weights = self.selection.path.weights
+        return None if weights is None else weights[self.decisions]
+
+    def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
+        """The chosen operations' tensors, by the keys of a stand-alone part with one operation an edge."""
+        return {
+            f"operations.{edge}.{key}": value
+            for edge, choice in enumerate(choices[self.decisions])
+            for key, value in self.operations[edge][choice].state_dict().items()  # type: ignore[index]
+        }
+
+
+class SuperCell(SuperEdges):
+    """A densely connected cell (`lightning_modules.networks.cells.Cell`) with every operation on every edge.
+
+    Its edges come in the order 1<-0, 2<-0, 2<-1, 3<-0, ...
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, in_channels, height, width]`` to the last node's feature map."""
-        path = self.selection.path
-        weights = None if path.weights is None else path.weights[self.decisions]
-        if path.choices is None:
+        choices, weights = self.selection.path.choices, self.weights()
+        if choices is None:
             assert weights is not None
             return self._relaxed(x, weights)
-        return self._chosen(x, path.choices[self.decisions], weights)
+        return self._chosen(x, choices[self.decisions], weights)
 
     def _chosen(self, x: Tensor, choices: Sequence[int], weights: Sequence[Tensor] | None) -> Tensor:
-        plan = cell_plan(tuple(carries[choice] for carries, choice in zip(self._carries, choices, strict=True)))
+        plan = cell_plan(self.connected(choices))
         used = {source for pairs in plan for source, _ in pairs} | {len(plan)}
         nodes: list[Tensor | None] = [x]
         for target, pairs in enumerate(plan, start=1):
             total: Tensor | None = None
             for source, edge in pairs:
-                message = self.operations[edge][choices[edge]](nodes[source])  # type: ignore[index]
-                if weights is not None:
-                    message = message * weights[edge][choices[edge]]
+                message = self.message(edge, choices[edge], nodes[source], weights)  # type: ignore[arg-type]
                 total = message if total is None else total + message
             if total is None and target in used:
                 # As in `Cell`: a normalised convolution of zeros is its shift, not zero.
@@ -164,24 +189,14 @@ class SuperCell(PathModule):
         return output
 
     def _relaxed(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        nodes, edge = [x], 0
-        for target in range(1, self._nodes):
+        nodes = [x]
+        for target, pairs in enumerate(cell_plan((True,) * len(self._carries)), start=1):
             total: Tensor | None = None
-            for source in range(target):
+            for source, edge in pairs:
                 for choice, carries in enumerate(self._carries[edge]):
                     if carries:
-                        message = self.operations[edge][choice](nodes[source])  # type: ignore[index]
-                        message = message * weights[edge][choice]
+                        message = self.message(edge, choice, nodes[source], weights)
                         total = message if total is None else total + message
-                edge += 1
-            assert total is not None, "an edge without any operation that carries something"
+            assert total is not None, f"no operation on an edge of node {target} carries anything"
             nodes.append(total)
         return nodes[-1]
-
-    def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
-        """The chosen operations' tensors, by the keys of `Cell`."""
-        return {
-            f"operations.{edge}.{key}": value
-            for edge, choice in enumerate(choices[self.decisions])
-            for key, value in self.operations[edge][choice].state_dict().items()  # type: ignore[index]
-        }
