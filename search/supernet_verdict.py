@@ -9,16 +9,13 @@ import numpy as np
 
 from search.page import decimals_for, number, p_equals
 from search.report_verdict import listed
-from search.significance import SIGNIFICANT, holm
+from search.significance import FEWEST_PAIRS, SIGNIFICANT, holm, paired_test
 from search.summary import mean_interval
 
 if TYPE_CHECKING:
     from search.supernet_study import SupernetStudy
 
-FEWEST_PAIRS = 6
-"""Below it no paired randomisation test has a two-sided p-value under 0.05: 5 differences of one sign reach 0.0625."""
 DECIMALS = 3
-_MOST_ARRANGEMENTS = 2**14
 
 
 def verdict(summary: Mapping[str, Any], pairs: Sequence[tuple[str, str]], measured: int) -> list[str]:
@@ -70,28 +67,6 @@ def landmark_pairs(study: SupernetStudy) -> list[tuple[str, str]]:
         for name, method in study.methods.items()
         if method.landmarks is not None and kinship[name] in plain
     ]
-
-
-def paired_test(differences: np.ndarray) -> float | None:
-    """Two-sided p-value of the randomisation test of paired samples (Fisher, 1935): every sign might be the other one.
-
-    Exact up to 14 differences, from 16,384 arrangements drawn at random beyond.
-
-    Args:
-        differences: float64 ``[n]``.
-
-    Returns:
-        None for fewer than `FEWEST_PAIRS`.
-    """
-    n = len(differences)
-    if n < FEWEST_PAIRS:
-        return None
-    if 2**n <= _MOST_ARRANGEMENTS:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(0).choice([-1, 1], size=(_MOST_ARRANGEMENTS, n))
-        signs[0] = 1  # what was observed is one of the arrangements
-    return float(np.mean(np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12))
 
 
 def _order(methods: Mapping[str, Any], ranked: Sequence[str], measured: int) -> str:

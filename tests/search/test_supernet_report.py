@@ -20,12 +20,13 @@ from search.journal import Journal
 from search.landmarks import LandmarkChoice
 from search.page import duration
 from search.report import write_report
+from search.significance import paired_test
 from search.spaces.nasbench201 import NASBench201
 from search.summary import mean_interval
 from search.supernet_plots import Course, Ranking, courses_svg, rankings_svg, visible_range
 from search.supernet_report import study_page
 from search.supernet_study import Method, SupernetStudy
-from search.supernet_verdict import landmark_pairs, paired_test, verdict
+from search.supernet_verdict import landmark_pairs, verdict
 from search.tasks.base import Evaluation, Task
 
 TRIALS, MEASURED = 2, 6
