@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, PathSampler, Space
+from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space
+from lightning_modules.path_samplers.learned import LogitsSampler, moved
 
 _MOST_LOOKED_AT = 100_000
 
 
-class DARTSSampler(PathSampler):
+class DARTSSampler(LogitsSampler):
     """Differentiable architecture search (DARTS, Liu et al., ICLR 2019): every operation runs, weighted by a softmax.
 
     After each step of the weights the logits move down the held-out loss. First order takes the weights as they are;
@@ -47,7 +47,7 @@ class DARTSSampler(PathSampler):
         weight_decay: float = 1e-3,
         soft_one_shot: float | None = None,
     ):
-        super().__init__(space)
+        super().__init__(space, learning_rate, betas, weight_decay)
         if order not in (1, 2):
             raise ValueError(f"order is {order}, it must be 1 or 2")
         highest = min(((size - 1) / size for size in space.sizes if size > 1), default=1.0)
@@ -57,16 +57,6 @@ class DARTSSampler(PathSampler):
                 "weight would be negative"
             )
         self.order, self.soft_one_shot = order, soft_one_shot
-        generator = torch.Generator().manual_seed(0)
-        # 1e-3 N(0, 1): the start of the published searches, so that no choice is ahead.
-        self.logits = nn.ParameterList(1e-3 * torch.randn(size, generator=generator) for size in space.sizes)
-        self._optimizer = torch.optim.Adam(
-            self.logits.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
-        )
-
-    def _apply(self, fn: Any, recurse: bool = True) -> DARTSSampler:
-        """Stay on the CPU, whatever device the supernet moves to."""
-        return self
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """All operations, by the softmax of the logits: the same at every index of a step."""
@@ -89,11 +79,9 @@ class DARTSSampler(PathSampler):
     def learn(self, step: ArchitectureStep) -> None:
         """Move the logits down the held-out loss."""
         logits = list(self.logits)
-        device = next((each.device for each in step.supernet.parameters()), torch.device("cpu"))
 
         def relaxed() -> Path:
-            joined = torch.cat([each.softmax(0) for each in logits]).to(device)
-            return Path(None, joined.split([len(each) for each in logits]))
+            return Path(None, moved([each.softmax(0) for each in logits], step.supernet))
 
         if self.order == 1:
             gradients = _gradients(step.held_out_loss(relaxed()), logits)
@@ -129,14 +117,6 @@ class DARTSSampler(PathSampler):
             if bool(self.space.is_valid(torch.tensor(choices))):
                 found.append(choices)
         return found
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The optimiser's moments."""
-        return {"optimizer": self._optimizer.state_dict()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
-        self._optimizer.load_state_dict(state["optimizer"])
 
 
 def unrolled_gradient(

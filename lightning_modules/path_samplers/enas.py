@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, PathSampler, Space, best_of
+from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.learned import LearnedSampler
 
 _PATH_STREAM, _TRAINING_STREAM, _CHOICE_STREAM = 1, 2, 3
 """Keep the draws of a path, of the controller's training and of the final choice apart."""
@@ -78,7 +78,7 @@ class Controller(nn.Module):
         return archs
 
 
-class ENASSampler(PathSampler):
+class ENASSampler(LearnedSampler):
     """Efficient neural architecture search (ENAS, Pham et al., ICML 2018).
 
     Paths are drawn from a controller. It learns at the end of each epoch by REINFORCE, from the worth of architectures
@@ -147,10 +147,6 @@ class ENASSampler(PathSampler):
             self.controller.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon
         )
 
-    def _apply(self, fn: Any, recurse: bool = True) -> ENASSampler:
-        """Stay on the CPU, whatever device the supernet moves to."""
-        return self
-
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """An architecture drawn from the controller."""
         (choices,) = self._drawn(1, seed, step, index, _PATH_STREAM)
@@ -211,11 +207,3 @@ class ENASSampler(PathSampler):
             f"ENASSampler: {_TRIES} draws gave {len(found)} valid architectures out of {count}; the controller has "
             "come to prefer what the space rules out"
         )
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The optimiser's moments."""
-        return {"optimizer": self._optimizer.state_dict()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
-        self._optimizer.load_state_dict(state["optimizer"])

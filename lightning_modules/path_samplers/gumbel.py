@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, PathSampler, Space, best_of
+from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.learned import LogitsSampler, moved
 
 _TRIES = 100
 
 
-class GumbelSampler(PathSampler):
+class GumbelSampler(LogitsSampler):
     """Differentiable architecture sampling (GDAS, Dong and Yang, CVPR 2019).
 
     Each decision has logits. A path is the argmax of the logits with Gumbel noise; the gradient passes through the
@@ -47,7 +47,7 @@ class GumbelSampler(PathSampler):
         candidates: int = 1000,
         ranked: int = 10,
     ):
-        super().__init__(space)
+        super().__init__(space, learning_rate, betas, weight_decay)
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature falls from {temperature} to {final_temperature}: both must be above 0")
         for name, value in {"candidates": candidates, "ranked": ranked}.items():
@@ -55,16 +55,6 @@ class GumbelSampler(PathSampler):
                 raise ValueError(f"{name} is {value}, it must be at least 1")
         self.temperature, self.final_temperature = temperature, final_temperature
         self.candidates, self.ranked = candidates, ranked
-        generator = torch.Generator().manual_seed(0)
-        # 1e-3 N(0, 1): the start of the published searches, so that no choice is ahead.
-        self.logits = nn.ParameterList(1e-3 * torch.randn(size, generator=generator) for size in space.sizes)
-        self._optimizer = torch.optim.Adam(
-            self.logits.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
-        )
-
-    def _apply(self, fn: Any, recurse: bool = True) -> GumbelSampler:
-        """Stay on the CPU, whatever device the supernet moves to."""
-        return self
 
     def _noisy(self, *seed: int) -> list[Tensor]:
         """Log-probabilities with Gumbel noise, one ``[choices]`` a decision: the noise is a function of the seed."""
@@ -96,15 +86,13 @@ class GumbelSampler(PathSampler):
             soft = (each / temperature).softmax(0)
             hard = torch.zeros_like(soft).scatter_(0, each.argmax(0, keepdim=True), 1.0)
             weights.append(hard - soft.detach() + soft)
-        device = next(step.supernet.parameters()).device
-        moved = torch.cat(weights).to(device, non_blocking=True).split([len(each) for each in weights])
         self._optimizer.zero_grad(set_to_none=True)
         # The weights of the network need no gradient here, so none is computed for them.
         parameters = [each for each in step.supernet.parameters() if each.requires_grad]
         for each in parameters:
             each.requires_grad_(False)
         try:
-            loss = step.held_out_loss(Path(choices, moved))
+            loss = step.held_out_loss(Path(choices, moved(weights, step.supernet)))
             if loss.requires_grad:  # not where nothing that carries a weight reaches the output
                 loss.backward()
         finally:
@@ -127,11 +115,3 @@ class GumbelSampler(PathSampler):
         valid = draws[self.space.is_valid(draws)].tolist()
         frequent = [arch for arch, _ in Counter(tuple(draw) for draw in valid).most_common(max(self.ranked, count))]
         return best_of(frequent, evaluate)[:count]
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The optimiser's moments."""
-        return {"optimizer": self._optimizer.state_dict()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
-        self._optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,57 @@
+"""What samplers that learn by gradient have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.path_samplers.base import PathSampler, Space
+
+
+class LearnedSampler(PathSampler):
+    """A sampler with an optimiser of its own, `_optimizer`, whose state a checkpoint holds.
+
+    It stays on the CPU, where which operation to run must be known.
+    """
+
+    _optimizer: torch.optim.Optimizer
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Stay on the CPU, whatever device the supernet moves to."""
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimiser's moments."""
+        return {"optimizer": self._optimizer.state_dict()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue with them."""
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+class LogitsSampler(LearnedSampler):
+    """A sampler with logits for every decision, which Adam moves.
+
+    Args:
+        space: what can be sampled.
+        learning_rate: of the logits.
+        betas: of Adam.
+        weight_decay: of the logits.
+    """
+
+    def __init__(self, space: Space, learning_rate: float, betas: tuple[float, float], weight_decay: float):
+        super().__init__(space)
+        generator = torch.Generator().manual_seed(0)
+        # 1e-3 N(0, 1): the start of the published searches, so that no choice is ahead.
+        self.logits = nn.ParameterList(1e-3 * torch.randn(size, generator=generator) for size in space.sizes)
+        self._optimizer = torch.optim.Adam(
+            self.logits.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
+        )
+
+
+def moved(weights: list[Tensor], supernet: nn.Module) -> tuple[Tensor, ...]:
+    """Weights of decisions where the supernet is, in one copy; their gradients come back in one."""
+    device = next((each.device for each in supernet.parameters()), torch.device("cpu"))
+    return torch.cat(weights).to(device, non_blocking=True).split([len(each) for each in weights])
