@@ -6,7 +6,7 @@ function of (seed, epoch, image), whatever the number of workers, ranks or batch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class EpochShuffle(RandomSampler):
     Lightning announces the epoch through `set_epoch`; a plain loop calls it itself, as with torch's DistributedSampler.
     """
 
-    def __init__(self, source: ImageBatches, seed: int):
+    def __init__(self, source: Sized, seed: int):
         super().__init__(source)
         self.seed, self.epoch = seed, 0
 

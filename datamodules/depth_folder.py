@@ -237,7 +237,7 @@ class DepthFolderDataModule(LightningDataModule):
         return EpochLoader(
             batches,
             batch_size=self.batch_size,
-            sampler=EpochShuffle(batches, self.seed),  # type: ignore[arg-type]  # it asks for nothing but the length
+            sampler=EpochShuffle(batches, self.seed),
             num_workers=self.num_workers,
             collate_fn=whole,
             # The loader draws a base seed for its workers; without this it would draw it from the global state.

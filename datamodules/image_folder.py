@@ -50,10 +50,10 @@ def read_image_folder(
         raise ValueError(f"classes is {classes}, at least 2 are needed")
     held_out = next((source / part for part in _HELD_OUT if (source / part).is_dir()), None)
     if (source / "train").is_dir() and held_out is not None:
-        names, train = _pictures(source / "train", classes)
-        _, val = _pictures(held_out, None, names)
+        names, train = find_pictures(source / "train", classes)
+        _, val = find_pictures(held_out, None, names)
     else:
-        names, both = _pictures(source, classes)
+        names, both = find_pictures(source, classes)
         train = [[path for k, path in enumerate(paths) if k % _FOLD < _FOLD - 1] for paths in both]
         val = [paths[_FOLD - 1 :: _FOLD] for paths in both]
         few = [label for label, paths in zip(names, val, strict=True) if not paths]
@@ -62,8 +62,17 @@ def read_image_folder(
     return ImageArrays(*_read(train, resolution, "train"), *_read(val, resolution, "val"), tuple(names), name)
 
 
-def _pictures(folder: Path, most: int | None, names: list[str] | None = None) -> tuple[list[str], list[list[Path]]]:
-    """Class names, and each class's picture files in the order of their names, at any depth below its folder."""
+def find_pictures(folder: Path, most: int | None, names: list[str] | None = None) -> tuple[list[str], list[list[Path]]]:
+    """Class names, and each class's picture files in the order of their names, at any depth below its folder.
+
+    Args:
+        folder: has a sub-folder a class.
+        most: only the first so many classes, in the order of their names; None for all.
+        names: of the classes; None for those of the sub-folders.
+
+    Raises:
+        ValueError: there are too few classes, or one has no pictures.
+    """
     if names is None:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         if len(names) < max(2, most or 2):

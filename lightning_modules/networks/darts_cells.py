@@ -259,10 +259,11 @@ class Block(nn.Module):
 
 
 class DARTSNetwork(nn.Module):
-    """DARTS' network for CIFAR-10 (DARTS, sec. 3.1 and appendix A.2), without the auxiliary head.
+    """DARTS' network (DARTS, sec. 3.1 and appendix A.2), without the auxiliary head.
 
-    The stem has 3 C channels. The cells after one and two thirds are reduction cells, which double the channels per
-    node. Layers keep torch's default initialisation, as in DARTS' public code.
+    The stem for CIFAR-10 has 3 C channels; that for ImageNet has C channels and divides the resolution by four for the
+    first cell's one input and by eight for the other. The cells after one and two thirds are reduction cells, which
+    double the channels per node. Layers keep torch's default initialisation, as in DARTS' public code.
 
     Args:
         build_cell: (channels, reduction) to a module from two feature maps to the list of its intermediate nodes.
@@ -271,9 +272,10 @@ class DARTSNetwork(nn.Module):
         cells: in all; with at least 3 there are normal cells too.
         in_channels: of the images.
         norm: builds the normalisation layers outside the cells.
+        stem: ``cifar`` or ``imagenet``.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or there is no such stem.
     """
 
     def __init__(
@@ -284,17 +286,32 @@ class DARTSNetwork(nn.Module):
         cells: int = 20,
         in_channels: int = 3,
         norm: Norm = nn.BatchNorm2d,
+        stem: str = "cifar",
     ):
         super().__init__()
         if cells < 1:
             raise ValueError(f"cells is {cells}, it must be at least 1; 20 is DARTS' network")
         if channels < 1:
             raise ValueError(f"channels is {channels}, it must be at least 1; 36 is DARTS' network")
-        width = 3 * channels
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), norm(width))
+        if stem not in ("cifar", "imagenet"):
+            raise ValueError(f"stem is '{stem}', allowed: cifar, imagenet")
         self.blocks = nn.ModuleList()
-        before_last = last = width
-        halve = False
+        before_last = last = channels if stem == "imagenet" else 3 * channels
+        halve = stem == "imagenet"  # its second half, too, leaves the older of the first cell's inputs twice as large
+        if stem == "imagenet":
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1, bias=False),
+                norm(channels // 2),
+                nn.ReLU(),
+                nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+                norm(channels),
+            )
+            self.second_stem: nn.Module = nn.Sequential(
+                nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), norm(channels)
+            )
+        else:
+            self.stem = nn.Sequential(nn.Conv2d(in_channels, last, 3, padding=1, bias=False), norm(last))
+            self.second_stem = nn.Identity()
         for position in range(cells):
             reduction = position in (cells // 3, 2 * cells // 3)
             channels *= 2 if reduction else 1
@@ -303,12 +320,16 @@ class DARTSNetwork(nn.Module):
         self.classifier = nn.Linear(last, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """``[batch, in_channels, height, width]`` to ``[batch, 16 * channels, height / 4, width / 4]``."""
-        before_last = last = self.stem(images)
+        """Of ``[batch, in_channels, height, width]``: ``[batch, 16 * channels, height / 4, width / 4]``.
+
+        Behind the stem for ImageNet an eighth of that height and width.
+        """
+        before_last = self.stem(images)
+        last = self.second_stem(before_last)
         for block in self.blocks:
             before_last, last = last, block(before_last, last)
         return last
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[batch, in_channels, height, width]`` (sizes divisible by 4) to logits ``[batch, num_classes]``."""
+        """``[batch, in_channels, height, width]`` (sizes divisible by 4, or 32) to logits ``[batch, num_classes]``."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))

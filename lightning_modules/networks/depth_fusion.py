@@ -80,8 +80,8 @@ class ResNeXtBackbone(nn.Module):
 
     def __init__(self, weights: Path | None = None, norm: Norm = nn.BatchNorm2d):
         super().__init__()
-        from torchvision.models import resnext101_32x8d  # type: ignore[import-untyped]
-        from torchvision.ops import FrozenBatchNorm2d  # type: ignore[import-untyped]
+        from torchvision.models import resnext101_32x8d
+        from torchvision.ops import FrozenBatchNorm2d
 
         if weights is None:
             network = resnext101_32x8d(weights=None)

@@ -147,8 +147,9 @@ class DARTS(SearchSpace):
         channels: int = 36,
         cells: int = 20,
         in_channels: int = 3,
+        stem: str = "cifar",
     ) -> nn.Module:
-        """DARTS' network of these cells for CIFAR-10, initialised from torch's random state.
+        """DARTS' network of these cells, initialised from torch's random state.
 
         It has no auxiliary head. Parameters of the defaults are those of DARTS' public code; NAS-Bench-301 trained
         networks of 32 channels and 8 cells.
@@ -159,9 +160,10 @@ class DARTS(SearchSpace):
             channels: of a node of the first cells; doubled by each of the two reduction cells.
             cells: in all; those after one and two thirds are reduction cells.
             in_channels: of the images.
+            stem: ``cifar``, or ``imagenet`` for large images, which divides their resolution by eight.
 
         Returns:
-            A module from ``[batch, in_channels, height, width]``, sizes divisible by 4, to logits
+            A module from ``[batch, in_channels, height, width]``, sizes divisible by 4 (or 32), to logits
             ``[batch, num_classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
@@ -170,7 +172,7 @@ class DARTS(SearchSpace):
         def build_cell(width: int, reduction: bool) -> DARTSCell:
             return DARTSCell(nodes[CELLS[reduction]], width, reduction)
 
-        return DARTSNetwork(build_cell, num_classes, channels, cells, in_channels)
+        return DARTSNetwork(build_cell, num_classes, channels, cells, in_channels, stem=stem)
 
     def build_supernet(  # type: ignore[override]
         self,
@@ -179,6 +181,7 @@ class DARTS(SearchSpace):
         channels: int = 36,
         cells: int = 20,
         in_channels: int = 3,
+        stem: str = "cifar",
     ) -> Supernet:
         """DARTS' network with every operation on every edge; arguments as for `build`."""
 
@@ -186,7 +189,7 @@ class DARTS(SearchSpace):
             def build_cell(width: int, reduction: bool) -> DARTSSuperCell:
                 return DARTSSuperCell(selection, DECISIONS_PER_CELL * reduction, width, reduction, norm)
 
-            return DARTSNetwork(build_cell, num_classes, channels, cells, in_channels, norm)
+            return DARTSNetwork(build_cell, num_classes, channels, cells, in_channels, norm, stem)
 
         return Supernet(build)
 

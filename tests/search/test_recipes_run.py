@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from search.cli import main
 from search.recipe import RECIPES, load_recipe, read_recipe
@@ -19,15 +20,18 @@ TRAINED = {"TrainedTask", "SubtaskPool"}
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    """The data folder, with the one table that is made from a published file by ``catchmark data``."""
+    """The data folder, with a table that is made from a published file, and two classes in the place of ImageNet's."""
     folder = Path(os.environ.get("CATCHMARK_DATA") or RECIPES.parent.parent / "shared/data")
-    published = folder / "transnasbench101_micro.npz"
-    if not published.is_file():
-        return folder
     whole = tmp_path_factory.mktemp("tables")
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         (whole / path.name).symlink_to(path.resolve())
-    if not (whole / "transnasbench101.npz").exists():
+    if not (whole / "imagenet").exists():
+        for k in range(48):
+            picture = whole / "imagenet" / ("train" if k < 40 else "val") / f"class{k % 2}" / f"{k}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((48, 48), 40).convert("RGB").save(picture)
+    published = folder / "transnasbench101_micro.npz"
+    if published.is_file() and not (whole / "transnasbench101.npz").exists():
         assert main(["data", "transnasbench101", str(published), "--out", str(whole / "transnasbench101.npz")]) == 0
     return whole
 
@@ -82,9 +86,14 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 
 def smaller_images(data: dict[str, Any]) -> dict[str, Any]:
-    """A data module of few images."""
-    depth = {"resolution": 32, "images": 48, "val_images": 8} if "Depth" in data["class_path"] else {}
-    return data | {"init_args": data.get("init_args", {}) | {"batch_size": 8} | depth}
+    """A data module of few or small images."""
+    small = {
+        "DepthFolderDataModule": {"resolution": 32, "images": 48, "val_images": 8},
+        "ImageFolderDataModule": {"resolution": 32, "threads": 1, "num_workers": 0},
+    }
+    return data | {
+        "init_args": data.get("init_args", {}) | {"batch_size": 8} | small.get(data["class_path"], {}),
+    }
 
 
 def toy_study(values: dict[str, Any]) -> dict[str, str]:
@@ -118,7 +127,8 @@ def toy_study(values: dict[str, Any]) -> dict[str, str]:
     }
     data = values["data"]["init_args"]
     images = smaller_images(data["data"])
-    replaced["data"] = values["data"] | {"init_args": data | {"data": images, "evaluation_images": 8, "images": 40}}
+    few = {"data": images, "evaluation_images": 8, "images": 40, "held_out_share": 0.5}
+    replaced["data"] = values["data"] | {"init_args": data | few}
     if isinstance(values["truth"], dict) and values["truth"]["class_path"] in TRAINED:
         truth = values["truth"]["init_args"]
         less = {"epochs": 1, "trainer": {"limit_train_batches": 2, "limit_val_batches": 1}, "build": replaced["build"]}

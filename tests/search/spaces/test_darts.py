@@ -171,6 +171,14 @@ def test_parameters_of_published_cells(genotype, published):
         assert count_parameters(network) == 3_349_342  # the public code's own count, without the auxiliary head
 
 
+def test_the_network_for_imagenet_has_its_published_parameters():
+    network = meta_network(SPACE.from_genotype(*DARTS_V2), num_classes=1000, channels=48, cells=14, stem="imagenet")
+    assert count_parameters(network) == 4_718_752  # the public code's own count; DARTS reports 4.7 million
+    assert network.features(torch.zeros(2, 3, 224, 224, device="meta")).shape == (2, 768, 7, 7)
+    with pytest.raises(ValueError, match="stem is 'image'"):
+        SPACE.build(SPACE.from_genotype(*DARTS_V2), stem="image")
+
+
 def test_parameters_of_random_cells_and_other_sizes():
     for arch in some(20):
         network = meta_network(arch, num_classes=7, channels=8, cells=5)

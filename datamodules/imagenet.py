@@ -1,0 +1,260 @@
+"""Pictures read from disk, a sub-folder a class: ImageNet as it is unpacked, and whatever is laid out alike.
+
+Everything about a batch (order, crop, flip, colours) is a pure function of (seed, epoch, image), whatever the number of
+threads, ranks or batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+from datamodules.image_folder import find_pictures
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels, as torchvision's networks take them."""
+_CURE = (
+    "download ILSVRC2012 (image-net.org) and unpack it there with a sub-folder a class below train and val, or name "
+    "another folder so laid out"
+)
+
+
+class PictureFiles(Dataset):
+    """Batches of normalised images out of files.
+
+    Args:
+        files: of the pictures.
+        labels: int64 ``[n]``.
+        resolution: height and width of the images.
+        augment: a random crop of 8 to 100% of the area and a random flip; False for the centre, seven eighths of the
+            shorter side.
+        color_jitter: the most by which brightness, contrast and saturation change, as a share; hue changes by half of
+            it. Only where ``augment``.
+        threads: that decode pictures.
+        seed: of crops, flips and colours.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: np.ndarray,
+        resolution: int,
+        augment: bool,
+        color_jitter: float = 0.0,
+        threads: int = 1,
+        seed: int = 0,
+    ):
+        self.files, self.labels = files, torch.from_numpy(labels)
+        self.resolution, self.augment, self.color_jitter = resolution, augment, color_jitter
+        self.threads, self.seed = threads, seed
+        self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the augmentation of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch: images float32 ``[batch, 3, resolution, resolution]``, labels int64 ``[batch]``."""
+        if self.threads > 1:
+            with ThreadPoolExecutor(self.threads) as pool:  # decoding releases the interpreter's lock
+                images = list(pool.map(self._read, indices))
+        else:
+            images = [self._read(index) for index in indices]
+        return torch.stack(images).sub_(self._mean).div_(self._std), self.labels[list(indices)]
+
+    def _read(self, index: int) -> Tensor:
+        """One picture on the scale of 0 to 1."""
+        from PIL import Image
+
+        generator = np.random.default_rng((self.seed, self.epoch, index))
+        try:
+            with Image.open(self.files[index]) as picture:
+                width, height = picture.size
+                if self.augment:
+                    window = _random_window(width, height, generator)
+                else:
+                    window = _central_window(width, height)
+                # A JPEG is decoded at the smallest of its sizes in which the window still has enough pixels.
+                shrink = int(min(window[2] - window[0], window[3] - window[1]) / self.resolution)
+                if shrink > 1:
+                    picture.draft("RGB", (width // shrink, height // shrink))
+                    across, down = picture.width / width, picture.height / height
+                    window = (window[0] * across, window[1] * down, window[2] * across, window[3] * down)
+                small = picture.convert("RGB").resize(
+                    (self.resolution, self.resolution), Image.Resampling.BILINEAR, box=window
+                )
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{self.files[index]} cannot be read as an image ({error})") from error
+        image = torch.from_numpy(np.array(small)).permute(2, 0, 1)
+        if self.augment:
+            if generator.random() < 0.5:
+                image = image.flip(-1)
+            if self.color_jitter:
+                image = _jitter(image, self.color_jitter, generator)
+        return image.float().div_(255)
+
+
+def _random_window(width: int, height: int, generator: np.random.Generator) -> tuple[float, float, float, float]:
+    """Left, upper, right and lower edge of 8 to 100% of the area, with sides of 3:4 to 4:3 (GoogLeNet's crop)."""
+    for _ in range(10):
+        area = width * height * generator.uniform(0.08, 1.0)
+        ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        across, down = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < across <= width and 0 < down <= height:
+            left, upper = generator.integers(width - across + 1), generator.integers(height - down + 1)
+            return left, upper, left + across, upper + down
+    return _central_window(width, height)
+
+
+def _central_window(width: int, height: int) -> tuple[float, float, float, float]:
+    """A square of seven eighths of the shorter side: 224 of 256 pixels."""
+    side = min(width, height) * 224 / 256
+    left, upper = (width - side) / 2, (height - side) / 2
+    return left, upper, left + side, upper + side
+
+
+def _jitter(image: Tensor, most: float, generator: np.random.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue in a random order, on a uint8 image."""
+    from torchvision.transforms import v2
+
+    changes = (
+        (v2.functional.adjust_brightness, generator.uniform(max(0.0, 1 - most), 1 + most)),
+        (v2.functional.adjust_contrast, generator.uniform(max(0.0, 1 - most), 1 + most)),
+        (v2.functional.adjust_saturation, generator.uniform(max(0.0, 1 - most), 1 + most)),
+        (v2.functional.adjust_hue, generator.uniform(-most / 2, most / 2)),
+    )
+    for place in generator.permutation(len(changes)):
+        change, amount = changes[place]
+        image = change(image, amount)
+    return image
+
+
+class ImageFolderDataModule(LightningDataModule):
+    """Image classification from pictures on disk.
+
+    Training images are cropped and mirrored at random as in GoogLeNet's training; of validation images the centre is
+    taken.
+
+    Args:
+        root: has ``train`` and ``val`` with a sub-folder a class; a relative one is looked for below the current
+            folder, then below ``$CATCHMARK_DATA``.
+        resolution: height and width of the images.
+        batch_size: images a step.
+        color_jitter: see `PictureFiles`; 0.4 in the scripts of Landmark Regularization.
+        classes: only the first so many classes, in the order of their folders' names; None for all.
+        threads: that decode the pictures of a batch.
+        num_workers: processes that make batches.
+        seed: of order and augmentation; `reseed` changes it.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    in_channels = 3
+
+    def __init__(
+        self,
+        root: str = "imagenet",
+        resolution: int = 224,
+        batch_size: int = 256,
+        color_jitter: float = 0.0,
+        classes: int | None = None,
+        threads: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for key, number in (("resolution", resolution), ("batch_size", batch_size), ("threads", threads)):
+            if number < 1:
+                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        if not 0 <= color_jitter <= 1:
+            raise ValueError(f"color_jitter is {color_jitter}, it must lie in [0, 1]")
+        self.root, self.resolution, self.batch_size, self.color_jitter = root, resolution, batch_size, color_jitter
+        self.classes, self.threads, self.num_workers = classes, threads, num_workers
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Set the seed of order and augmentation, from the next data loader on."""
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, 0 or more is needed")
+        self.seed = seed
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the pictures are."""
+        path, data = Path(self.root).expanduser(), os.environ.get("CATCHMARK_DATA")
+        for folder in [path, *([Path(data).expanduser() / path] if data else [])]:
+            if (folder / "train").is_dir() and (folder / "val").is_dir():
+                return folder
+        places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
+        raise FileNotFoundError(f"no folder '{path}' with train and val{places}; {_CURE}")
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The folders' names, in their order."""
+        return self._train[0]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def training_set(self, augmented: bool = True) -> PictureFiles:
+        """The training images, by index: augmented (`PictureFiles.set_epoch` draws anew), or their centres."""
+        return self._pictures(self._train[1], augmented)
+
+    def validation_set(self) -> PictureFiles:
+        """The centres of the validation images, by index."""
+        return self._pictures(find_pictures(self.folder / "val", None, self.class_names)[1], False)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled and augmented batches of `PictureFiles`."""
+        pictures = self.training_set()
+        return EpochLoader(
+            pictures,
+            batch_size=self.batch_size,
+            sampler=EpochShuffle(pictures, self.seed),
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            # The loader draws a base seed for its workers; without this it would draw it from the global state.
+            generator=generator_of(self.seed, 2),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches in order."""
+        return DataLoader(
+            self.validation_set(),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            generator=generator_of(self.seed, 3),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @cached_property
+    def _train(self) -> tuple[list[str], list[list[Path]]]:
+        return find_pictures(self.folder / "train", self.classes)
+
+    def _pictures(self, of_classes: list[list[Path]], augment: bool) -> PictureFiles:
+        files = [path for paths in of_classes for path in paths]
+        labels = np.repeat(np.arange(len(of_classes), dtype=np.int64), [len(paths) for paths in of_classes])
+        return PictureFiles(files, labels, self.resolution, augment, self.color_jitter, self.threads, self.seed)
