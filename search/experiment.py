@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
 from search.errors import CatchmarkError, one_line
+from search.exchange import EXCHANGE, exchange_search, find_winners, summarise_exchange
 from search.journal import Journal, Record
 from search.loop import Listener, Search, Stage, run_search
 from search.meta_training import PHASE, MetaTraining, phases
@@ -21,6 +22,8 @@ from search.tasks.base import Task, TaskPool
 
 ALL = "all"
 """In place of a target's name: every target."""
+RESERVED = {ALL: "every target", PHASE: "what comes before the targets", EXCHANGE: "what comes after them"}
+"""What a target can't be called."""
 
 
 class Experiment(Study):
@@ -41,6 +44,8 @@ class Experiment(Study):
         meta_training_for: what happens before, target by target, for instance to leave a target out of its own sources,
             or under the key ``all`` once for all of them. Each of a target's meta-trainings is for other agents.
         most_failures: stop when so many evaluations in a row failed.
+        exchange: times that the best architecture of each target is evaluated anew on every target, to see whether what
+            is best on one is the best on the others; 0 for never.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
     """
@@ -58,14 +63,19 @@ class Experiment(Study):
         meta_training: Optional[MetaTraining] = None,  # noqa: UP045
         meta_training_for: Optional[dict[str, list[MetaTraining]]] = None,  # noqa: UP045
         most_failures: int = 10,
+        exchange: int = 0,
         name: str = "",
         description: str = "",
     ):
         for key, value in {"budget": budget, "trials": trials, "batch": batch, "most_failures": most_failures}.items():
             if value < 1:
                 raise ValueError(f"{key} is {value}, it must be at least 1")
+        if exchange < 0:
+            raise ValueError(f"exchange is {exchange}, it must be at least 0")
+        if exchange and len(targets) < 2:
+            raise ValueError(f"exchange is {exchange}, but there is one target: winners have nowhere to go")
         self.space, self.budget, self.trials, self.seed, self.batch = space, budget, trials, seed, batch
-        self.most_failures = most_failures
+        self.most_failures, self.exchange = most_failures, exchange
         self.name, self.description = name, description
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
@@ -78,8 +88,9 @@ class Experiment(Study):
         for key in agents:
             self.agent(key, trials=1)
         shared = None if meta_training is None else self._checked(meta_training, "meta_training")
-        if ALL in targets:
-            raise CatchmarkError(f"targets: a target can't be called '{ALL}', the word stands for every target")
+        for word, meaning in RESERVED.items():
+            if word in targets:
+                raise CatchmarkError(f"targets: a target can't be called '{word}', the word stands for {meaning}")
         by_target: dict[str | None, list[tuple[MetaTraining, TaskPool]]] = {}
         for key, trainings in (meta_training_for or {}).items():
             if key not in (*targets, ALL):
@@ -164,6 +175,8 @@ class Experiment(Study):
         for target in self.targets:
             for name in self._make_agents:
                 plan[f"{target}/{name}"] = self.trials * self.budget
+        if self.exchange:
+            plan |= {f"{EXCHANGE}/{target}": self.exchange * len(self.targets) for target in self.targets}
         return plan
 
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
@@ -199,7 +212,17 @@ class Experiment(Study):
                     seconds=self.seconds(target),
                 )
                 run_search(search, journal, listeners)
+        if self.exchange:
+            self._exchange(journal, listeners)
         return self.summarise(journal)
+
+    def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
+        """Every target's best architecture on every target."""
+        winners = find_winners(journal, list(self.targets), self.agent_names)
+        seed = derive_seed(self.seed, EXCHANGE)
+        for target, task in self.targets.items() if winners else ():
+            search = exchange_search(self.space, target, task, winners, self.exchange, seed, self.most_failures)
+            run_search(search, journal, listeners)
 
     def _sources(self, label: str) -> dict[str, str]:
         """What an evaluation costs on each stage of a meta-training, by the stage's label."""
@@ -235,6 +258,8 @@ class Experiment(Study):
                     "seconds": seconds,
                 }
                 continue
+            if phase == EXCHANGE:
+                continue
             task = self.targets[phase]
             scores = task.all_scores()
             limit = self.seconds(phase)
@@ -243,6 +268,11 @@ class Experiment(Study):
             )
             target["agents"][agent] = summarise_search(
                 records, self.trials, self.space, None if scores is None else scores.numpy(), seconds, limit
+            )
+        if self.exchange:
+            winners = find_winners(journal, list(summary["targets"]), self.agent_names)
+            summary[EXCHANGE] = {"repeats": self.exchange} | summarise_exchange(
+                journal, self.space, winners, list(summary["targets"]), self.agent_names
             )
         return summary
 

@@ -15,6 +15,7 @@ import yaml
 
 from search.compare import flatten
 from search.compare import shown_path as shown_folder
+from search.exchange import EXCHANGE, exchange_table
 from search.experiment import Experiment
 from search.journal import Journal, Record
 from search.meta_training import PHASE
@@ -86,6 +87,7 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
         targets=targets,
         time_budget=_time_budget(summary.get("budget_seconds")),
         contexts=contexts.pictures(folder),
+        exchange=exchange_table(summary[EXCHANGE]) if EXCHANGE in summary else None,
         most_networks=MOST_NETWORKS,
         searches=len(planned),
         searches_finished=len(finished),

@@ -92,7 +92,7 @@ def gather(experiment: Experiment, journal: Journal, readers: Sequence[Reader] =
             if phase == PHASE:
                 stage = gathered.stages.setdefault(record.stage, {})
                 stage.setdefault(agent, []).append(record.evaluation.score)
-        if phase != PHASE:
+        if phase in experiment.targets:
             seconds = experiment.seconds(phase)
             curve = best_so_far(records, experiment.trials, seconds)
             final = curve[:, -1] if curve.shape[1] else np.full(experiment.trials, math.nan)
