@@ -1,0 +1,115 @@
+"""The way to mmdet and mmseg: they load here without mmcv's compiled operators.
+
+mmcv compiles its operators per release of torch, and publishes wheels for a few old ones only. Its pure-Python
+distribution ``mmcv-lite`` lacks them, yet mmdet and mmseg import `mmcv.ops` at their very top. `prepare` puts stand-ins
+on torch's and torchvision's kernels in place of the compiled module; where that one is there, it stays.
+
+Both libraries build parts of a model through mmengine's common registry, which reads a plain name, such as ``ResNet``,
+by the scope that holds at that moment. Build in `scope`::
+
+    with scope("mmdet"):
+        from mmdet.registry import MODELS
+
+        detector = MODELS.build(config)
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+# The newest releases of both libraries, with the newest mmcv that they accept.
+# mmseg imports ftfy without declaring it.
+INSTALLATION = "pip install mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 mmsegmentation==1.2.2 ftfy"
+
+
+def prepare() -> None:
+    """Make `mmcv.ops`, and so mmdet and mmseg, importable: call it before importing any of them.
+
+    Where the compiled operators load, nothing changes. Elsewhere ``mmcv._ext`` becomes a module of stand-ins (see
+    `operators`), and an operator that has none raises NotImplementedError when it is called. Repeated calls cost
+    nothing. Beyond what the libraries do when they are imported, `sys.modules` is all that it changes.
+
+    Raises:
+        ImportError: mmengine or mmcv is not installed, or mmcv's release does not go with mmdet and mmseg.
+    """
+    if "mmcv._ext" in sys.modules:
+        return
+    with _no_deprecation_warnings():
+        with _advice_on_missing():
+            mmcv = importlib.import_module("mmcv")
+        _check_release(mmcv.__version__)
+        try:
+            importlib.import_module("mmcv._ext")
+        # OSError, and ImportError for undefined symbols: compiled for another torch, which is as good as absent.
+        except (ImportError, OSError):
+            from lightning_modules.openmmlab.operators import stand_in_module
+
+            sys.modules["mmcv._ext"] = stand_in_module()
+
+
+@contextmanager
+def scope(library: Literal["mmdet", "mmseg"]) -> Iterator[None]:
+    """Within it, plain names in configurations mean this library's models, data sets, transforms and metrics.
+
+    Names of the other library are found by prefix, as in ``type="mmseg.FCNHead"``. Build a model and call its
+    `init_weights` in here, where mmengine reports warnings only: to the latter belongs a message per parameter. Forward
+    passes need no scope. Afterwards mmengine's default scope and level of logging are as before.
+
+    The first time imports the library whole, which takes seconds.
+
+    Args:
+        library: the importable name.
+
+    Raises:
+        ImportError: the library or one that it needs is not installed, or mmcv's release does not go with it.
+    """
+    prepare()
+    with _no_deprecation_warnings(), _advice_on_missing():
+        importlib.import_module(f"{library}.utils").register_all_modules(init_default_scope=False)
+    logger = importlib.import_module("mmengine.logging").MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        default_scope = importlib.import_module("mmengine.registry").DefaultScope
+        with _no_deprecation_warnings(), default_scope.overwrite_default_scope(library):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _no_deprecation_warnings() -> Iterator[None]:
+    """Ignore what the libraries say about their own use of Python and of each other: their users can't change it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # mmcv's way to say that a class has moved, and mmseg's to say so of its own calls.
+        warnings.simplefilter("ignore", ImportWarning)
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated")
+        yield
+
+
+@contextmanager
+def _advice_on_missing() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise ImportError(
+            f"'{package}' is not installed, which detection and segmentation need: {INSTALLATION}"
+        ) from error
+
+
+def _check_release(version: str) -> None:
+    """Say which releases go together; the libraries assert the same with less said."""
+    release = tuple(int(number) for number in version.split(".")[:2])
+    if not (2, 0) <= release < (2, 2):
+        raise ImportError(
+            f"mmcv {version} does not go with mmdet 3.3.0 and mmsegmentation 1.2.2, which want mmcv >=2.0.0,<2.2.0: "
+            f"{INSTALLATION}"
+        )
