@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -37,6 +40,39 @@ class MeanOverImages(Metric):
         return self.total / self.images
 
 
+class WeightAverage(nn.Module):
+    """A copy of a network whose weights follow the original's as an exponential moving average.
+
+    Running statistics of normalisation are averaged with the weights, as they belong to them; whole numbers (how many
+    batches there were) are copied. In the first steps the average forgets faster, as TensorFlow's
+    ``ExponentialMovingAverage`` does: at step ``t`` the decay is at most ``(1 + t) / (10 + t)``, or a short training
+    would end with an average of little but random weights.
+
+    Args:
+        network: to copy and follow.
+        decay: of the average, a step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Follow the network after an optimiser's step, of which there were ``step`` before."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        for average, current in zip(_tensors(self.network), _tensors(network), strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, share)
+            else:
+                average.copy_(current)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the network with averaged weights says."""
+        return self.network(images)
+
+
 class ClassificationModule(LightningModule):
     """Image classification with SGD and a cosine schedule.
 
@@ -47,8 +83,8 @@ class ClassificationModule(LightningModule):
     `configure_models`, `configure_losses`, `configure_metrics` and Lightning's `configure_optimizers`.
 
     Logged at the end of an epoch, over all images of all ranks: ``train_loss``, ``val_loss`` and ``val_accuracy``
-    (top-1, in %). With several ranks Lightning's sampler repeats a few validation images where they do not divide
-    evenly.
+    (top-1, in %); where there are more than five classes ``val_accuracy_top5`` too. With several ranks Lightning's
+    sampler repeats a few validation images where they do not divide evenly.
 
     Args:
         network: float32 ``[batch, channels, height, width]`` to logits ``[batch, classes]``.
@@ -57,6 +93,12 @@ class ClassificationModule(LightningModule):
         nesterov: whether the momentum is Nesterov's.
         weight_decay: on all parameters, those of normalisation included.
         label_smoothing: 0 for none.
+        ema_decay: of an exponential moving average of the weights, which is then what is validated; 0 for none. It is
+            part of checkpoints as ``average``.
+        warmup_epochs: in which the learning rate climbs in equal steps to where the cosine starts.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -67,17 +109,25 @@ class ClassificationModule(LightningModule):
         nesterov: bool = True,
         weight_decay: float = 5e-4,
         label_smoothing: float = 0.0,
+        ema_decay: float = 0.0,
+        warmup_epochs: int = 0,
     ):
         super().__init__()
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay is {ema_decay}, allowed: 0 (no average) up to, not including, 1")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs is {warmup_epochs}, 0 or more are allowed")
         self.learning_rate, self.momentum, self.nesterov = learning_rate, momentum, nesterov
         self.weight_decay, self.label_smoothing = weight_decay, label_smoothing
+        self.ema_decay, self.warmup_epochs = ema_decay, warmup_epochs
         self.configure_models(network)
         self.configure_losses()
         self.configure_metrics()
 
     def configure_models(self, network: nn.Module) -> None:
-        """Put the network in place."""
+        """Put the network in place, and the average of its weights where one is kept."""
         self.network = network
+        self.average = WeightAverage(network, self.ema_decay) if self.ema_decay else None
 
     def configure_losses(self) -> None:
         """Set the training and the validation loss; smoothed labels are for training only."""
@@ -89,11 +139,13 @@ class ClassificationModule(LightningModule):
         self.train_loss = MeanOverImages()
         self.val_loss = MeanOverImages()
         self.val_accuracy = MeanOverImages()
+        self.val_accuracy_top5 = MeanOverImages()
+        self._has_top5 = False
 
     def configure_optimizers(self) -> Any:
-        """SGD, and a cosine from the learning rate to zero over all iterations of the run."""
+        """SGD, and a cosine from the learning rate to zero over all iterations of the run but those of the warm-up."""
         optimizer = torch.optim.SGD(
-            self.parameters(),
+            (parameter for parameter in self.parameters() if parameter.requires_grad),  # the average's do not
             lr=self.learning_rate,
             momentum=self.momentum,
             nesterov=self.nesterov,
@@ -102,10 +154,31 @@ class ClassificationModule(LightningModule):
         iterations = self.trainer.estimated_stepping_batches
         if math.isinf(iterations):
             raise ValueError("the cosine schedule needs an end: set max_epochs or max_steps")
-        cosine = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda iteration: 0.5 * (1 + math.cos(math.pi * iteration / iterations))
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmed_cosine(self._warmup(iterations), iterations))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _warmup(self, iterations: float) -> int:
+        """Iterations of the warm-up.
+
+        Raises:
+            ValueError: nothing would be left of the run.
+        """
+        if not self.warmup_epochs:
+            return 0
+        epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        if self.warmup_epochs * epoch >= iterations:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}, the whole run has {iterations / epoch:g} epochs; "
+                "it must have more, set max_epochs"
+            )
+        return self.warmup_epochs * epoch
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Step, and let the average follow."""
+        step = self.trainer.global_step
+        super().optimizer_step(*arguments, **named)
+        if self.average is not None:
+            self.average.update(self.network, step)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
@@ -125,12 +198,34 @@ class ClassificationModule(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Loss and hits of one batch."""
         images, labels = batch
-        logits = self(images)
+        logits = self(images) if self.average is None else self.average(images)
         self.val_loss.update(self.val_criterion(logits, labels) * len(labels), len(labels))
         # Sums of 0 and 100 are exact in float32 up to 167,000 images.
         self.val_accuracy.update(100.0 * (logits.argmax(dim=1) == labels).sum(), len(labels))
+        self._has_top5 = logits.shape[1] > 5
+        if self._has_top5:
+            hits = (logits.topk(5, dim=1).indices == labels.unsqueeze(1)).sum()
+            self.val_accuracy_top5.update(100.0 * hits, len(labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy over all images."""
         self.log("val_loss", self.val_loss)
         self.log("val_accuracy", self.val_accuracy)
+        if self._has_top5:
+            self.log("val_accuracy_top5", self.val_accuracy_top5)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Weights and running statistics, each once even where layers share it."""
+    return itertools.chain(network.parameters(), network.buffers())
+
+
+def _warmed_cosine(warmup: int, iterations: float) -> Callable[[int], float]:
+    """The factor on the learning rate at each iteration: a climb in equal steps to 1, then a cosine to 0."""
+
+    def factor(iteration: int) -> float:
+        if iteration < warmup:
+            return (iteration + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / (iterations - warmup)))
+
+    return factor

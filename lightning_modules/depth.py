@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lightning_modules.classification import MeanOverImages
+from lightning_modules.networks.depth_decoder import DecodedBackbone
 from lightning_modules.networks.depth_losses import (
     DepthLoss,
     LeastSquaresSSILoss,
@@ -44,9 +45,13 @@ class DepthModule(LightningModule):
         weight_decay: on all parameters.
         step_epochs: after so many epochs the learning rates are multiplied by ``gamma``, and again after as many more.
         gamma: see ``step_epochs``.
+        decoder: ``network`` where the network itself gives inverse depth; ``fpn`` to keep its ``backbone`` only and to
+            put a `DepthDecoder` on that, initialised from torch's random state.
+        decoder_channels: of the decoder.
 
     Raises:
-        ValueError: there is no such loss, or a number is out of range.
+        ValueError: there is no such loss or decoder, the network has no backbone to decode, or a number is out of
+            range.
     """
 
     def __init__(
@@ -58,21 +63,35 @@ class DepthModule(LightningModule):
         weight_decay: float = 0.0,
         step_epochs: int = 100,
         gamma: float = 0.1,
+        decoder: Literal["network", "fpn"] = "network",
+        decoder_channels: int = 64,
     ):
         super().__init__()
         if loss not in ("trimmed", "least_squares"):
             raise ValueError(f"loss is '{loss}', allowed: trimmed, least_squares")
+        if decoder not in ("network", "fpn"):
+            raise ValueError(f"decoder is '{decoder}', allowed: network, fpn")
         if step_epochs < 1:
             raise ValueError(f"step_epochs is {step_epochs}, at least 1 is needed")
         self.loss, self.learning_rate, self.backbone_learning_rate = loss, learning_rate, backbone_learning_rate
         self.weight_decay, self.step_epochs, self.gamma = weight_decay, step_epochs, gamma
+        self.decoder, self.decoder_channels = decoder, decoder_channels
         self.configure_models(network)
         self.configure_losses()
         self.configure_metrics()
 
     def configure_models(self, network: nn.Module) -> None:
-        """Put the network in place."""
-        self.network = network
+        """Put the network in place, or its backbone under a decoder."""
+        if self.decoder == "network":
+            self.network = network
+            return
+        backbone = getattr(network, "backbone", None)
+        if backbone is None or not hasattr(backbone, "channels"):
+            raise ValueError(
+                f"decoder is 'fpn', but {type(network).__name__} has no 'backbone' that says its 'channels'; allowed "
+                "for it: network"
+            )
+        self.network = DecodedBackbone(backbone, self.decoder_channels)
 
     def configure_losses(self) -> None:
         """Set the loss of training and validation."""

@@ -121,9 +121,10 @@ def summarise_exchange(
 
 def _scores(records: Sequence[Record], winners: Sequence[Winner]) -> dict[str, list[float | None]]:
     scores: dict[str, list[float | None]] = {winner.target: [] for winner in winners}
-    for place, record in enumerate(records):
+    for record in records:
         score = record.evaluation.score
-        scores[winners[place % len(winners)].target].append(None if math.isnan(score) else score)
+        # One by one they are steps, all at once they are slots of one step.
+        scores[winners[(record.step + record.slot) % len(winners)].target].append(None if math.isnan(score) else score)
     return scores
 
 

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from typing import Literal
 
 # The newest releases of both libraries, with the newest mmcv that they accept.
-# mmseg imports ftfy without declaring it.
-INSTALLATION = "pip install mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 mmsegmentation==1.2.2 ftfy"
+# mmseg imports ftfy and regex without declaring them.
+INSTALLATION = "pip install mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 mmsegmentation==1.2.2 ftfy regex"
 
 
 def prepare() -> None:

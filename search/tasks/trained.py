@@ -99,7 +99,66 @@ class TrainedTask(Task):
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
         self.channels_last = channels_last
-        self._head()  # so that data that are not there are noticed before a search has begun
+        self.build_arguments()  # so that data that are not there are noticed before a search has begun
+
+    def build_arguments(self) -> dict[str, Any]:
+        """The arguments of ``space.build``: what the data say of themselves, and the task's ``build``."""
+        head: dict[str, Any] = {}
+        for key in ("num_classes", "in_channels"):
+            if key not in self.build:
+                if not hasattr(self.data, key):
+                    raise CatchmarkError(
+                        f"{type(self.data).__name__} does not say '{key}'; give it to the task's 'build'"
+                    )
+                head[key] = getattr(self.data, key)
+        return head | self.build
+
+    def build_network(self, architecture: Architecture, seed: int) -> nn.Module:
+        """The network that `evaluate` trains, with the weights that it starts from; random states stay as they are."""
+        with isolated():
+            return self._build(self.space.check(architecture), seed)
+
+    def wrap(self, network: nn.Module) -> LightningModule:
+        """The Lightning module that trains a network; parts that it adds draw from torch's random state."""
+        if self.module is not None:
+            return self.module(network)
+        from lightning_modules.classification import ClassificationModule
+
+        return ClassificationModule(network)
+
+    def start(self, architecture: Architecture, seed: int) -> LightningModule:
+        """A fresh network in its Lightning module, with random streams and data where its training begins.
+
+        Both it and the training belong inside `search.tasks.isolation.isolated`.
+        """
+        module = self.wrap(self._build(architecture, seed))
+        seed_global_streams(derive_seed(seed, "training"))
+        reseed = getattr(self.data, "reseed", None)
+        if callable(reseed):
+            reseed(derive_seed(seed, "data"))
+        return module
+
+    def make_trainer(self, callback: Callback, **preset: Any) -> Trainer:
+        """A Trainer of the task's epochs with nothing on it that a second's training could do without.
+
+        Args:
+            callback: comes behind the task's own.
+            **preset: further arguments, where the task's ``trainer`` does not say otherwise.
+        """
+        from pytorch_lightning import Trainer
+
+        arguments: dict[str, Any] = {
+            "devices": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
+        arguments |= preset | self.trainer
+        callbacks = arguments.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        arguments["callbacks"] = [*callbacks, callback]
+        return Trainer(max_epochs=self.epochs, **arguments)
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train one child.
@@ -110,18 +169,18 @@ class TrainedTask(Task):
 
         Returns:
             The score, in the unit in which the module logs it (`ClassificationModule`: %); every other logged metric,
-            and ``parameters``, their number; wall-clock seconds.
+            and ``parameters``, the number of those that are trained; wall-clock seconds.
         """
         architecture = self.space.check(architecture)
         start = time.monotonic()
         with isolated(), quiet_lightning():
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            head = self._head()
-            trainer = self._make_trainer(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
+            watch = _watch(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
+            trainer = self.make_trainer(watch, enable_checkpointing=False, check_val_every_n_epoch=self.epochs)
             failure = ""
             try:
-                metrics = self._train(architecture, seed, head, trainer)
+                metrics = self._train(architecture, seed, trainer)
             except (_Diverged, _TimeLimit) as error:
                 failure = str(error)
             except Exception as error:
@@ -145,60 +204,22 @@ class TrainedTask(Task):
             raise CatchmarkError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
         return Evaluation(metrics.pop(self.score), metrics, seconds)
 
-    def _head(self) -> dict[str, Any]:
-        """The arguments of ``space.build``."""
-        head: dict[str, Any] = {}
-        for key in ("num_classes", "in_channels"):
-            if key not in self.build:
-                if not hasattr(self.data, key):
-                    raise CatchmarkError(
-                        f"{type(self.data).__name__} does not say '{key}'; give it to the task's 'build'"
-                    )
-                head[key] = getattr(self.data, key)
-        return head | self.build
-
-    def _make_trainer(self, deadline: float | None) -> Trainer:
-        """A Trainer with nothing on it that a child of a second's training could do without."""
-        from pytorch_lightning import Trainer
-
-        arguments: dict[str, Any] = {
-            "devices": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "check_val_every_n_epoch": self.epochs,
-        }
-        arguments |= self.trainer
-        callbacks = arguments.get("callbacks") or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        arguments["callbacks"] = [*callbacks, _watch(deadline)]
-        return Trainer(max_epochs=self.epochs, **arguments)
-
-    def _train(self, architecture: Architecture, seed: int, head: dict[str, int], trainer: Trainer) -> dict[str, float]:
-        """Build, fit, validate; the logged metrics."""
+    def _build(self, architecture: Architecture, seed: int) -> nn.Module:
+        """Leaves the global streams where the network's initial weights end."""
         seed_global_streams(derive_seed(seed, "network"))
-        network = self.space.build(architecture, **head)
+        network = self.space.build(architecture, **self.build_arguments())
         if self.channels_last:
             # The first convolution hands the layout on to every layer after it, whatever that of the images.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        module = self._wrap(network)
-        seed_global_streams(derive_seed(seed, "training"))
-        reseed = getattr(self.data, "reseed", None)
-        if callable(reseed):
-            reseed(derive_seed(seed, "data"))
+        return network
+
+    def _train(self, architecture: Architecture, seed: int, trainer: Trainer) -> dict[str, float]:
+        """Build, fit, validate; the logged metrics."""
+        module = self.start(architecture, seed)
         trainer.fit(module, datamodule=self.data)
         _check_finite(trainer, f"after {self.epochs} epochs")
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return metrics | {"parameters": float(sum(parameter.numel() for parameter in network.parameters()))}
-
-    def _wrap(self, network: nn.Module) -> LightningModule:
-        if self.module is not None:
-            return self.module(network)
-        from lightning_modules.classification import ClassificationModule
-
-        return ClassificationModule(network)
+        return metrics | {"parameters": float(sum(parameter.numel() for parameter in module.parameters()))}
 
 
 def _check_trainer_arguments(arguments: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from datamodules.depth_folder import DepthFolderDataModule
 from lightning_modules.depth import DepthModule
 from lightning_modules.networks.depth_losses import disparity_rmse, least_squares_ssi, trimmed_ssi
 from search.spaces.depth_fusion import DepthFusion
+from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
 
 NYU = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "nyuv2"
@@ -120,14 +121,94 @@ def test_wrong_arguments_are_refused():
         DepthModule(Tiny(), step_epochs=0)
 
 
-def test_a_search_task_trains_and_scores_depth_networks(tmp_path):
+# ---- a decoder on a classifier's backbone ----------------------------------------------------------------------------
+
+RESIDUAL = ResidualBackbone(
+    block_types=("basicblock",), base_channels=(8,), depths=(4, 6), blocks_per_stage=(1, 2), stem="small", stem_stride=2
+)
+
+
+def scenes(n, size=(48, 40)):
+    """Bright balls on a dark wall that fades to the right: the brighter, the nearer; noise on the colours."""
+    generator = torch.Generator().manual_seed(3)
+    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    items = []
+    for _ in range(n):
+        depth = 0.2 + 0.2 * columns / size[1]
+        for _ in range(3):
+            y, x, radius, near = torch.rand(4, generator=generator)
+            ball = (rows - y * size[0]) ** 2 + (columns - x * size[1]) ** 2 < (4 + 8 * radius) ** 2
+            depth = torch.where(ball, 0.5 + near, depth)
+        image = depth.expand(3, *size) * torch.tensor([1.0, 0.5, 2.0]).view(3, 1, 1)
+        image = image + 0.1 * torch.randn(image.shape, generator=generator)
+        items.append((image.float(), (depth[None].float(), torch.ones(1, *size, dtype=torch.bool))))
+    return items
+
+
+def test_a_decoder_takes_the_backbone_of_a_classifier_and_learns_a_scene():
+    classifier = seeded(lambda: RESIDUAL.build(RESIDUAL.draw(0), num_classes=7))
+    backbone = classifier.backbone
+    module = seeded(
+        lambda: DepthModule(
+            classifier, decoder="fpn", decoder_channels=16, learning_rate=4e-3, backbone_learning_rate=3e-3
+        )
+    )
+    assert module.network.backbone is backbone and not any("fc" in name for name in module.state_dict())
+    images, (depth, _) = next(iter(DataLoader(scenes(8), batch_size=8)))
+    assert module(images).shape == depth.shape
+    unseen, (far, known) = next(iter(DataLoader(scenes(16)[8:], batch_size=8)))
+    ignorant = float(disparity_rmse(torch.zeros_like(far), far, known).mean())
+    Trainer(max_epochs=60, **QUIET).fit(module, train_dataloaders=DataLoader(scenes(8), batch_size=8))
+    with torch.no_grad():
+        error = float(disparity_rmse(module.eval()(unseen), far, known).mean())
+    assert error < 0.5 * ignorant
+
+
+def test_a_decoded_backbone_learns_slower_too():
+    classifier = RESIDUAL.build(RESIDUAL.draw(0), num_classes=0)
+    module = DepthModule(classifier, decoder="fpn")
+    new, old = module.configure_optimizers()["optimizer"].param_groups
+    assert (new["lr"], old["lr"]) == (1e-4, 1e-5)
+    assert {id(p) for p in old["params"]} == {id(p) for p in classifier.backbone.parameters()}
+    assert {id(p) for p in new["params"]} == {id(p) for p in module.network.decoder.parameters()}
+
+
+def test_a_network_that_cannot_be_decoded_is_refused():
+    for network in (Tiny(), nn.Conv2d(3, 1, 1)):
+        with pytest.raises(ValueError, match=rf"decoder is 'fpn', but {type(network).__name__} has no 'backbone' that"):
+            DepthModule(network, decoder="fpn")
+    with pytest.raises(ValueError, match="decoder is 'fpm', allowed: network, fpn"):
+        DepthModule(Tiny(), decoder="fpm")
+
+
+def test_a_search_task_decodes_residual_backbones(tmp_path):
+    write_pairs(tmp_path)
+    task = TrainedTask(
+        RESIDUAL,
+        DepthFolderDataModule(str(tmp_path), resolution=32),
+        lambda network: DepthModule(network, decoder="fpn", decoder_channels=4),
+        epochs=1,
+        score="val_score",
+        trainer={"accelerator": "cpu"},
+    )
+    arch = RESIDUAL.draw(1)
+    evaluation = task.evaluate(arch, seed=4)
+    assert evaluation.status == "ok", evaluation.reason
+    assert task.evaluate(arch, seed=4).score == evaluation.score != task.evaluate(arch, seed=5).score
+
+
+def write_pairs(folder):
     rng = np.random.default_rng(0)
-    for folder in ("Imgs", "RDs"):
-        (tmp_path / folder).mkdir()
+    for name in ("Imgs", "RDs"):
+        (folder / name).mkdir()
     for k in range(20):
         pixels = rng.integers(1, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "Imgs" / f"{k}.png")
-        Image.fromarray(pixels[..., 0]).save(tmp_path / "RDs" / f"{k}.png")
+        Image.fromarray(pixels).save(folder / "Imgs" / f"{k}.png")
+        Image.fromarray(pixels[..., 0]).save(folder / "RDs" / f"{k}.png")
+
+
+def test_a_search_task_trains_and_scores_depth_networks(tmp_path):
+    write_pairs(tmp_path)
     task = TrainedTask(
         DepthFusion(2),
         DepthFolderDataModule(str(tmp_path), resolution=32),

@@ -114,7 +114,11 @@ MALFORMED = {
     "empty targets": ({"targets": {}}, ["targets:", "at least one"]),
     "unknown class": (
         {"space": "Foo"},
-        ["space:", "'Foo'", "known: DARTS, DepthFusion, NASBench101, NASBench201, TransNASBench101Micro"],
+        [
+            "space:",
+            "'Foo'",
+            "known: DARTS, DepthFusion, NASBench101, NASBench201, ResidualBackbone, TransNASBench101Micro",
+        ],
     ),
     "misspelled class": (
         {"agents.random": "RandomSerch"},

@@ -16,6 +16,8 @@ from search.spaces.base import SearchSpace
 from .masked_space import LENGTHS, LIMITS, MaskedSpace
 
 SPACES = {**find_classes("search.spaces", SearchSpace), "MaskedSpace": MaskedSpace}
+NARROWER = {"residual_backbone": {"width": 0.125}}
+"""Networks of that space have up to hundreds of millions of weights."""
 ENUMERABLE = 50_000
 """Larger spaces are looked at through samples instead of one by one."""
 
@@ -23,6 +25,10 @@ ENUMERABLE = 50_000
 @functools.cache
 def space_of(name):
     return SPACES[name]()
+
+
+def build(space, arch):
+    return space.build(tuple(arch), num_classes=7, **NARROWER.get(space.name, {}))
 
 
 def is_small(space):
@@ -247,7 +253,7 @@ def test_networks_have_the_declared_outputs_and_learn(space):
     for arch in filter(lambda arch: space.is_valid(torch.tensor(arch)), archs):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            network = space.build(tuple(arch), num_classes=7)
+            network = build(space, arch)
             images = torch.randn(4, 3, 32, 32)
         logits = network(images)
         assert logits.shape == (4, 7)
@@ -263,7 +269,7 @@ def test_a_network_is_a_function_of_the_random_state(space):
     for seed in (1, 1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built.append(space.build(arch, num_classes=7).state_dict())
+            built.append(build(space, arch).state_dict())
     assert all(torch.equal(built[0][key], built[1][key]) for key in built[0])
     assert not all(torch.equal(built[0][key], built[2][key]) for key in built[0])
 

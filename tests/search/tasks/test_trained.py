@@ -99,7 +99,7 @@ def test_a_child_learns_and_reports_itself():
     assert evaluation.status == "ok" and evaluation.score > 50  # of ten classes, so chance is 10
     network = space.build(arch, num_classes=10, in_channels=1, **build)
     assert evaluation.metrics["parameters"] == sum(p.numel() for p in network.parameters())
-    assert set(evaluation.metrics) == {"train_loss", "val_loss", "parameters"}
+    assert set(evaluation.metrics) == {"train_loss", "val_loss", "val_accuracy_top5", "parameters"}
     assert 0 < evaluation.cost_seconds <= time.monotonic() - start
     assert task.score_name == "validation accuracy (%)"
     # A cell of no operations has a constant output, the same for every image.
@@ -380,3 +380,31 @@ def test_a_recipe_with_a_mistake_is_refused(change, message):
         recipe_parser().parse_object(
             {"task": {"class_path": "search.tasks.trained.TrainedTask", "init_args": arguments}}
         )
+
+
+def test_the_network_that_is_built_is_the_one_that_training_starts_from():
+    started: list[dict[str, torch.Tensor]] = []
+
+    class Starting(ClassificationModule):
+        def on_fit_start(self):
+            started.append({name: value.clone() for name, value in self.network.state_dict().items()})
+
+    task = TrainedTask(Dropping(), digits(), Starting, epochs=1, trainer=CPU)
+    task.evaluate((1,), seed=4)
+    random = torch.get_rng_state()
+    built = task.build_network((1,), seed=4).state_dict()
+    assert list(built) == list(started[0]) and all(torch.equal(built[name], started[0][name]) for name in built)
+    assert torch.equal(torch.get_rng_state(), random)
+    other = task.build_network((1,), seed=5).state_dict()
+    assert not torch.equal(built["1.weight"], other["1.weight"])
+
+
+def test_parameters_are_those_of_the_module_that_is_trained():
+    class Shortened(ClassificationModule):
+        """Takes the first layers of a network, as modules for detection take a backbone, and adds its own."""
+
+        def __init__(self, network):
+            super().__init__(nn.Sequential(network[:3], nn.Linear(16, 10, bias=False)))
+
+    task = TrainedTask(Dropping(), digits(), Shortened, epochs=1, trainer=CPU)
+    assert task.evaluate((1,), seed=0).metrics["parameters"] == 64 * 16 + 16 + 16 * 10

@@ -1,0 +1,307 @@
+"""What the data modules of detection and segmentation share: samples as mmdet and mmseg make them.
+
+A sample is a pure function of (seed, epoch, index), whatever the number of workers, ranks or batches: the libraries'
+transforms draw from global random states, which are seeded for each sample and put back after it. The libraries load
+slowly, so they are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+
+Record = dict[str, Any]
+"""What a transform takes and gives: the library's ``results``."""
+Transform = Callable[[Record], Record | None]
+Batch = dict[str, list[Any]]
+"""``inputs``, uint8 ``[3, height, width]`` each, in the order blue, green, red; and their ``data_samples``."""
+Split = Literal["train", "val"]
+
+
+class Records(Protocol):
+    """Descriptions of samples, as every data set of mmengine gives them."""
+
+    def __len__(self) -> int: ...
+
+    def get_data_info(self, idx: int) -> Record:
+        """The description of a sample, which the caller may change."""
+        ...
+
+
+class LoadedRecords:
+    """Records after the part of a pipeline in which nothing is random.
+
+    Args:
+        records: the descriptions.
+        loading: what reads and decodes the files.
+        cache_bytes: where the images take up less than this together they are decoded once and kept.
+    """
+
+    def __init__(self, records: Records, loading: Sequence[Transform], cache_bytes: int = 0):
+        self.records, self.loading = records, loading
+        self._kept: list[Record] | None = None
+        first = self._load(0)
+        if sum(value.nbytes for value in first.values() if isinstance(value, np.ndarray)) * len(records) <= cache_bytes:
+            # All at once, before workers are forked: what a worker decodes is lost with it.
+            rest = tqdm(range(1, len(records)), desc="images", unit=" images", leave=False, disable=None)
+            self._kept = [first, *(self._load(index) for index in rest)]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        # A copy, for transforms write into what they are given.
+        return self._load(index) if self._kept is None else copy.deepcopy(self._kept[index])
+
+    def _load(self, index: int) -> Record:
+        return _apply(self.loading, self.records.get_data_info(index))
+
+
+class Samples(Dataset):
+    """Batches as mmengine's ``pseudo_collate`` makes them.
+
+    Args:
+        loaded: the records.
+        transforms: the rest of the pipeline, which may draw from the random states of NumPy and Python.
+        seed: of all that is drawn.
+    """
+
+    def __init__(self, loaded: LoadedRecords, transforms: Sequence[Transform], seed: int = 0):
+        self.loaded, self.transforms, self.seed, self.epoch = loaded, transforms, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the augmentation of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.loaded)
+
+    def __getitem__(self, index: int) -> Record:
+        with _random_states(self.seed, self.epoch, index, 1):
+            return _apply(self.transforms, self.loaded[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A whole batch."""
+        samples = [self[index] for index in indices]
+        return {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
+
+
+class OpenMMLabDataModule(LightningDataModule, ABC):
+    """Data for a network that mmdet or mmseg trains.
+
+    Training batches are shuffled and augmented; the rest of images that does not fill a batch is left out of an epoch,
+    for a network cannot normalise over a batch of one. Normalisation and padding are left to the network's own data
+    preprocessor.
+
+    Args:
+        batch_size: images a step.
+        images: only the first so many training images; None for all.
+        val_images: likewise of the validation images.
+        val_split: ``train`` to validate on the training images, which shows what a network can learn by heart.
+        cache_megabytes: images of a split that take up less memory are decoded once and kept.
+        num_workers: processes that make batches.
+        seed: of order and augmentation; `reseed` changes it.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    in_channels = 3
+
+    def __init__(
+        self,
+        batch_size: int,
+        images: int | None = None,
+        val_images: int | None = None,
+        val_split: Split = "val",
+        cache_megabytes: int = 1024,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for key, number in (("batch_size", batch_size), ("images", images), ("val_images", val_images)):
+            if number is not None and number < 1:
+                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        if val_split not in ("train", "val"):
+            raise ValueError(f"val_split is '{val_split}', allowed: train, val")
+        self.batch_size, self.images, self.val_images, self.val_split = batch_size, images, val_images, val_split
+        self.cache_megabytes, self.num_workers = cache_megabytes, num_workers
+        self.reseed(seed)
+
+    # ---- what a data set must say ----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def metainfo(self) -> dict[str, Any]:
+        """The names of the ``classes``, and a ``palette`` with red, green and blue of each."""
+
+    @abstractmethod
+    def load_records(self, split: Split, most: int | None) -> Records:
+        """The first records of a split; called once each."""
+
+    @abstractmethod
+    def transforms(self, augmented: bool) -> tuple[list[Transform], list[Transform]]:
+        """The pipeline in two parts: what reads and decodes files, in which nothing is random, and the rest."""
+
+    @abstractmethod
+    def val_metrics(self) -> list[Any]:
+        """Fresh metrics of the library, as an ``mmengine.evaluator.Evaluator`` takes them, for the validation set."""
+
+    # ---- what follows from it --------------------------------------------------------------------------------------
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.metainfo["classes"])
+
+    def reseed(self, seed: int) -> None:
+        """Set the seed of order and augmentation, from the next data loader on."""
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, 0 or more is needed")
+        self.seed = seed
+
+    @cached_property
+    def train_records(self) -> Records:
+        """The training records, looked for on first use."""
+        return _not_empty(self.load_records("train", self.images), "training")
+
+    @cached_property
+    def val_records(self) -> Records:
+        """The validation records, looked for on first use."""
+        if self.val_split == "val":
+            return _not_empty(self.load_records("val", self.val_images), "validation")
+        if self.val_images is None or self.val_images >= len(self.train_records):
+            return self.train_records
+        return self.load_records("train", self.val_images)
+
+    @property
+    def val_batch_size(self) -> int:
+        """Images of a validation batch."""
+        return self.batch_size
+
+    def training_set(self, augmented: bool = True) -> Samples:
+        """The training images, by index: augmented (`Samples.set_epoch` draws anew), or as validation takes them."""
+        return Samples(self._augmented if augmented else self._plain, self.transforms(augmented)[1], self.seed)
+
+    def validation_set(self) -> Samples:
+        """The validation images, by index."""
+        return Samples(self._validation, self.transforms(augmented=False)[1])
+
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled and augmented batches of `Samples`."""
+        samples = self.training_set()
+        return EpochLoader(
+            samples,
+            batch_size=self.batch_size,
+            sampler=EpochShuffle(samples, self.seed),
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            drop_last=len(samples) >= self.batch_size,
+            worker_init_fn=_single_threaded,
+            # The loader draws a base seed for its workers; without this it would draw it from the global state.
+            generator=generator_of(self.seed, 2),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches in order."""
+        return DataLoader(
+            self.validation_set(),
+            batch_size=self.val_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            worker_init_fn=_single_threaded,
+            generator=generator_of(self.seed, 3),
+        )
+
+    def test_dataloader(self) -> DataLoader:
+        """As in validation: what a module computes in testing alone is reported on the same images."""
+        return self.val_dataloader()
+
+    @cached_property
+    def _augmented(self) -> LoadedRecords:
+        return self._load(self.train_records, augmented=True)
+
+    @cached_property
+    def _plain(self) -> LoadedRecords:
+        return self._load(self.train_records, augmented=False)
+
+    @cached_property
+    def _validation(self) -> LoadedRecords:
+        return self._load(self.val_records, augmented=False)
+
+    def _load(self, records: Records, augmented: bool) -> LoadedRecords:
+        return LoadedRecords(records, self.transforms(augmented)[0], self.cache_megabytes * 2**20)
+
+
+def find_folder(root: str, needed: Sequence[str], absent: str, cure: str) -> Path:
+    """Where a data set lies: below the current folder, else below ``$CATCHMARK_DATA``; absolute paths stay as they are.
+
+    Args:
+        root: the folder.
+        needed: files and folders that must be in it.
+        absent: opens the message where there is no such folder, for instance ``no COCO data set``.
+        cure: closes it: what to download, and how to lay it out.
+
+    Raises:
+        FileNotFoundError: it is in neither; the message names what is missing where the folder itself is there.
+    """
+    path, data = Path(root).expanduser(), os.environ.get("CATCHMARK_DATA")
+    found = None
+    for folder in [path, *([Path(data).expanduser() / path] if data else [])]:
+        missing = [name for name in needed if not (folder / name).exists()]
+        if folder.is_dir() and not missing:
+            return folder
+        if folder.is_dir() and found is None:
+            found = f"{absent} in '{folder}', which lacks {', '.join(missing)}; {cure}"
+    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
+    raise FileNotFoundError(found or f"{absent} '{path}'{places}; {cure}")
+
+
+def _apply(transforms: Sequence[Transform], record: Record) -> Record:
+    for transform in transforms:
+        result = transform(record)
+        if result is None:
+            raise ValueError(f"{type(transform).__name__} gives nothing for {record.get('img_path', 'an image')}")
+        record = result
+    return record
+
+
+def _not_empty(records: Records, split: str) -> Records:
+    if not len(records):
+        raise ValueError(f"the data set has no {split} images")
+    return records
+
+
+@contextlib.contextmanager
+def _random_states(*parts: int) -> Iterator[None]:
+    """Global random states of their own for each tuple of non-negative numbers, then those of before again."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - transforms draw from it
+    words = np.random.SeedSequence(parts).generate_state(4)
+    try:
+        np.random.seed(words)  # noqa: NPY002
+        random.seed(words.tobytes())
+        yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+def _single_threaded(worker: int) -> None:
+    """OpenCV's threads do not survive the fork that a worker comes from, and workers are parallel enough."""
+    import cv2
+
+    cv2.setNumThreads(0)

@@ -1,0 +1,199 @@
+"""A task whose reward weighs what training gave by how fast the network runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import nn
+
+from lightning_modules.networks.latency import LatencySettings, Precision, measure_latency
+from lightning_modules.networks.operator_latency import OperatorLatencies
+from search.errors import CatchmarkError
+from search.objectives import latency_reward
+from search.recipe_words import explain
+from search.spaces.base import Architecture, SearchSpace
+from search.tasks.base import Evaluation, Task
+from search.tasks.isolation import isolated
+from search.tasks.trained import TrainedTask
+
+
+class MeasuredLatencyTask(Task):
+    """The reward ``quality x (latency / target)^exponent`` of a trained network (MnasNet, eq. 2; CATCH, sec. 4.3.1).
+
+    Another task trains the network; its score is the quality, which must not be below 0. Then the latency of the same
+    network is measured. The metrics are that task's, ``quality`` and ``latency_ms``. Where it fails, so does this one,
+    for the same reason; a network that can't be run at the settings of the latency is a failed evaluation too.
+
+    Without ``lookup`` a latency is measured anew each time, and so is noise: the score of an (architecture, seed) is
+    then no longer the same in another run. What a search has recorded stays as it is when it is resumed; what comes
+    after differs as much as it would have on a busier day. With ``lookup`` a latency is the sum of the latencies of the
+    network's operators. These are measured when they are first met and kept in that file, so a score is a function of
+    (architecture, seed) and the file. One run at a time may write a file.
+
+    Args:
+        space: of both tasks.
+        task: trains; it is made with the same space.
+        target_milliseconds: the latency at which reward and quality are equal.
+        target: instead, an architecture of the space whose latency is the target. Without ``lookup`` it is measured
+            anew when a run is resumed.
+        exponent: w, at most 0. MnasNet uses -0.07: twice the latency costs 5 % of the quality.
+        resolution: of the images in pixels: one number, or height and width.
+        batch: images a pass.
+        device: ``cpu``, ``cuda``, or one of several GPUs such as ``cuda:1``.
+        threads: of the CPU for a pass.
+        precision: of weights and images.
+        channels_last: lay images out pixel by pixel.
+        part: what runs. ``network`` is what the space builds, a classifier; ``backbone`` is its feature extractor,
+            without the classifier, to which the task's module for detection, segmentation or depth adds heads that are
+            the same for every architecture. None: the network where it is trained to classify or has no backbone, else
+            the backbone.
+        lookup: a JSON file with operators' latencies, made if absent; None to measure every network as a whole.
+        warmup: passes before the first that is timed.
+        repeats: passes a round.
+        rounds: of whose medians the median counts.
+
+    Raises:
+        ValueError: a number is out of range, there is not exactly one target, this machine has no such device, or the
+            look-up file is of another machine or setting.
+    """
+
+    objectives: Mapping[str, str] = MappingProxyType({"quality": "max", "latency_ms": "min"})
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Callable[[SearchSpace], TrainedTask],
+        target_milliseconds: float | None = None,
+        target: str | None = None,
+        exponent: float = -0.07,
+        resolution: int | list[int] = 224,
+        batch: int = 1,
+        device: str = "cpu",
+        threads: int = 1,
+        precision: Precision = "float32",
+        channels_last: bool = False,
+        part: Literal["network", "backbone"] | None = None,
+        lookup: str | None = None,
+        warmup: int = 5,
+        repeats: int = 11,
+        rounds: int = 5,
+    ):
+        if (target_milliseconds is None) == (target is None):
+            raise ValueError("either target_milliseconds or target is needed, and not both")
+        if target_milliseconds is not None and not target_milliseconds > 0:
+            raise ValueError(f"target_milliseconds is {target_milliseconds}, more than 0 is needed")
+        if not exponent <= 0:
+            raise ValueError(f"exponent is {exponent}, it must be at most 0: a slower network is worth less")
+        if part not in ("network", "backbone", None):
+            raise ValueError(f"part is '{part}', allowed: network, backbone, and null for the one that fits")
+        self.space, self.task, self.exponent, self._measured = space, task(space), exponent, part
+        self.settings = LatencySettings(
+            batch=batch,
+            resolution=resolution,
+            channels=self.task.build_arguments()["in_channels"],
+            device=device,
+            threads=threads,
+            precision=precision,
+            channels_last=channels_last,
+            warmup=warmup,
+            repeats=repeats,
+            rounds=rounds,
+        )
+        self.settings.check_device()
+        self.target = None if target is None else space.parse(target)
+        self._target_milliseconds = target_milliseconds
+        self.lookup = None if lookup is None else Path(lookup)
+        self._table = None if self.lookup is None else _table(self.lookup, self.settings)
+        base = "target latency" if target_milliseconds is None else f"{target_milliseconds:.3g} ms"
+        self.score_name = f"{self.task.score_name} x (latency / {base})^{exponent:g}"
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """Train the network, then measure its latency.
+
+        Args:
+            architecture: what to build.
+            seed: as for the task that trains.
+
+        Raises:
+            CatchmarkError: the quality is below 0.
+        """
+        trained = self.task.evaluate(architecture, seed)
+        if trained.status != "ok":
+            return trained
+        if trained.score < 0:
+            raise CatchmarkError(
+                f"the quality, '{self.task.score_name}', is {trained.score:.3g}; below 0 a slower network would be "
+                "worth more: let 'score' of the task that trains name a metric that is never negative"
+            )
+        began = time.monotonic()
+        try:
+            milliseconds = self.latency(architecture, seed)
+            target = self.target_milliseconds()
+        except CatchmarkError:
+            raise
+        except Exception as error:
+            seconds = trained.cost_seconds + time.monotonic() - began
+            return Evaluation.failed(f"no latency: {explain(error)}", seconds)
+        quality, latency = torch.tensor([trained.score, milliseconds], dtype=torch.float64)
+        return Evaluation(
+            latency_reward(quality, latency, target, self.exponent).item(),
+            trained.metrics | {"quality": trained.score, "latency_ms": milliseconds},
+            trained.cost_seconds + time.monotonic() - began,
+        )
+
+    def latency(self, architecture: Architecture, seed: int = 0) -> float:
+        """Milliseconds of a network's pass.
+
+        Args:
+            architecture: what to build.
+            seed: of its weights, on which no latency depends.
+        """
+        network = self._part_of(self.task.build_network(architecture, seed))
+        if self._table is None or self.lookup is None:
+            return measure_latency(network, self.settings).milliseconds
+        if self._table.measure(network):
+            # Before any score rests on it: a run that dies now finds the same numbers again.
+            try:
+                self._table.save(self.lookup)
+            except OSError as error:
+                raise CatchmarkError(f"lookup: {explain(error)}") from error
+        return self._table.estimate(network)
+
+    def target_milliseconds(self) -> float:
+        """The latency at which reward and quality are equal; that of an architecture is measured at the first call."""
+        if self._target_milliseconds is None:
+            assert self.target is not None
+            self._target_milliseconds = self.latency(self.target)
+        return self._target_milliseconds
+
+    def _part_of(self, network: nn.Module) -> nn.Module:
+        """What runs."""
+        backbone = getattr(network, "backbone", None)
+        if self._measured is None:
+            self._measured = "network" if backbone is None or self._classifies(network) else "backbone"
+        if self._measured == "network":
+            return network
+        if backbone is None:
+            raise CatchmarkError(f"part: networks of the space '{self.space.name}' have no backbone; use 'network'")
+        return backbone
+
+    def _classifies(self, network: nn.Module) -> bool:
+        """Whether the task trains the network as it is."""
+        from lightning_modules.classification import ClassificationModule
+
+        with isolated():
+            return isinstance(self.task.wrap(network), ClassificationModule)
+
+
+def _table(path: Path, settings: LatencySettings) -> OperatorLatencies:
+    """The table in a file, or an empty one that will be written there."""
+    if path.exists():
+        return OperatorLatencies.load(path, settings)
+    if not path.parent.is_dir():
+        raise ValueError(f"lookup: there is no folder '{path.parent}' to keep '{path.name}' in")
+    return OperatorLatencies(settings)
