@@ -82,8 +82,8 @@ class HalvesDataModule(LightningDataModule):
         data: over the whole training set, with ``batch_size`` and ``training_set(augmented)``, as `ArrayDataModule` and
             `DepthFolderDataModule` have them.
         held_out_share: of the training set that the weights do not learn from (Landmark Regularization: 0.5).
-        evaluation_images: of those, kept apart to evaluate architectures on.
-        images: use so many images of the training set only; None for all.
+        evaluation_images: of those, kept apart to evaluate architectures on; a number below 1 is their share.
+        images: use so many images of the training set only; a number below 1 is their share, None stands for all.
         seed: of the split, which is otherwise the same for every run.
     """
 
@@ -91,8 +91,8 @@ class HalvesDataModule(LightningDataModule):
         self,
         data: LightningDataModule,
         held_out_share: float = 0.5,
-        evaluation_images: int = 5000,
-        images: int | None = None,
+        evaluation_images: int | float = 5000,
+        images: int | float | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -104,17 +104,17 @@ class HalvesDataModule(LightningDataModule):
         self.seed = seed
         self._train = self.data.training_set()
         self._plain = self.data.training_set(augmented=False)
-        count = len(self._train) if images is None else images
+        count = len(self._train) if images is None else _number(images, len(self._train))
         if not 0 < count <= len(self._train):
             raise ValueError(f"images is {images}, the training set has {len(self._train)}")
         order = torch.randperm(len(self._train), generator=generator_of(seed, 3, 1))[:count]
         held_out = round(count * held_out_share)
-        if not 0 < evaluation_images < held_out:
+        evaluation = _number(evaluation_images, held_out)
+        if not 0 < evaluation < held_out:
             raise ValueError(f"evaluation_images is {evaluation_images}, of {held_out} that are held out")
-        evaluation, self.held_out, self.weights = order.split(
-            [evaluation_images, held_out - evaluation_images, count - held_out]
+        self.evaluation, self.held_out, self.weights = order.split(
+            [evaluation, held_out - evaluation, count - held_out]
         )
-        self.evaluation = evaluation
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
@@ -159,3 +159,8 @@ class HalvesDataModule(LightningDataModule):
         """Some of the weights' images, as they are, to recalibrate normalisation on."""
         some = self.weights[: count * batch_size]
         return [self._plain.__getitems__(part.tolist()) for part in some.split(batch_size)] if count else []
+
+
+def _number(wanted: int | float, total: int) -> int:
+    """How many that is, if a number below 1 is a share of the total."""
+    return round(wanted * total) if 0 < wanted < 1 else int(wanted)

@@ -314,6 +314,7 @@ class SupernetStudy(Study):
         }
         step = 1 + max((record.step for record in journal.records(STAND_ALONE)), default=-1)
         found: dict[str, list[tuple[Architecture, float]]] = {}
+        failed = [each.evaluation.reason for each in known.values() if each.evaluation.status != "ok"]
 
         def worth(stage: str, arch: Architecture) -> float:
             nonlocal step
@@ -323,6 +324,8 @@ class SupernetStudy(Study):
                 record = Record(step, 0, trial, stage, arch, seed, evaluation)
                 journal.add(STAND_ALONE, [record])
                 known[stage, arch], step = record, step + 1
+                if evaluation.status != "ok":
+                    failed.append(evaluation.reason)
             return known[stage, arch].evaluation.score
 
         seed = derive_seed(self.seed + trial, "architectures")
@@ -352,8 +355,9 @@ class SupernetStudy(Study):
             if not math.isnan(value := worth(MEASURED, arch)):
                 found[MEASURED].append((arch, value))
         if len(found[MEASURED]) < self.measured:
+            why = f"; the last of {len(failed)} that failed: {failed[-1]}" if failed else ""
             raise CatchmarkError(
-                f"measured is {self.measured}, but of many drawn the truth knew only {len(found[MEASURED])}"
+                f"measured is {self.measured}, but of many drawn the truth knew only {len(found[MEASURED])}{why}"
             )
         return found
 

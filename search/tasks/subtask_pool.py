@@ -61,7 +61,7 @@ class SubtaskPool(TaskPool):
         classes: list[int],
         resolutions: list[int],
         epochs: int = 12,
-        build: dict[str, int] | None = None,
+        build: dict[str, Any] | None = None,
         module: Callable[[nn.Module], LightningModule] | None = None,
         examples_per_class: int | None = None,
         score: str = "val_accuracy",

@@ -234,3 +234,13 @@ def test_a_split_that_cannot_be_is_refused(settings, message):
 def test_a_data_module_without_a_training_set_is_refused():
     with pytest.raises(ValueError, match="data is a LightningDataModule, which has no training_set"):
         HalvesDataModule(LightningDataModule())
+
+
+def test_shares_of_a_training_set_are_numbers_of_images():
+    by_share = HalvesDataModule(DigitsDataModule(), evaluation_images=0.2, images=0.5)
+    total = len(DigitsDataModule().training_set())
+    count = round(total * 0.5)
+    held_out = round(count * 0.5)
+    assert len(by_share.evaluation) == round(0.2 * held_out)
+    by_number = HalvesDataModule(DigitsDataModule(), evaluation_images=len(by_share.evaluation), images=count)
+    assert torch.equal(by_number.weights, by_share.weights) and torch.equal(by_number.held_out, by_share.held_out)

@@ -20,20 +20,38 @@ TRAINED = {"TrainedTask", "SubtaskPool"}
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    """The data folder, with a table that is made from a published file, and two classes in the place of ImageNet's."""
+    """The data folder, with a table that is made from a published file, and stand-ins for large data sets."""
     folder = Path(os.environ.get("CATCHMARK_DATA") or RECIPES.parent.parent / "shared/data")
     whole = tmp_path_factory.mktemp("tables")
     for path in folder.iterdir() if folder.is_dir() else ():
         (whole / path.name).symlink_to(path.resolve())
-    if not (whole / "imagenet").exists():
-        for k in range(48):
-            picture = whole / "imagenet" / ("train" if k < 40 else "val") / f"class{k % 2}" / f"{k}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            Image.effect_noise((48, 48), 40).convert("RGB").save(picture)
+    make_stand_ins(whole)
     published = folder / "transnasbench101_micro.npz"
     if published.is_file() and not (whole / "transnasbench101.npz").exists():
         assert main(["data", "transnasbench101", str(published), "--out", str(whole / "transnasbench101.npz")]) == 0
     return whole
+
+
+def make_stand_ins(folder: Path) -> None:
+    """A few pictures in the place of each large data set that is not there."""
+    if not (folder / "imagenet").exists():
+        for k in range(208):
+            split = "train" if k < 200 else "val"
+            save(Image.effect_noise((48, 48), 40).convert("RGB"), folder / "imagenet" / split / f"class{k % 2}/{k}.png")
+    if not (folder / "coco").exists() and (folder / "images/coco_tiny").is_dir():
+        (folder / "coco").symlink_to((folder / "images/coco_tiny").resolve())
+    if not (folder / "cityscapes").exists():
+        for k in range(10):
+            place = f"{'train' if k < 8 else 'val'}/town/town_00000{k}_000019"
+            labels = Image.effect_noise((128, 64), 40).point([value % 19 for value in range(256)])
+            save(labels, folder / "cityscapes/gtFine" / f"{place}_gtFine_labelTrainIds.png")
+            save(labels.convert("RGB"), folder / "cityscapes/leftImg8bit" / f"{place}_leftImg8bit.png")
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture into a folder that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +105,17 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 def smaller_images(data: dict[str, Any]) -> dict[str, Any]:
     """A data module of few or small images."""
-    small = {
+    scenes = {"scenes": 40, "val_scenes": 8}
+    few = {"images": 8, "val_images": 2, "num_workers": 0, "batch_size": 2}
+    small: dict[str, dict[str, Any]] = {
         "DepthFolderDataModule": {"resolution": 32, "images": 48, "val_images": 8},
         "ImageFolderDataModule": {"resolution": 32, "threads": 1, "num_workers": 0},
+        "CocoDataModule": few | {"resolution": [96, 64]},
+        "CamVidDataModule": few | {"crop": [64, 96]},
+        "CityscapesDataModule": few | {"resolution": [128, 64], "crop": [64, 64]},
+        "DigitScenesClassification": scenes,
+        "DigitScenesDetection": scenes,
+        "DigitScenesSegmentation": scenes,
     }
     return data | {
         "init_args": data.get("init_args", {}) | {"batch_size": 8} | small.get(data["class_path"], {}),
@@ -132,8 +158,16 @@ def toy_study(values: dict[str, Any]) -> dict[str, str]:
     if isinstance(values["truth"], dict) and values["truth"]["class_path"] in TRAINED:
         truth = values["truth"]["init_args"]
         less = {"epochs": 1, "trainer": {"limit_train_batches": 2, "limit_val_batches": 1}, "build": replaced["build"]}
+        module = as_class(truth.get("module") or "ClassificationModule")
+        if "warmup_epochs" in module["init_args"]:
+            less["module"] = module | {"init_args": module["init_args"] | {"warmup_epochs": 0}}
         replaced["truth"] = values["truth"] | {"init_args": truth | less | {"data": smaller_images(truth["data"])}}
     return {key: json.dumps(value) for key, value in replaced.items()}
+
+
+def as_class(value: str | dict[str, Any]) -> dict[str, Any]:
+    """The long way to name a class."""
+    return {"class_path": value, "init_args": {}} if isinstance(value, str) else {"init_args": {}} | value
 
 
 def toy_size(recipe: dict[str, Any]) -> dict[str, str]:
@@ -153,12 +187,27 @@ def toy_size(recipe: dict[str, Any]) -> dict[str, str]:
             for target, trainings in recipe["meta_training_for"].items()
         }
     for path, value in values(recipe):
+        if isinstance(value, dict) and value.get("class_path") == "MeasuredLatencyTask":
+            once = {"resolution": 64, "device": "cpu", "warmup": 1, "repeats": 1, "rounds": 1}
+            small |= {".".join([*path, "init_args", key]): number for key, number in once.items()}
         if isinstance(value, dict) and str(value.get("class_path")).rpartition(".")[2] in TRAINED:
             below = ".".join([*path, "init_args"])
             build = (value.get("init_args") or {}).get("build") or {}
             small["trials"] = 1
             small[f"{below}.epochs"] = 1
-            small[f"{below}.build"] = build | {key: 1 if key == "cells" else 4 for key in build if key != "num_classes"}
+            arguments = value.get("init_args") or {}
+            small[f"{below}.data"] = smaller_images(as_class(arguments["data"]))
+            module = as_class(arguments.get("module") or "ClassificationModule")
+            if module["class_path"] in ("DetectionModule", "SegmentationModule"):
+                # A warm-up of hundreds of iterations would not fit into two.
+                small[f"{below}.module"] = module | {
+                    "init_args": module["init_args"] | {"schedule": {"shape": "constant", "warmup": 0.0}}
+                }
+            elif "warmup_epochs" in module["init_args"]:
+                small[f"{below}.module"] = module | {"init_args": module["init_args"] | {"warmup_epochs": 0}}
+            if "Residual" in str(recipe["space"]):
+                build = build | {"width": 0.25}
+            small[f"{below}.build"] = build | {key: {"cells": 1, "channels": 4}.get(key, build[key]) for key in build}
             small[f"{below}.trainer"] = {"limit_train_batches": 2, "limit_val_batches": 1}
             if "SubtaskPool" in value["class_path"]:
                 small |= {f"{below}.resolutions": [8], f"{below}.examples_per_class": 8}
