@@ -156,6 +156,48 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    train = command(
+        "train",
+        _train,
+        "Train the best architecture that a run found in full, or go on with that, and keep its weights.",
+        "catchmark train runs/quickstart/latest --epochs 100",
+        "The training is that of the target's own task, or of a YAML file with the class_path and init_args of a "
+        "TrainedTask.",
+    )
+    train.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
+    train.add_argument("--target", metavar="NAME", help="which of the run's targets; needed where it has several")
+    train.add_argument("--agent", metavar="NAME", help="the best of this agent, instead of the best of all")
+    train.add_argument("--architecture", metavar="STRING", help="this architecture instead")
+    train.add_argument("--task", type=Path, metavar="FILE", help="how to train; needed where the target is a table")
+    train.add_argument("--epochs", type=int, metavar="N", help="in place of the task's")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET")
+    train.add_argument("--seed", type=int, metavar="N", help="in place of the run's")
+    train.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    export = command(
+        "export",
+        _export,
+        "Write a trained network as a file for other programs, and check what was written.",
+        "catchmark export runs/quickstart/latest --format onnx",
+        "The network must have been trained with 'catchmark train'.",
+    )
+    export.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or that of a trained network")
+    export.add_argument("--target", metavar="NAME", help="which of the trained networks, where there are several")
+    export.add_argument(
+        "--format",
+        choices=("onnx", "torch"),
+        default="onnx",
+        help="ONNX, or torch.export's .pt2 (default: %(default)s)",
+    )
+    export.add_argument(
+        "--part",
+        choices=("network", "backbone"),
+        help="default: the network where it classifies, else its backbone with an output for each feature map",
+    )
+    export.add_argument("--out", type=Path, metavar="FILE", help="default: beside the weights")
+    export.add_argument("--resolution", type=int, metavar="N", help="of the images; default: as in training")
+    export.add_argument("--batch", default="dynamic", metavar="N", help="images a pass, or 'dynamic' (the default)")
+
     report = command("report", _report, "Write a run's report again.", "catchmark report runs/quickstart/latest")
     report.add_argument("folder", type=Path, help="a run's folder")
 
@@ -213,6 +255,43 @@ def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
         dry_run=chosen.dry_run,
         quiet=chosen.quiet,
     )
+
+
+def _train(chosen: argparse.Namespace) -> int:
+    from search.found.command import in_words, train_found
+
+    folder = train_found(
+        chosen.folder,
+        target=chosen.target,
+        agent=chosen.agent,
+        architecture=chosen.architecture,
+        task_file=chosen.task,
+        epochs=chosen.epochs,
+        out=chosen.out,
+        seed=chosen.seed,
+        quiet=chosen.quiet,
+    )
+    if folder is not None:
+        print(in_words(folder))
+    return 0
+
+
+def _export(chosen: argparse.Namespace) -> int:
+    from search.found.export import export_network, in_words
+
+    if chosen.batch != "dynamic" and not chosen.batch.isdecimal():
+        raise CatchmarkError(f"--batch is '{chosen.batch}', a number of images is needed, or dynamic")
+    exported = export_network(
+        chosen.folder,
+        target=chosen.target,
+        form=chosen.format,
+        part=chosen.part,
+        out=chosen.out,
+        resolution=chosen.resolution,
+        batch="dynamic" if chosen.batch == "dynamic" else int(chosen.batch),
+    )
+    print(in_words(exported))
+    return 0
 
 
 def _report(chosen: argparse.Namespace) -> int:

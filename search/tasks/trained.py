@@ -78,7 +78,7 @@ class TrainedTask(Task):
         data: LightningDataModule,
         module: Callable[[nn.Module], LightningModule] | None = None,
         epochs: int = 12,
-        build: dict[str, int | str] | None = None,
+        build: dict[str, Any] | None = None,
         score: str = "val_accuracy",
         score_name: str | None = None,
         trainer: dict[str, Any] | None = None,

@@ -1,0 +1,170 @@
+"""The folder of a network that was trained in full: what lies in it, and the network made of it again.
+
+``network.json`` says what the network is and how it was trained, ``weights.pt`` is the state of its Lightning module.
+Neither can run code when it is read, beyond importing the classes that the JSON file names, as a recipe does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from search.errors import CatchmarkError, RunError, one_line
+from search.recipe_words import explain, nearest
+from search.spaces.base import SearchSpace
+from search.tasks.isolation import isolated
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule
+
+ABOUT, WEIGHTS = "network.json", "weights.pt"
+FORMAT = 1
+CLASSIFICATION = {"class_path": "lightning_modules.classification.ClassificationModule", "init_args": {}}
+"""The module of a training that names none."""
+
+
+def load_network(run: str | Path, target: str | None = None) -> nn.Module:
+    """The network that ``catchmark train`` trained, on the CPU, in evaluation mode.
+
+    Args:
+        run: the run's folder, or that of the network itself.
+        target: which of the run's targets; None for the only one that was trained.
+
+    Returns:
+        For classification and depth, what turns normalised images ``[batch, channels, height, width]`` into logits or
+        inverse depth; where a moving average of the weights was kept, the averaged network. For detection and
+        segmentation, mmdet's or mmseg's model.
+
+    Raises:
+        CatchmarkError: nothing was trained, or a file is damaged; nothing in it is executed.
+    """
+    folder = trained_folder(Path(run), target)
+    return network_of(load_module(folder, read_about(folder)))
+
+
+def trained_folder(run: Path, target: str | None = None) -> Path:
+    """The folder of a finished training.
+
+    Raises:
+        CatchmarkError: there is none, or several of which none is named.
+    """
+    if (run / ABOUT).is_file():
+        folder = run
+    else:
+        from search.found.choice import TRAINED
+
+        there = sorted(path.parent.name for path in (run / TRAINED).glob(f"*/{ABOUT}"))
+        if not there:
+            raise CatchmarkError(f"{run} has no trained network; train it first: catchmark train {run}")
+        if target is None and len(there) > 1:
+            raise CatchmarkError(f"{run} has several trained networks, name a target: {', '.join(there)}")
+        if target is not None and target not in there:
+            raise CatchmarkError(
+                f"{run} has no trained network of a target '{target}'{nearest(target, there, 'trained')}; "
+                f"train it first: catchmark train {run} --target {target}"
+            )
+        folder = run / TRAINED / (target or there[0])
+    if read_about(folder)["metrics"] is None or not (folder / WEIGHTS).is_file():
+        raise CatchmarkError(f"{folder}: the training is not finished; go on with the same 'catchmark train' again")
+    return folder
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The content of ``network.json``.
+
+    Raises:
+        CatchmarkError: it can't be read, is damaged, or a later version wrote it.
+    """
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise CatchmarkError(
+                f"{path} has format {about['format']}, this version of catchmark reads format {FORMAT}; use the "
+                "version that wrote it"
+            )
+        missing = {"space", "architecture", "build", "module", "task", "seed", "metrics"} - set(about)
+    except OSError as error:
+        raise CatchmarkError(f"{explain(error)}; a folder of 'catchmark train' is needed") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatchmarkError(f"{path} is damaged ({one_line(error)}); train the network again") from error
+    if missing:
+        raise CatchmarkError(f"{path} is damaged (it lacks {', '.join(sorted(missing))}); train the network again")
+    return about
+
+
+def load_module(folder: Path, about: Mapping[str, Any]) -> LightningModule:
+    """The Lightning module of a folder with its trained weights, in evaluation mode.
+
+    Raises:
+        CatchmarkError: the weights are damaged, or those of another network.
+    """
+    path = folder / WEIGHTS
+    module = _build_module(about, str(folder / ABOUT))
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CatchmarkError(f"{path} can't be used: {explain(error)}") from error
+    if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
+        raise CatchmarkError(f"{path} can't be used: it is not a state dict of tensors")
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CatchmarkError(f"{path} has the weights of another network than {folder / ABOUT} describes") from error
+    return module.eval()
+
+
+def _build_module(about: Mapping[str, Any], key: str) -> LightningModule:
+    """The untrained module; no random state changes."""
+    from pytorch_lightning import LightningModule
+
+    from search.found.parts import build_part
+
+    try:
+        with isolated():
+            space, _ = build_part(about["space"], SearchSpace, "space")
+            make, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module")
+            network = space.build(space.parse(about["architecture"]), **about["build"])
+            return make(network)
+    except CatchmarkError as error:
+        raise CatchmarkError(f"{key}: {error}") from error
+    except Exception as error:
+        raise CatchmarkError(f"{key}: the network can't be built: {explain(error)}") from error
+
+
+def network_of(module: LightningModule) -> nn.Module:
+    """What a Lightning module has trained.
+
+    Raises:
+        CatchmarkError: it calls it neither ``network`` nor ``model``.
+    """
+    average = getattr(module, "average", None)
+    if isinstance(average, nn.Module):
+        module = average  # type: ignore[assignment]  # it holds the averaged network under the same name
+    for name in ("network", "model"):
+        if isinstance(network := getattr(module, name, None), nn.Module):
+            return network
+    raise CatchmarkError(f"{type(module).__name__} keeps no 'network' or 'model' that could be taken out of it")
+
+
+def replace_durably(path: Path, content: Any) -> None:
+    """Save tensors and plain values, whole or not at all.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        with open(partial, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch says of a full disk what its zip writer knows
+        raise RunError(f"{path} could not be written ({one_line(error)}): see to the disk, then go on") from error
