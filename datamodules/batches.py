@@ -7,12 +7,13 @@ function of (seed, epoch, image), whatever the number of workers, ranks or batch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 def generator_of(*parts: int) -> torch.Generator:
@@ -23,23 +24,27 @@ def generator_of(*parts: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
 
-class EpochShuffle(RandomSampler):
+class EpochShuffle(DistributedSampler):
     """A random order that depends on (seed, epoch) alone.
 
-    Lightning announces the epoch through `set_epoch`; a plain loop calls it itself, as with torch's DistributedSampler.
+    Where several ranks train together, rank ``r`` of ``n`` takes every ``n``-th of it from the ``r``-th on, so that
+    their batches of ``b`` are together the batches of ``n b`` of one process. The first few are repeated where they do
+    not divide evenly. Lightning leaves a sampler of this kind alone; any other it replaces by an order of its own.
+
+    Lightning announces the epoch through `set_epoch`; a plain loop calls it itself.
     """
 
     def __init__(self, source: Sized, seed: int):
-        super().__init__(source)
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
-        self.epoch = epoch
+        together = dist.is_available() and dist.is_initialized()
+        ranks, rank = (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
+        super().__init__(cast(Dataset, source), ranks, rank, seed=seed)
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(len(self.data_source), generator=generator_of(self.seed, self.epoch, 0))
-        return iter(order.tolist())
+        count = len(cast(Sized, self.dataset))
+        order = torch.randperm(count, generator=generator_of(self.seed, self.epoch, 0))
+        return iter(
+            order.repeat(-(-self.total_size // max(count, 1)))[self.rank : self.total_size : self.num_replicas].tolist()
+        )
 
 
 class ImageBatches(Dataset):

@@ -6,27 +6,28 @@ import json
 import os
 import platform
 import shlex
-import signal
 import sys
 import textwrap
-import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
+from search.interruption import termination_as_interruption
 from search.journal import Journal
+from search.launch import Launch, find_launch
 from search.loop import Listener
+from search.ranks.joint_tasks import train_alone
 from search.recipe import RECIPES, load_recipe, read_recipe, shown_path
 from search.recipe_words import explain
 from search.recipe_yaml import parse_yaml
+from search.run_folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
 from search.study import Study
 from search.summary import write_json
-
-JOURNAL, CONFIG, SUMMARY = "journal.sqlite", "config.yaml", "summary.json"
 
 
 class Interrupted(RunError):
@@ -53,6 +54,9 @@ def run_recipe(
         dry_run: print the resolved recipe and what would be evaluated, and stop.
         quiet: no progress bar.
 
+    Where ``torchrun`` or ``srun`` has started several processes, the first of them runs the recipe and the others help
+    (`search.ranks`).
+
     Returns:
         The exit code.
 
@@ -64,30 +68,68 @@ def run_recipe(
     if recipe is None:
         if resume is None:
             raise CatchmarkError("a recipe is needed, or a run to resume")
-        recipe = _old_folder(runs, resume) / CONFIG
+        recipe = old_folder(runs, resume) / CONFIG
         if not recipe.is_file():
             raise CatchmarkError(f"--resume: {recipe.parent} has no {CONFIG}; name the recipe too")
-    experiment, resolved = load_recipe(recipe, overrides)
-    planned = experiment.planned()
+    launch = find_launch()
     if dry_run:
-        print(resolved)
-        for search, evaluations in planned.items():
-            print(f"# {search}: {evaluations} {experiment.unit}")
-        print(f"# in all: {sum(planned.values())} {experiment.unit}")
+        if launch.rank == 0:
+            _print_plan(*load_recipe(recipe, overrides), runs, resume)
         return 0
-    folder = _new_folder(runs / experiment.name) if resume is None else _old_folder(runs / experiment.name, resume)
-    with _told_in_one_line(folder):
-        summary = _run(folder, experiment, resolved, quiet)
+    if launch.ranks == 1:
+        experiment, resolved = load_recipe(recipe, overrides)
+        train_alone(experiment)
+        return _run_in_folder(experiment, resolved, runs, resume, launch, quiet)
+    from search.ranks.follower import Follower
+    from search.ranks.leader import Leader
+
+    if launch.rank > 0:
+        follower = Follower(launch)
+        with termination_as_interruption():
+            return follower.follow(partial(load_recipe, recipe, overrides))
+    with Leader(launch) as leader, termination_as_interruption():
+        experiment, resolved = load_recipe(recipe, overrides)
+        leader.begin(experiment, resolved)
+        return _run_in_folder(experiment, resolved, runs, resume, leader.launch, quiet, leader.searching())
+
+
+def _run_in_folder(
+    experiment: Study,
+    resolved: str,
+    runs: Path,
+    resume: str | None,
+    launch: Launch,
+    quiet: bool,
+    around: AbstractContextManager[None] | None = None,
+) -> int:
+    folder = choose_folder(runs / experiment.name, resume, launch, resolved)
+    with _told_in_one_line(folder), around or nullcontext():
+        summary = _run(folder, experiment, resolved, launch, quiet)
         print(f"summary: {folder / SUMMARY}")
         print(f"report:  {_write_report(folder, experiment, summary)}")
     return 0
 
 
-def _run(folder: Path, experiment: Study, resolved: str, quiet: bool) -> dict[str, Any]:
+def _print_plan(experiment: Study, resolved: str, runs: Path, resume: str | None) -> None:
+    """The recipe, and as comments behind it what it takes."""
+    from search.cost import Costs
+
+    parent = runs / experiment.name
+    folders = run_folders(parent) if resume is None else [old_folder(parent, resume)]
+    costs = Costs(experiment, resolved, [folder / JOURNAL for folder in folders])
+    print(resolved)
+    planned = experiment.planned()
+    for search, evaluations in planned.items():
+        print(f"# {search}: {evaluations} {experiment.unit}, {costs.of(search, evaluations).in_words()}")
+    total = sum((costs.of(*each) for each in planned.items()), start=costs.nothing)
+    print(f"# in all: {sum(planned.values())} {experiment.unit}, {total.in_words()}")
+
+
+def _run(folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: bool) -> dict[str, Any]:
     journal = Journal(folder / JOURNAL)
     listeners: list[Listener] = []
     try:
-        _settle(folder, journal, resolved)
+        _settle(folder, journal, resolved, launch)
         listeners = _listeners(folder, experiment, resolved, quiet)
         summary = experiment.run(folder, journal, listeners)
         write_json(folder / SUMMARY, summary)
@@ -107,7 +149,7 @@ def _told_in_one_line(folder: Path) -> Iterator[None]:
     """Whatever stops a run becomes one line; the traceback of what nobody foresaw goes to a file in its folder."""
     again = f"go on with: catchmark run --resume {shlex.quote(str(folder))}"
     try:
-        with _termination_as_interruption():
+        with termination_as_interruption():
             yield
     except CatchmarkError:
         raise
@@ -120,23 +162,6 @@ def _told_in_one_line(folder: Path) -> Iterator[None]:
         raise RunError(
             f"{explain(error)} (traceback in {account}); what was evaluated is kept, once the cause is mended {again}"
         ) from error
-
-
-@contextmanager
-def _termination_as_interruption() -> Iterator[None]:
-    """A scheduler that ends the process interrupts the run: it unwinds, closes the journal, and can go on later."""
-
-    def interrupt(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    earlier = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 def rewrite_report(folder: Path) -> Path:
@@ -178,40 +203,7 @@ def list_everything() -> str:
     return "\n".join(lines)
 
 
-def _new_folder(parent: Path) -> Path:
-    """A fresh run folder, named by the time; ``latest`` beside it leads there."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
-        folder = parent / f"{stamp}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if parent.is_dir():
-                continue
-            raise CatchmarkError(f"can't make the run folder {folder}: {parent} is a file") from None
-        except OSError as error:
-            raise CatchmarkError(f"can't make the run folder {folder}: {error.strerror}") from error
-        try:
-            partial = parent / f".latest-{os.getpid()}"
-            partial.symlink_to(folder.name)
-            os.replace(partial, parent / "latest")
-        except OSError as error:  # a file system without links, or something of the user's that is called so
-            partial.unlink(missing_ok=True)
-            print(f"no link {parent / 'latest'} ({error.strerror}); the run is in {folder}", file=sys.stderr)
-        return folder
-    raise CatchmarkError(f"{parent} holds too many runs of this second")
-
-
-def _old_folder(parent: Path, resume: str) -> Path:
-    for folder in (parent / "latest",) if resume == "latest" else (Path(resume), parent / resume):
-        if (folder / JOURNAL).is_file():
-            # Where the link leads may change while the run goes on.
-            return folder.with_name(os.readlink(folder)) if folder.is_symlink() else folder
-    place = parent / "latest" if resume == "latest" else Path(resume)
-    raise CatchmarkError(f"--resume: there is no run in {place}; start one without --resume")
-
-
-def _settle(folder: Path, journal: Journal, resolved: str) -> None:
+def _settle(folder: Path, journal: Journal, resolved: str, launch: Launch) -> None:
     """Note the recipe and the environment in a new run; see that an old one has the same recipe."""
     earlier = journal.about("recipe")
     if earlier is None or not (folder / CONFIG).is_file():
@@ -225,6 +217,7 @@ def _settle(folder: Path, journal: Journal, resolved: str) -> None:
             f"--resume: the recipe differs from the run's in: {', '.join(differing[:8])}{more}; to go on with the "
             f"run's own recipe: catchmark run --resume {shlex.quote(str(folder))}"
         )
+    journal.set_about("launch", launch.identity)
     journal.set_about("status", "running")
 
 
