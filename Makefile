@@ -8,8 +8,9 @@ RECIPE ?= experiments/quickstart.yaml
 quickstart: install ## install, then meta-train a CATCHer, adapt it, and write the report
 	$(BIN)/catchmark run $(RECIPE)
 
+# Two processes, each with one thread: tests are many and small.
 test: lint types ## lint, types and every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

@@ -117,8 +117,10 @@ class EpochLoader(DataLoader):
     """A DataLoader that tells its data set which epoch begins, before workers copy it."""
 
     def __iter__(self) -> Any:
+        # Not before the first batch: a training that goes on from a checkpoint makes its first iterator, and only then
+        # hears of its epoch.
         self.dataset.set_epoch(self.sampler.epoch)  # type: ignore[attr-defined]
-        return super().__iter__()
+        yield from super().__iter__()
 
 
 def whole(batch: Any) -> Any:

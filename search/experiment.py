@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
 from search.errors import CatchmarkError, one_line
 from search.exchange import EXCHANGE, exchange_search, find_winners, summarise_exchange
+from search.executors.base import Executor
 from search.journal import Journal, Record
 from search.loop import Listener, Search, Stage, run_search
 from search.meta_training import PHASE, MetaTraining, phases
@@ -46,6 +49,7 @@ class Experiment(Study):
         most_failures: stop when so many evaluations in a row failed.
         exchange: times that the best architecture of each target is evaluated anew on every target, to see whether what
             is best on one is the best on the others; 0 for never.
+        executor: where evaluations run; this process, one after another, if None. Look-ups run in this process always.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
     """
@@ -64,6 +68,7 @@ class Experiment(Study):
         meta_training_for: Optional[dict[str, list[MetaTraining]]] = None,  # noqa: UP045
         most_failures: int = 10,
         exchange: int = 0,
+        executor: Optional[Executor] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
     ):
@@ -75,7 +80,7 @@ class Experiment(Study):
         if exchange and len(targets) < 2:
             raise ValueError(f"exchange is {exchange}, but there is one target: winners have nowhere to go")
         self.space, self.budget, self.trials, self.seed, self.batch = space, budget, trials, seed, batch
-        self.most_failures, self.exchange = most_failures, exchange
+        self.most_failures, self.exchange, self.executor = most_failures, exchange, executor
         self.name, self.description = name, description
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
@@ -187,11 +192,18 @@ class Experiment(Study):
             journal: the run's journal.
             listeners: who wants to know.
         """
+        with self.executor or nullcontext():
+            self._search_all(folder, journal, listeners)
+        return self.summarise(journal)
+
+    def _search_all(self, folder: Path, journal: Journal, listeners: Sequence[Listener]) -> None:
+        """Every search, one after another."""
         for phase in self.phases:
             seed = derive_seed(self.seed, "meta-training")
             agent = self.agent(phase.agent, trials=phase.settings.trials, seed=seed)
             stages = phase.stages(derive_seed(self.seed, "pool"))
-            run_search(Search(phase.search, agent, stages, seed, self.batch, self.most_failures), journal, listeners)
+            search = Search(phase.search, agent, stages, seed, self.batch, self.most_failures, executor=self.executor)
+            run_search(search, journal, listeners)
             assert isinstance(agent, MetaAgent)
             phase.save_weights(folder, agent)
         for target, task in self.targets.items():
@@ -210,11 +222,21 @@ class Experiment(Study):
                     self.batch,
                     self.most_failures,
                     seconds=self.seconds(target),
+                    executor=self.executor,
+                    # Look-ups are made for all trials at once.
+                    alone=None if task.instant else partial(self._alone, name, agent),
                 )
                 run_search(search, journal, listeners)
         if self.exchange:
             self._exchange(journal, listeners)
-        return self.summarise(journal)
+
+    def _alone(self, name: str, together: Agent, trial: int) -> Agent:
+        """A fresh agent of one trial that is what the fresh agent of all trials is in this trial."""
+        agent = self.agent(name, trials=1, seed=self.seed + trial)
+        if isinstance(together, MetaAgent):
+            assert isinstance(agent, MetaAgent)
+            agent.load_weights(together.weights(), first=trial)
+        return agent
 
     def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
         """Every target's best architecture on every target."""
@@ -222,6 +244,8 @@ class Experiment(Study):
         seed = derive_seed(self.seed, EXCHANGE)
         for target, task in self.targets.items() if winners else ():
             search = exchange_search(self.space, target, task, winners, self.exchange, seed, self.most_failures)
+            if self.executor is not None and not task.instant:
+                search.executor, search.batch = self.executor, search.budget  # nobody learns: all can run at once
             run_search(search, journal, listeners)
 
     def _sources(self, label: str) -> dict[str, str]:

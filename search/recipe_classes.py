@@ -13,7 +13,15 @@ from search.catalogue import find_classes
 from search.errors import CatchmarkError, one_line
 from search.recipe_words import explain, nearest
 
-_HOMES = ("search.spaces", "search.tasks", "search.agents", "search", "datamodules", "lightning_modules")
+_HOMES = (
+    "search.spaces",
+    "search.tasks",
+    "search.agents",
+    "search.executors",
+    "search",
+    "datamodules",
+    "lightning_modules",
+)
 """Where a class may live to be named by its short name."""
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -68,7 +68,9 @@ class WandbLog(Listener):
 
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Start the search's W&B run; what an earlier attempt evaluated is logged again, under the same id."""
-        self._step: dict[int, list[Record]] = defaultdict(list)
+        # By number of evaluation within a trial: trials may be ahead of each other.
+        self._incomplete: dict[int, list[Record]] = defaultdict(list)
+        self._made_by = [0] * search.agent.trials
         self._rows: list[Record] = []
         self._best_of = [-math.inf] * search.agent.trials
         self._best: Record | None = None
@@ -194,10 +196,10 @@ class WandbLog(Listener):
                 if self._best is None or record.evaluation.score > self._best.evaluation.score:
                     self._best = record
                 self._best_of[record.trial] = max(self._best_of[record.trial], record.evaluation.score)
-            key = (record.step << 20) + record.slot
-            self._step[key].append(record)
-            if len(self._step[key]) == search.agent.trials:
-                self._log_point(self._step.pop(key))
+            number = self._made_by[record.trial] = self._made_by[record.trial] + 1
+            self._incomplete[number].append(record)
+            if len(self._incomplete[number]) == search.agent.trials:
+                self._log_point(self._incomplete.pop(number))
 
     def _log_point(self, records: list[Record]) -> None:
         self._points += 1

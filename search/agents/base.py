@@ -33,7 +33,11 @@ class Agent(ABC):
 
     @abstractmethod
     def ask(self, n: int = 1) -> Tensor:
-        """The next ``n`` architectures to evaluate: int64 ``[trials, n, decisions]``."""
+        """The next ``n`` architectures to evaluate: int64 ``[trials, n, decisions]``.
+
+        It may be asked before it was told of earlier ones, and told of them in any order: with several workers there
+        are always evaluations under way.
+        """
 
     def tell(self, archs: Tensor, rewards: Tensor) -> None:
         """Learn from evaluated architectures.
@@ -81,10 +85,15 @@ class MetaAgent(Agent):
         """What carries over: tensors and plain values that `torch.load(weights_only=True)` reads back."""
 
     @abstractmethod
-    def load_weights(self, weights: dict[str, Any]) -> None:
+    def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
         """Start from what another agent of this kind learned.
 
         The weights' trials are dealt out to this agent's trials in turn, so one meta-trained agent can start them all.
+
+        Args:
+            weights: of the other agent.
+            first: the one of the weights' trials, in turn, that is dealt out to this agent's first: an agent of one
+                trial can start as trial ``first`` of many would.
 
         Raises:
             ValueError: the weights belong to another space or another network size.

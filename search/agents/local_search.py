@@ -22,6 +22,10 @@ class LocalSearch(Agent):
     A batch asks several neighbours at once and moves to the best of them; where fewer than ``n`` untried ones are left,
     random architectures fill it up. The first batch is all random and the climb starts at its best.
 
+    With several evaluations under way, a climb whose neighbours have all been asked hands out random starts while the
+    last neighbours are still evaluated. One of these that is better takes the climb up again; the others change
+    nothing, and the next climb begins at a start.
+
     Args:
         space: what can be asked.
         trials: how many independent searchers advance together.
@@ -43,6 +47,7 @@ class LocalSearch(Agent):
         self._top = self.space.sample(self.rng, 1)[:, 0]
         self._top_reward = torch.zeros(self.trials, dtype=torch.float64)
         self._seen = torch.zeros(self.trials, 0, len(self.space.decisions), dtype=torch.long)
+        self._is_step = torch.zeros(self.trials, 0, dtype=torch.bool)  # of each one seen: asked as a neighbour
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Start a first climb with nothing seen."""
@@ -64,26 +69,36 @@ class LocalSearch(Agent):
             chosen = torch.where(step_up, step, start)
             untried = untried & (neighbours != chosen[:, None]).any(-1)
             self._seen = torch.cat([self._seen, chosen[:, None]], dim=1)
+            self._is_step = torch.cat([self._is_step, step_up], dim=1)
             asked.append(chosen)
         return torch.stack(asked, dim=1)
 
     def _is_seen(self, archs: Tensor) -> Tensor:
         """Which architectures were asked or told before: int64 ``[trials, m, decisions]`` to bool ``[trials, m]``."""
+        return self._same(archs).any(-1)
+
+    def _same(self, archs: Tensor) -> Tensor:
+        """Which of those seen each architecture is: int64 ``[trials, m, decisions]`` to bool ``[trials, m, seen]``."""
         same = torch.ones(*archs.shape[:2], self._seen.shape[1], dtype=torch.bool)
         for t in range(archs.shape[-1]):
             same &= archs[:, :, None, t] == self._seen[:, None, :, t]
-        return same.any(-1)
+        return same
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Move to the best told architecture where it beats the climb's best, or where no climb is on."""
         reward, index = rewards.max(1)
-        move = ~self._climbing | (reward > self._top_reward)
-        self._top = torch.where(move[:, None], _pick(archs, index), self._top)
+        best = _pick(archs, index)
+        # A neighbour of a climb that has ended comes late; only as an improvement it says where to go on.
+        same = self._same(best[:, None])[:, 0]
+        late = (same & self._is_step).any(1) & ~(same & ~self._is_step).any(1)
+        move = (~self._climbing & ~late) | (reward > self._top_reward)
+        self._top = torch.where(move[:, None], best, self._top)
         self._top_reward = torch.where(move, reward, self._top_reward)
-        self._climbing = torch.ones_like(self._climbing)
+        self._climbing = self._climbing | move
         # What was asked is remembered already; columns with anything else in them are added.
         foreign = ~self._is_seen(archs).all(0)
         self._seen = torch.cat([self._seen, archs[:, foreign]], dim=1)
+        self._is_step = torch.cat([self._is_step, torch.zeros(self.trials, int(foreign.sum()), dtype=torch.bool)], 1)
 
     def state_dict(self) -> dict[str, Any]:
         """The climb and everything seen, which grows by one architecture an evaluation."""
@@ -92,13 +107,15 @@ class LocalSearch(Agent):
             "top": self._top.clone(),
             "top_reward": self._top_reward.clone(),
             "seen": self._seen.clone(),
+            "is_step": self._is_step.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state`` was taken."""
         super().load_state_dict(state)
         self._climbing, self._top = state["climbing"].clone(), state["top"].clone()
-        self._top_reward, self._seen = state["top_reward"].clone(), state["seen"].clone()
+        self._top_reward = state["top_reward"].clone()
+        self._seen, self._is_step = state["seen"].clone(), state["is_step"].clone()
 
 
 def _pick(archs: Tensor, index: Tensor) -> Tensor:

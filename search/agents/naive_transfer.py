@@ -142,7 +142,7 @@ class NaiveTransfer(MetaAgent):
         ranking = torch.zeros(0, 0, dtype=torch.int32) if self._ranking is None else self._ranking.clone()
         return {"space": self.space.name, "sizes": list(self.space.sizes), "ranking": ranking}
 
-    def load_weights(self, weights: dict[str, Any]) -> None:
+    def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
         """Start from rankings; they are dealt out to this agent's trials in turn."""
         if not isinstance(weights, dict) or not {"space", "sizes", "ranking"} <= weights.keys():
             raise ValueError("this file does not hold the weights of a NaiveTransfer")
@@ -153,7 +153,7 @@ class NaiveTransfer(MetaAgent):
             )
         ranking = weights["ranking"]
         self._sources, self._order = [], None
-        self._ranking = ranking.clone() if len(ranking) else None
+        self._ranking = ranking.roll(-first, 0) if len(ranking) else None
 
     def state_dict(self) -> dict[str, Any]:
         """The source evaluations, the ranking, and what was asked of the present task."""

@@ -4,6 +4,7 @@ import torch
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.batches import ImageBatches
+from datamodules.digits import DigitsDataModule
 from datamodules.image_arrays import ImageArrays, resize
 
 
@@ -176,3 +177,18 @@ def test_resize_keeps_constants_averages_and_ramps():
     # Pixel k of the larger image lies at (k + 1/2) / 2 - 1/2 of the smaller one.
     np.testing.assert_allclose(grown, np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7) * 16, atol=0.51)
     assert resize(noise, 32) is noise
+
+
+def test_an_iterator_made_before_its_epoch_is_announced_gives_that_epoch():
+    """A training that goes on from a checkpoint makes its first iterator too early."""
+    batches = []
+    for announce_first in (True, False):
+        loader = DigitsDataModule(batch_size=32, padding=2, seed=3).train_dataloader()
+        if announce_first:
+            loader.sampler.set_epoch(5)
+            iterator = iter(loader)
+        else:
+            iterator = iter(loader)
+            loader.sampler.set_epoch(5)
+        batches.append(next(iterator))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*batches, strict=True))

@@ -156,6 +156,7 @@ class CATCHer(MetaAgent):
         self.behaviour_log_probs = torch.zeros(self.trials, 0, steps, dtype=self.dtype)
         self.replay = PrioritizedReplay(self.trials, self.settings.replay_alpha)
         super().begin_task(budget, adapting)
+        # What was asked and not told yet, in order of asking.
         self._pending = torch.zeros(self.trials, 0, steps, dtype=torch.long)
         self._pending_log_probs = torch.zeros(self.trials, 0, steps, dtype=self.dtype)
 
@@ -180,17 +181,20 @@ class CATCHer(MetaAgent):
     def ask(self, n: int = 1) -> Tensor:
         """Random networks while the history is being opened, then the evaluator's choice among candidates.
 
-        A network of the history is not asked again while a candidate is new.
+        A network that was asked or told is not asked again while a candidate is new. Networks may be asked while others
+        are not told yet: the proposal rests on what has been told.
         """
         with torch.no_grad(), few_threads(self.trials):
-            self._propose(n)
-        return self._pending
+            archs, log_probs = self._propose(n)
+        self._pending = torch.cat([self._pending, archs], 1)
+        self._pending_log_probs = torch.cat([self._pending_log_probs, log_probs], 1)
+        return archs
 
-    def _propose(self, n: int) -> None:
+    def _propose(self, n: int) -> tuple[Tensor, Tensor]:
+        """Networks to ask for, and the log-probability of each of their choices: both ``[trials, n, decisions]``."""
         if self.archs.shape[1] < self.settings.initial_networks:
-            self._pending = self.space.sample(self.rng, n)
-            self._pending_log_probs = self._uniform_log_probs(self._pending)
-            return
+            archs = self.space.sample(self.rng, n)
+            return archs, self._uniform_log_probs(archs)
         codes, rewards = self._history()
         mean, variance = self._posterior(codes, rewards)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
@@ -199,7 +203,7 @@ class CATCHer(MetaAgent):
         scores = self.preference(candidates, z)
         # A policy that has nothing new left to propose falls back on a network drawn at random.
         fallback = self.space.sample(self.rng, n)
-        numbers, known = self.space.code(candidates), self.space.code(self.archs)
+        numbers, known = self.space.code(candidates), self.space.code(torch.cat([self.archs, self._pending], 1))
         fresh = ~(numbers.unsqueeze(2) == known.unsqueeze(1)).any(2)
         asked = []
         for k in range(n):
@@ -211,8 +215,9 @@ class CATCHer(MetaAgent):
             exhausted = ~fresh.any(1).view(-1, 1, 1)
             asked.append(torch.where(exhausted, fallback[:, k : k + 1], candidates.gather(1, index)))
             fresh = fresh & (numbers != numbers.gather(1, best))
-        self._pending = torch.cat(asked, 1)
-        self._pending_log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), self._pending)
+        archs = torch.cat(asked, 1)
+        log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), archs)
+        return archs, log_probs
 
     def candidates(self, z: Tensor, count: int) -> Tensor:
         """What the evaluator chooses among: ``count`` samples of the controller (CATCH, sec. 3.2).
@@ -250,10 +255,7 @@ class CATCHer(MetaAgent):
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Extend the history; once it is open, take a few steps on the joint objective."""
-        if archs.shape == self._pending.shape and torch.equal(archs, self._pending):
-            log_probs = self._pending_log_probs
-        else:  # networks from elsewhere: as if drawn at random
-            log_probs = self._uniform_log_probs(archs)
+        log_probs = self._settle(archs)
         self.archs = torch.cat([self.archs, archs], 1)
         self.rewards = torch.cat([self.rewards, rewards], 1)
         self.behaviour_log_probs = torch.cat([self.behaviour_log_probs, log_probs], 1)
@@ -261,6 +263,23 @@ class CATCHer(MetaAgent):
         if self.archs.shape[1] >= self.settings.initial_networks:
             with few_threads(self.trials):
                 self._train()
+
+    def _settle(self, archs: Tensor) -> Tensor:
+        """Networks are pending no more; the log-probabilities with which they were asked, ``[trials, n, decisions]``.
+
+        Networks from elsewhere have those of being drawn at random.
+        """
+        log_probs = []
+        for told in archs.unbind(1):
+            asked = (self._pending == told.unsqueeze(1)).all(-1).all(0).nonzero()
+            if len(asked) == 0:
+                log_probs.append(self._uniform_log_probs(told.unsqueeze(1)))
+                continue
+            place = int(asked[0])
+            log_probs.append(self._pending_log_probs[:, place : place + 1])
+            left = torch.arange(self._pending.shape[1]) != place
+            self._pending, self._pending_log_probs = self._pending[:, left], self._pending_log_probs[:, left]
+        return torch.cat(log_probs, 1)
 
     def _train(self) -> None:
         for update in range(max(self.settings.policy_updates, self.settings.evaluator_updates)):
@@ -342,7 +361,7 @@ class CATCHer(MetaAgent):
             "networks": {name: value.clone() for name, value in self.networks.state_dict().items()},
         }
 
-    def load_weights(self, weights: dict[str, Any]) -> None:
+    def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
         """Start from meta-trained networks; their trials are dealt out to this agent's in turn."""
         if not isinstance(weights, dict) or not {"space", "sizes", "settings", "networks"} <= weights.keys():
             raise ValueError("this file does not hold the weights of a CATCHer")
@@ -358,7 +377,7 @@ class CATCHer(MetaAgent):
             raise ValueError(f"these weights belong to another kind of agent than {type(self).__name__}")
         self.networks.load_state_dict(
             {
-                name: value[torch.arange(self.trials) % len(value)].to(self.dtype)
+                name: value[(first + torch.arange(self.trials)) % len(value)].to(self.dtype)
                 for name, value in weights["networks"].items()
             }
         )

@@ -113,12 +113,11 @@ class BayesianCATCHer(CATCHer):
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
-    def _propose(self, n: int) -> None:
+    def _propose(self, n: int) -> tuple[Tensor, Tensor]:
         if self.adapting:
-            super()._propose(n)
-            return
-        self._pending = self.space.sample(self.rng, n)
-        self._pending_log_probs = self._uniform_log_probs(self._pending)
+            return super()._propose(n)
+        archs = self.space.sample(self.rng, n)
+        return archs, self._uniform_log_probs(archs)
 
     @property
     def epsilon(self) -> float:
@@ -155,6 +154,7 @@ class BayesianCATCHer(CATCHer):
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Extend the history; when a source task is complete, store it and practise."""
+        self._settle(archs)
         self.archs = torch.cat([self.archs, archs], 1)
         self.rewards = torch.cat([self.rewards, rewards], 1)
         if not self.adapting and self.archs.shape[1] >= self.budget:

@@ -1,16 +1,53 @@
-"""Where evaluations run: in this process, one after another."""
+"""Evaluations in this process, one after another."""
 
 from __future__ import annotations
 
 import math
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from search.errors import CatchmarkError, one_line
+from search.executors.base import Executor, Ticket
 from search.spaces.base import Architecture
 from search.tasks.base import Evaluation, Task
+
+
+class InlineExecutor(Executor):
+    """One evaluation after another, in this process; what a run does that names no executor."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self._task: Task | None = None
+        self._waiting: deque[tuple[Ticket, Architecture, int]] = deque()
+
+    def begin(self, task: Task) -> None:
+        """Evaluate on this task from now on."""
+        self.drop()
+        self._task = task
+
+    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
+        """Take an evaluation; it is made when it is waited for."""
+        self._waiting.append((ticket, architecture, seed))
+
+    def wait(self) -> tuple[Ticket, Evaluation]:
+        """Make the evaluation that was taken first."""
+        assert self._task is not None, "no task has begun"
+        ticket, architecture, seed = self._waiting.popleft()
+        return ticket, evaluate_one(self._task, architecture, seed)
+
+    def drop(self) -> None:
+        """Forget what was taken."""
+        self._waiting.clear()
+
+
+def evaluate_one(task: Task, architecture: Architecture, seed: int) -> Evaluation:
+    """One evaluation, as `evaluate_all` makes it."""
+    (evaluation,) = evaluate_all(task, [architecture], [seed])
+    return evaluation
 
 
 def evaluate_all(task: Task, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:

@@ -1,0 +1,309 @@
+"""Evaluations on Ray: workers on this machine or on a cluster, each a process of its own.
+
+A worker is a Ray actor that holds the task. It evaluates one architecture after another, so that what takes long to
+import or to read is imported and read once; it is replaced where it died or had to be killed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.errors import CatchmarkError, RunError
+from search.executors.base import Executor, Ticket
+from search.executors.inline import evaluate_one
+from search.executors.ray_session import RaySession
+from search.spaces.base import Architecture
+from search.tasks.base import Evaluation, Task
+
+_MOST_FAILED_STARTS = 3
+"""Workers that may die in a row while they are given the task."""
+
+
+@dataclass
+class _Job:
+    """An evaluation under way.
+
+    Attributes:
+        ticket: what it is known by.
+        architecture: what to evaluate.
+        seed: the seed.
+        deaths: workers that died of it.
+        began: when its worker got it.
+        first_began: when the first of its workers got it.
+    """
+
+    ticket: Ticket
+    architecture: Architecture
+    seed: int
+    deaths: int = 0
+    began: float = 0.0
+    first_began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since its first worker got it."""
+        return 0.0 if self.first_began is None else time.monotonic() - self.first_began
+
+
+@dataclass
+class _Calls:
+    """What workers have been told to do, by the reference that Ray resolves when it is done."""
+
+    starting: dict[Any, Any] = field(default_factory=dict)
+    evaluating: dict[Any, tuple[Any, _Job]] = field(default_factory=dict)
+
+
+class RayExecutor(Executor):
+    """Evaluate on Ray, on this machine or on a cluster.
+
+    Whatever finishes first is told first. With more workers than trials a result therefore depends on how long
+    evaluations take; see `search.loop.run_search` for what a seed decides.
+
+    A worker sees ``cpus`` threads. A task that names its number of threads scores the same here as anywhere.
+
+    Args:
+        workers: evaluations at a time.
+        cpus: CPU cores that Ray reserves for a worker, and its number of threads.
+        gpus: GPUs that Ray reserves for a worker, and that it sees; a fraction shares one.
+        address: of a cluster; ``auto`` for the one that this machine belongs to. Without one Ray is started on this
+            machine, for this run, and can be reached from nowhere else.
+        retries: times that an evaluation is tried again whose worker died (killed, out of memory, lost with its node).
+            Then it is a failed evaluation. An exception in the task is one at once.
+        time_limit_seconds: an evaluation that takes longer has failed, and its worker is killed; None for no limit.
+        resources: further resources that Ray reserves for a worker, by name, for instance ``{"large_gpu": 1}``.
+        start_seconds: how long to wait for the first worker, for instance of a cluster that has yet to grow.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        cpus: float = 1,
+        gpus: float = 0,
+        address: str | None = None,
+        retries: int = 2,
+        time_limit_seconds: float | None = None,
+        resources: dict[str, float] | None = None,
+        start_seconds: float = 600.0,
+    ):
+        if workers < 1:
+            raise ValueError(f"workers is {workers}, at least 1 is needed")
+        for name, least in (("cpus", cpus), ("gpus", gpus), ("retries", retries)):
+            if not 0 <= least < math.inf:
+                raise ValueError(f"{name} is {least}, a number of at least 0 is needed")
+        for name, limit in (("time_limit_seconds", time_limit_seconds), ("start_seconds", start_seconds)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} is {limit}, a number above 0 is needed")
+        self.workers, self.cpus, self.gpus, self.address = workers, cpus, gpus, address
+        self.retries, self.time_limit_seconds, self.start_seconds = retries, time_limit_seconds, start_seconds
+        self.resources = dict(resources or {})
+        self._session: RaySession | None = None
+        self._idle: deque[Any] = deque()
+        self._calls = _Calls()
+        self._waiting: deque[_Job] = deque()
+        self._task: Any = None
+        self._failed_starts = 0
+        self._began = 0.0
+
+    # ---- the contract ----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Refuse a run for which Ray is missing; it starts with the first task that needs it."""
+        RaySession.check_installed()
+
+    def begin(self, task: Task) -> None:
+        """Send the task to every worker, once; start what workers there are not."""
+        self.drop()
+        if self._session is None:
+            self._session = RaySession(self.address, self._needs(), self.workers)
+        self._task = self._session.put(task)
+        self._failed_starts, self._began = 0, time.monotonic()
+        idle, self._idle = self._idle, deque()
+        for actor in idle:
+            self._load(actor)
+        while len(self._calls.starting) < self.workers:
+            self._start()
+
+    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
+        """Take an evaluation; the next free worker gets it."""
+        self._waiting.append(_Job(ticket, architecture, seed))
+        self._hand_out()
+
+    def wait(self) -> tuple[Ticket, Evaluation]:
+        """The next evaluation to finish."""
+        assert self._session is not None, "no task has begun"
+        while True:
+            calls = [*self._calls.evaluating, *self._calls.starting]
+            for call in self._session.finished(calls, self._patience()):
+                if call in self._calls.starting:
+                    self._started(call)
+                elif (result := self._evaluated(call)) is not None:
+                    return result
+                self._hand_out()
+            if (late := self._too_late()) is not None:
+                return late
+            self._check_start()
+
+    def drop(self) -> None:
+        """Kill the workers of what is under way, and forget what waits."""
+        self._waiting.clear()
+        for actor, _ in self._calls.evaluating.values():
+            self._kill(actor)
+        for actor in self._calls.starting.values():
+            self._kill(actor)
+        self._calls = _Calls()
+
+    def close(self) -> None:
+        """Kill every worker, and end Ray where it was started for this run."""
+        self.drop()
+        while self._idle:
+            self._kill(self._idle.pop())
+        self._task = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # ---- workers ---------------------------------------------------------------------------------------------------
+
+    def _needs(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": self.gpus} | self.resources
+
+    def _start(self) -> None:
+        assert self._session is not None
+        threads = max(1, int(self.cpus))
+        variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        self._load(self._session.start(_Worker, threads, needs=self._needs(), variables=variables))
+
+    def _load(self, actor: Any) -> None:
+        self._calls.starting[actor.load.remote(self._task)] = actor
+
+    def _kill(self, actor: Any) -> None:
+        assert self._session is not None
+        self._session.kill(actor)
+
+    def _replace(self, actor: Any) -> None:
+        self._kill(actor)
+        self._start()
+
+    def _hand_out(self) -> None:
+        """Give every idle worker something to do."""
+        while self._waiting and self._idle:
+            actor, job = self._idle.popleft(), self._waiting.popleft()
+            job.began = time.monotonic()
+            job.first_began = job.began if job.first_began is None else job.first_began
+            self._calls.evaluating[actor.evaluate.remote(job.architecture, job.seed)] = (actor, job)
+
+    # ---- what they say ---------------------------------------------------------------------------------------------
+
+    def _started(self, call: Any) -> None:
+        """A worker has the task, or it died of it."""
+        assert self._session is not None
+        actor = self._calls.starting.pop(call)
+        answer, death = self._session.answer(call)
+        if not death:
+            _refuse(answer)
+            self._idle.append(actor)
+            self._failed_starts = 0
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= _MOST_FAILED_STARTS:
+            raise RunError(f"{self._failed_starts} workers in a row died while they were given the task: {death}")
+        self._replace(actor)
+
+    def _evaluated(self, call: Any) -> tuple[Ticket, Evaluation] | None:
+        """An evaluation is there, or its worker died: then it is tried again, or has failed."""
+        assert self._session is not None
+        actor, job = self._calls.evaluating.pop(call)
+        answer, death = self._session.answer(call)
+        if not death:
+            self._idle.append(actor)
+            self._hand_out()
+            _refuse(answer)
+            return job.ticket, answer
+        self._replace(actor)
+        job.deaths += 1
+        if job.deaths <= self.retries:
+            self._waiting.appendleft(job)
+            return None
+        times = "once" if job.deaths == 1 else f"{job.deaths} times"
+        return job.ticket, Evaluation.failed(f"its worker died {times}: {death}", job.seconds)
+
+    def _too_late(self) -> tuple[Ticket, Evaluation] | None:
+        """An evaluation that is over its limit of time, if one is."""
+        now = time.monotonic()
+        for call, (actor, job) in self._calls.evaluating.items():
+            if self.time_limit_seconds is not None and now - job.began > self.time_limit_seconds:
+                del self._calls.evaluating[call]
+                self._replace(actor)
+                reason = f"time limit of {self.time_limit_seconds:g} s reached, its worker was killed"
+                return job.ticket, Evaluation.failed(reason, job.seconds)
+        return None
+
+    def _patience(self) -> float | None:
+        """Seconds until something must be looked after; None if nothing will."""
+        moments = []
+        if self.time_limit_seconds is not None:
+            moments += [job.began + self.time_limit_seconds for _, job in self._calls.evaluating.values()]
+        if not self._idle and not self._calls.evaluating:
+            moments.append(self._began + self.start_seconds)
+        return max(0.0, min(moments) - time.monotonic()) + 0.01 if moments else None
+
+    def _check_start(self) -> None:
+        """Stop waiting for a first worker that does not come."""
+        idle = not self._idle and not self._calls.evaluating
+        if idle and time.monotonic() > self._began + self.start_seconds:
+            assert self._session is not None
+            raise RunError(
+                f"no worker has started in {self.start_seconds:g} s: one needs {_in_words(self._needs())}, "
+                f"Ray has {_in_words(self._session.resources())}"
+            )
+
+
+class _Worker:
+    """What runs in a worker's process.
+
+    Args:
+        threads: of the CPU.
+    """
+
+    def __init__(self, threads: int):
+        import torch
+
+        torch.set_num_threads(threads)
+
+    def load(self, task: Task) -> None:
+        """Evaluate on this task from now on."""
+        self._task = task
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation | _Refusal:
+        """One evaluation; what stops a run in one process is said to the process that started this one."""
+        try:
+            return evaluate_one(self._task, architecture, seed)
+        except CatchmarkError as error:
+            return _Refusal(str(error), error.exit_code)
+        except SystemExit as error:
+            return _Refusal(f"the task ended its process with SystemExit({error.code})", RunError.exit_code)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A worker's `CatchmarkError` in plain values: of what class it is does not matter, and might not be known here."""
+
+    message: str
+    exit_code: int
+
+
+def _refuse(answer: Any) -> None:
+    if isinstance(answer, _Refusal):
+        raise (RunError if answer.exit_code == RunError.exit_code else CatchmarkError)(answer.message)
+
+
+def _in_words(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in sorted(resources.items()) if value) or "nothing"
