@@ -44,7 +44,7 @@ class MeasuredLatencyTask(Task):
         exponent: w, at most 0. MnasNet uses -0.07: twice the latency costs 5 % of the quality.
         resolution: of the images in pixels: one number, or height and width.
         batch: images a pass.
-        device: ``cpu``, ``cuda``, or one of several GPUs such as ``cuda:1``.
+        device: ``cpu``, ``cuda``, or one of several GPUs such as ``cuda:1``; ``auto`` for a GPU where there is one.
         threads: of the CPU for a pass.
         precision: of weights and images.
         channels_last: lay images out pixel by pixel.
@@ -96,7 +96,7 @@ class MeasuredLatencyTask(Task):
             batch=batch,
             resolution=resolution,
             channels=self.task.build_arguments()["in_channels"],
-            device=device,
+            device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
             threads=threads,
             precision=precision,
             channels_last=channels_last,
