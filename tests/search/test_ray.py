@@ -168,11 +168,24 @@ def evaluate(executor, task, *evaluations):
 # ---- side by side ------------------------------------------------------------------------------------------------
 
 
-def test_evaluations_overlap(workers, journal):
-    records = run_on(workers, Slow(Grid(), seconds=0.15), journal, 8)
-    spans = [(each.evaluation.metrics["began"], each.evaluation.metrics["ended"]) for each in records]
-    overlaps = sum(a[0] < b[1] and b[0] < a[1] for k, a in enumerate(spans) for b in spans[k + 1 :])
-    assert overlaps >= 4
+class Meeting(Task):
+    """The first evaluation ends when a second one has begun, the third with the fourth: alone it would wait in vain."""
+
+    def __init__(self, space: SearchSpace, folder: str):
+        self.space, self.folder = space, folder
+
+    def evaluate(self, architecture, seed):
+        note(self.folder, seed)
+        begun, until = len(notes(self.folder)), time.monotonic() + 60
+        while len(notes(self.folder)) < begun + begun % 2:
+            assert time.monotonic() < until, "nobody came"
+            time.sleep(0.01)
+        return Evaluation(0.0, {"process": os.getpid()}, 1.0)
+
+
+def test_evaluations_overlap(workers, journal, tmp_path):
+    records = run_on(workers, Meeting(Grid(), str(tmp_path)), journal, 4)
+    assert [each.evaluation.reason for each in records] == [""] * 4
     assert len({each.evaluation.metrics["process"] for each in records}) == 2
     assert os.getpid() not in {each.evaluation.metrics["process"] for each in records}
 
