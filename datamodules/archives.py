@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.locations import locations, looked_in
+
 
 def find_archive(path: str | PathLike[str], absent: str, cure: str) -> Path:
     """Where a file lies: below the current folder, else below ``$CATCHMARK_DATA``; an absolute path is taken as it is.
@@ -21,12 +23,10 @@ def find_archive(path: str | PathLike[str], absent: str, cure: str) -> Path:
     Raises:
         FileNotFoundError: it is in neither.
     """
-    path, data = Path(path).expanduser(), os.environ.get("CATCHMARK_DATA")
-    for candidate in [path, *([Path(data).expanduser() / path] if data else [])]:
+    for candidate in locations(path):
         if candidate.is_file():
             return candidate
-    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
-    raise FileNotFoundError(f"{absent} '{path}'{places}; {cure}")
+    raise FileNotFoundError(f"{absent} '{Path(path).expanduser()}'{looked_in(path)}; {cure}")
 
 
 def write_archive(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> Path:

@@ -11,15 +11,14 @@ from functools import cached_property
 from os import PathLike
 
 import numpy as np
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
-from datamodules.batches import EpochLoader, EpochShuffle, ImageBatches, generator_of, whole
+from datamodules.batches import ImageBatches
+from datamodules.epochs import EpochDataModule
 from datamodules.image_arrays import ImageArrays, resize
 from datamodules.npz import load_npz
 
 
-class ArrayDataModule(LightningDataModule):
+class ArrayDataModule(EpochDataModule):
     """Image classification out of memory.
 
     Args:
@@ -52,15 +51,12 @@ class ArrayDataModule(LightningDataModule):
         seed: int = 0,
         resolution: int | None = None,
     ):
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, at least 1 is needed")
+        super().__init__(batch_size, num_workers, seed)
         if padding is not None and padding < 0:
             raise ValueError(f"padding is {padding}, 0 or more pixels are allowed")
         self._source = arrays
-        self.batch_size, self.flip, self.padding = batch_size, flip, padding
-        self.mean, self.std, self.num_workers, self.resolution = mean, std, num_workers, resolution
-        self.reseed(seed)
+        self.flip, self.padding = flip, padding
+        self.mean, self.std, self.resolution = mean, std, resolution
 
     @cached_property
     def arrays(self) -> ImageArrays:
@@ -101,12 +97,6 @@ class ArrayDataModule(LightningDataModule):
                 )
         return self.mean or measured[0], self.std or measured[1]
 
-    def reseed(self, seed: int) -> None:
-        """Set the seed of order and augmentation, from the next data loader on."""
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, 0 or more is needed")
-        self.seed = seed
-
     def with_arrays(self, arrays: ImageArrays) -> ArrayDataModule:
         """A data module with the same settings over another data set."""
         return ArrayDataModule(
@@ -129,29 +119,14 @@ class ArrayDataModule(LightningDataModule):
         padding = self.arrays.resolution // 8 if self.padding is None else self.padding
         return ImageBatches(images, labels, *self.normalisation, padding, self.flip, self.seed)
 
-    def train_dataloader(self) -> EpochLoader:
-        """Shuffled and augmented batches: float32 ``[batch, channels, height, width]``, int64 ``[batch]``."""
-        batches = self.training_set()
-        return EpochLoader(
-            batches,
-            batch_size=self.batch_size,
-            sampler=EpochShuffle(batches, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            # The loader draws a base seed for its workers; without this it would draw it from the global state.
-            generator=generator_of(self.seed, 2),
-        )
+    def validation_set(self) -> ImageBatches:
+        """The validation images as they are."""
+        return ImageBatches(self.arrays.val_images, self.arrays.val_labels, *self.normalisation)
 
-    def val_dataloader(self) -> DataLoader:
-        """Validation batches in order, as they are."""
-        batches = ImageBatches(self.arrays.val_images, self.arrays.val_labels, *self.normalisation)
-        return DataLoader(
-            batches,
-            batch_size=max(self.batch_size, 1000),  # no gradients to hold, so a larger batch fits
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            generator=generator_of(self.seed, 3),
-        )
+    @property
+    def val_batch_size(self) -> int:
+        """Images of a validation batch: there are no gradients to hold, so a larger one fits."""
+        return max(self.batch_size, 1000)
 
     def _channels(self) -> Iterator[np.ndarray]:
         for channel in range(self.in_channels):

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, find_folder
+from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
 
 _LEAST_SIDE = 32
 """Of a training image, in pixels (the detection configurations of mmdet 3.3.0)."""
@@ -71,9 +71,7 @@ class CocoDataModule(OpenMMLabDataModule):
         super().__init__(batch_size, images, val_images, val_split, cache_megabytes, num_workers, seed)
         if len(resolution) != 2 or min(resolution) < 32:
             raise ValueError(f"resolution is {list(resolution)}, two sides of at least 32 pixels are needed")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip is {flip}, a probability from 0 to 1 is needed")
-        self.root, self.resolution, self.flip, self.classes = root, resolution, flip, classes
+        self.root, self.resolution, self.flip, self.classes = root, resolution, check_flip(flip), classes
         self.annotations: dict[Split, str] = {"train": train_annotations, "val": val_annotations}
         self.folders: dict[Split, str] = {"train": train_folder, "val": val_folder}
 

@@ -6,21 +6,21 @@ ranks or batches.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+from datamodules.batches import generator_of
+from datamodules.epochs import EpochDataModule
+from datamodules.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from datamodules.locations import locations, looked_in
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 10
 """Without lists of a split every tenth pair is held out, which leaves 3,240 of ReDWeb's 3,600 for training."""
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -152,7 +152,7 @@ class DepthBatches(Dataset):
         return pixels.div_(255).sub_(self._mean).div_(self._std), (target, target > 0)
 
 
-class DepthFolderDataModule(LightningDataModule):
+class DepthFolderDataModule(EpochDataModule):
     """Monocular depth estimation from folders laid out as NYU Depth V2 or ReDWeb.
 
     NYU style: pictures in ``images``, depth maps in ``depths`` (metres = value x ``metres_per_unit``), the names of
@@ -194,24 +194,16 @@ class DepthFolderDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ):
-        super().__init__()
+        super().__init__(batch_size, num_workers, seed)
         if resolution < 32 or resolution % 32:
             raise ValueError(f"resolution is {resolution}, a multiple of 32 is needed")
-        for key, number in (("batch_size", batch_size), ("images", images), ("val_images", val_images)):
+        for key, number in (("images", images), ("val_images", val_images)):
             if number is not None and number < 1:
                 raise ValueError(f"{key} is {number}, at least 1 is needed")
         if not metres_per_unit > 0:
             raise ValueError(f"metres_per_unit is {metres_per_unit}, more than 0 is needed")
-        self.root, self.resolution, self.batch_size = root, resolution, batch_size
+        self.root, self.resolution, self.cache_megabytes = root, resolution, cache_megabytes
         self.images, self.val_images, self.metres_per_unit = images, val_images, metres_per_unit
-        self.cache_megabytes, self.num_workers = cache_megabytes, num_workers
-        self.reseed(seed)
-
-    def reseed(self, seed: int) -> None:
-        """Set the seed of order and augmentation, from the next data loader on."""
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, 0 or more is needed")
-        self.seed = seed
 
     @cached_property
     def train_pictures(self) -> DepthPictures:
@@ -230,29 +222,6 @@ class DepthFolderDataModule(LightningDataModule):
     def validation_set(self) -> DepthBatches:
         """The centres of the validation images, by index."""
         return DepthBatches(self.val_pictures, self.resolution, augment=False)
-
-    def train_dataloader(self) -> EpochLoader:
-        """Shuffled and augmented batches of `DepthBatches`."""
-        batches = self.training_set()
-        return EpochLoader(
-            batches,
-            batch_size=self.batch_size,
-            sampler=EpochShuffle(batches, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            # The loader draws a base seed for its workers; without this it would draw it from the global state.
-            generator=generator_of(self.seed, 2),
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation batches in order."""
-        return DataLoader(
-            self.validation_set(),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            generator=generator_of(self.seed, 3),
-        )
 
     @cached_property
     def _splits(self) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Path]], bool]:
@@ -278,13 +247,11 @@ def find_pairs(root: str) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Pat
         FileNotFoundError: there is no such folder, or it has neither layout; says what to download.
         ValueError: a list names a pair that is not there, or a split is empty.
     """
-    path, data = Path(root).expanduser(), os.environ.get("CATCHMARK_DATA")
-    for folder in [path, *([Path(data).expanduser() / path] if data else [])]:
+    for folder in locations(root):
         for pictures, depths, metric in _LAYOUTS:
             if (folder / pictures).is_dir() and (folder / depths).is_dir():
                 return *_split(folder, _by_name(folder / pictures), _by_name(folder / depths)), metric
-    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
-    raise FileNotFoundError(f"no depth images in '{path}'{places}; {_CURE}")
+    raise FileNotFoundError(f"no depth images in '{Path(root).expanduser()}'{looked_in(root)}; {_CURE}")
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from datamodules.arrays import ArrayDataModule
 from datamodules.depth_folder import DepthFolderDataModule, Pair
 from datamodules.image_arrays import ImageArrays
-from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform
+from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip
 from datamodules.scenes import CLASSES, Scenes, digit_scenes
 from datamodules.segmentation_folder import iou_metric
 
@@ -110,7 +110,7 @@ class DigitScenesDetection(OpenMMLabDataModule):
         seed: int = 0,
     ):
         super().__init__(batch_size, val_split=val_split, num_workers=num_workers, seed=seed)
-        self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), _check_flip(flip)
+        self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class DigitScenesSegmentation(OpenMMLabDataModule):
         seed: int = 0,
     ):
         super().__init__(batch_size, val_split=val_split, num_workers=num_workers, seed=seed)
-        self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), _check_flip(flip)
+        self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
         self.photometric = photometric
 
     @property
@@ -293,9 +293,3 @@ class _SceneRecords:
             for box, label in zip(self.scenes.boxes[idx].tolist(), self.scenes.labels[idx].tolist(), strict=True)
         ]
         return record | {"instances": instances, "height": image.shape[0], "width": image.shape[1]}
-
-
-def _check_flip(flip: float) -> float:
-    if not 0 <= flip <= 1:
-        raise ValueError(f"flip is {flip}, a probability from 0 to 1 is needed")
-    return flip

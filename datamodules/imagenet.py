@@ -6,22 +6,22 @@ threads, ranks or batches.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+from datamodules.epochs import EpochDataModule
 from datamodules.image_folder import find_pictures
+from datamodules.locations import locations, looked_in
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels, as torchvision's networks take them."""
 _CURE = (
     "download ILSVRC2012 (image-net.org) and unpack it there with a sub-folder a class below train and val, or name "
@@ -57,7 +57,7 @@ class PictureFiles(Dataset):
         self.files, self.labels = files, torch.from_numpy(labels)
         self.resolution, self.augment, self.color_jitter = resolution, augment, color_jitter
         self.threads, self.seed = threads, seed
-        self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+        self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -147,7 +147,7 @@ def _jitter(image: Tensor, most: float, generator: np.random.Generator) -> Tenso
     return image
 
 
-class ImageFolderDataModule(LightningDataModule):
+class ImageFolderDataModule(EpochDataModule):
     """Image classification from pictures on disk.
 
     Training images are cropped and mirrored at random as in GoogLeNet's training; of validation images the centre is
@@ -181,31 +181,23 @@ class ImageFolderDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ):
-        super().__init__()
-        for key, number in (("resolution", resolution), ("batch_size", batch_size), ("threads", threads)):
+        super().__init__(batch_size, num_workers, seed)
+        for key, number in (("resolution", resolution), ("threads", threads)):
             if number < 1:
                 raise ValueError(f"{key} is {number}, at least 1 is needed")
         if not 0 <= color_jitter <= 1:
             raise ValueError(f"color_jitter is {color_jitter}, it must lie in [0, 1]")
-        self.root, self.resolution, self.batch_size, self.color_jitter = root, resolution, batch_size, color_jitter
-        self.classes, self.threads, self.num_workers = classes, threads, num_workers
-        self.reseed(seed)
-
-    def reseed(self, seed: int) -> None:
-        """Set the seed of order and augmentation, from the next data loader on."""
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, 0 or more is needed")
-        self.seed = seed
+        self.root, self.resolution, self.color_jitter = root, resolution, color_jitter
+        self.classes, self.threads = classes, threads
 
     @cached_property
     def folder(self) -> Path:
         """Where the pictures are."""
-        path, data = Path(self.root).expanduser(), os.environ.get("CATCHMARK_DATA")
-        for folder in [path, *([Path(data).expanduser() / path] if data else [])]:
+        for folder in locations(self.root):
             if (folder / "train").is_dir() and (folder / "val").is_dir():
                 return folder
-        places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
-        raise FileNotFoundError(f"no folder '{path}' with train and val{places}; {_CURE}")
+        path = Path(self.root).expanduser()
+        raise FileNotFoundError(f"no folder '{path}' with train and val{looked_in(path)}; {_CURE}")
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -225,30 +217,9 @@ class ImageFolderDataModule(LightningDataModule):
         """The centres of the validation images, by index."""
         return self._pictures(find_pictures(self.folder / "val", None, self.class_names)[1], False)
 
-    def train_dataloader(self) -> EpochLoader:
-        """Shuffled and augmented batches of `PictureFiles`."""
-        pictures = self.training_set()
-        return EpochLoader(
-            pictures,
-            batch_size=self.batch_size,
-            sampler=EpochShuffle(pictures, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            # The loader draws a base seed for its workers; without this it would draw it from the global state.
-            generator=generator_of(self.seed, 2),
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation batches in order."""
-        return DataLoader(
-            self.validation_set(),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            generator=generator_of(self.seed, 3),
-            pin_memory=torch.cuda.is_available(),
-        )
+    def loader_settings(self) -> dict[str, Any]:
+        """Large images travel faster from pinned memory."""
+        return {"pin_memory": torch.cuda.is_available()}
 
     @cached_property
     def _train(self) -> tuple[list[str], list[list[Path]]]:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import random
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+from datamodules.epochs import EpochDataModule
+from datamodules.locations import locations, looked_in
 
 Record = dict[str, Any]
 """What a transform takes and gives: the library's ``results``."""
@@ -100,7 +99,7 @@ class Samples(Dataset):
         return {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
 
 
-class OpenMMLabDataModule(LightningDataModule, ABC):
+class OpenMMLabDataModule(EpochDataModule):
     """Data for a network that mmdet or mmseg trains.
 
     Training batches are shuffled and augmented; the rest of images that does not fill a batch is left out of an epoch,
@@ -132,15 +131,14 @@ class OpenMMLabDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         seed: int = 0,
     ):
-        super().__init__()
-        for key, number in (("batch_size", batch_size), ("images", images), ("val_images", val_images)):
+        super().__init__(batch_size, num_workers, seed)
+        for key, number in (("images", images), ("val_images", val_images)):
             if number is not None and number < 1:
                 raise ValueError(f"{key} is {number}, at least 1 is needed")
         if val_split not in ("train", "val"):
             raise ValueError(f"val_split is '{val_split}', allowed: train, val")
-        self.batch_size, self.images, self.val_images, self.val_split = batch_size, images, val_images, val_split
-        self.cache_megabytes, self.num_workers = cache_megabytes, num_workers
-        self.reseed(seed)
+        self.images, self.val_images, self.val_split = images, val_images, val_split
+        self.cache_megabytes = cache_megabytes
 
     # ---- what a data set must say ----------------------------------------------------------------------------------
 
@@ -168,12 +166,6 @@ class OpenMMLabDataModule(LightningDataModule, ABC):
         """Number of classes."""
         return len(self.metainfo["classes"])
 
-    def reseed(self, seed: int) -> None:
-        """Set the seed of order and augmentation, from the next data loader on."""
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, 0 or more is needed")
-        self.seed = seed
-
     @cached_property
     def train_records(self) -> Records:
         """The training records, looked for on first use."""
@@ -188,11 +180,6 @@ class OpenMMLabDataModule(LightningDataModule, ABC):
             return self.train_records
         return self.load_records("train", self.val_images)
 
-    @property
-    def val_batch_size(self) -> int:
-        """Images of a validation batch."""
-        return self.batch_size
-
     def training_set(self, augmented: bool = True) -> Samples:
         """The training images, by index: augmented (`Samples.set_epoch` draws anew), or as validation takes them."""
         return Samples(self._augmented if augmented else self._plain, self.transforms(augmented)[1], self.seed)
@@ -201,31 +188,13 @@ class OpenMMLabDataModule(LightningDataModule, ABC):
         """The validation images, by index."""
         return Samples(self._validation, self.transforms(augmented=False)[1])
 
-    def train_dataloader(self) -> EpochLoader:
-        """Shuffled and augmented batches of `Samples`."""
-        samples = self.training_set()
-        return EpochLoader(
-            samples,
-            batch_size=self.batch_size,
-            sampler=EpochShuffle(samples, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            drop_last=len(samples) >= self.batch_size,
-            worker_init_fn=_single_threaded,
-            # The loader draws a base seed for its workers; without this it would draw it from the global state.
-            generator=generator_of(self.seed, 2),
-        )
+    def loader_settings(self) -> dict[str, Any]:
+        """What workers need."""
+        return {"worker_init_fn": _single_threaded}
 
-    def val_dataloader(self) -> DataLoader:
-        """Validation batches in order."""
-        return DataLoader(
-            self.validation_set(),
-            batch_size=self.val_batch_size,
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            worker_init_fn=_single_threaded,
-            generator=generator_of(self.seed, 3),
-        )
+    def leaves_out_rest(self, images: int) -> bool:
+        """Wherever there is a full batch, for a network cannot normalise over a batch of one."""
+        return images >= self.batch_size
 
     def test_dataloader(self) -> DataLoader:
         """As in validation: what a module computes in testing alone is reported on the same images."""
@@ -259,16 +228,25 @@ def find_folder(root: str, needed: Sequence[str], absent: str, cure: str) -> Pat
     Raises:
         FileNotFoundError: it is in neither; the message names what is missing where the folder itself is there.
     """
-    path, data = Path(root).expanduser(), os.environ.get("CATCHMARK_DATA")
     found = None
-    for folder in [path, *([Path(data).expanduser() / path] if data else [])]:
+    for folder in locations(root):
         missing = [name for name in needed if not (folder / name).exists()]
         if folder.is_dir() and not missing:
             return folder
         if folder.is_dir() and found is None:
             found = f"{absent} in '{folder}', which lacks {', '.join(missing)}; {cure}"
-    places = "" if path.is_absolute() else f" in {Path.cwd()} or in $CATCHMARK_DATA ({data or 'not set'})"
-    raise FileNotFoundError(found or f"{absent} '{path}'{places}; {cure}")
+    raise FileNotFoundError(found or f"{absent} '{Path(root).expanduser()}'{looked_in(root)}; {cure}")
+
+
+def check_flip(flip: float) -> float:
+    """The probability of a mirror image, if it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 <= flip <= 1:
+        raise ValueError(f"flip is {flip}, a probability from 0 to 1 is needed")
+    return flip
 
 
 def _apply(transforms: Sequence[Transform], record: Record) -> Record:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, find_folder
+from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
 
 IGNORED = 255
 """The label of pixels that neither train nor count."""
@@ -90,10 +90,8 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
                 raise ValueError(f"{key} is {list(pair)}, two sides of at least 16 pixels are needed")
         if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"scale_range is {list(scale_range)}, two factors in ascending order are needed")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip is {flip}, a probability from 0 to 1 is needed")
         self.root, self.classes, self.resolution, self.crop = root, tuple(classes), resolution, crop
-        self.scale_range, self.flip, self.photometric = scale_range, flip, photometric
+        self.scale_range, self.flip, self.photometric = scale_range, check_flip(flip), photometric
         self.ignored_labels = ignored_labels or []
         self.folders: dict[Split, tuple[str, str]] = {
             "train": (train_folder, train_label_folder),

@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.imagenet import MEAN, STD, ImageFolderDataModule
+from datamodules.imagenet import IMAGENET_MEAN as MEAN
+from datamodules.imagenet import IMAGENET_STD as STD
+from datamodules.imagenet import ImageFolderDataModule
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
 

@@ -1,0 +1,84 @@
+"""What every data module here has in common: a seed, shuffled batches for training, batches in order for validation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
+
+
+class EpochDataModule(LightningDataModule, ABC):
+    """Batches that are a pure function of (seed, epoch, image), out of data sets that make whole batches.
+
+    Args:
+        batch_size: images a step.
+        num_workers: processes that make batches.
+        seed: of order and augmentation; `reseed` changes it.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0):
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, at least 1 is needed")
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Set the seed of order and augmentation, from the next data loader on."""
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, 0 or more is needed")
+        self.seed = seed
+
+    @abstractmethod
+    def training_set(self, augmented: bool = True) -> Any:
+        """The training images, by index: augmented (``set_epoch`` draws anew), or as they are."""
+
+    @abstractmethod
+    def validation_set(self) -> Any:
+        """The validation images, by index."""
+
+    @property
+    def val_batch_size(self) -> int:
+        """Images of a validation batch."""
+        return self.batch_size
+
+    def loader_settings(self) -> dict[str, Any]:
+        """Further arguments of both loaders."""
+        return {}
+
+    def leaves_out_rest(self, images: int) -> bool:
+        """Whether an epoch of so many images leaves out those that do not fill a batch."""
+        return False
+
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled and augmented batches of `training_set`."""
+        samples = self.training_set()
+        return EpochLoader(
+            samples,
+            batch_size=self.batch_size,
+            sampler=EpochShuffle(samples, self.seed),
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            drop_last=self.leaves_out_rest(len(samples)),
+            # The loader draws a base seed for its workers; without this it would draw it from the global state.
+            generator=generator_of(self.seed, 2),
+            **self.loader_settings(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches of `validation_set` in order."""
+        return DataLoader(
+            self.validation_set(),
+            batch_size=self.val_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=whole,
+            generator=generator_of(self.seed, 3),
+            **self.loader_settings(),
+        )

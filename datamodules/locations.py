@@ -1,0 +1,22 @@
+"""Where data are looked for: below the current folder, else below ``$CATCHMARK_DATA``."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from pathlib import Path
+
+_VARIABLE = "CATCHMARK_DATA"
+
+
+def locations(path: str | PathLike[str]) -> list[Path]:
+    """Where a file or folder may lie, in the order of looking; an absolute path is taken as it is."""
+    path, data = Path(path).expanduser(), os.environ.get(_VARIABLE)
+    return [path, *([Path(data).expanduser() / path] if data else [])]
+
+
+def looked_in(path: str | PathLike[str]) -> str:
+    """For a message, behind the path: the folders that it was looked for in, or nothing for an absolute path."""
+    if Path(path).expanduser().is_absolute():
+        return ""
+    return f" in {Path.cwd()} or in ${_VARIABLE} ({os.environ.get(_VARIABLE) or 'not set'})"
