@@ -19,8 +19,8 @@ import yaml
 
 from search.errors import CatchmarkError
 from search.journal import Journal
-from search.page import ABSENT, decimals_for, number, p_text, render_page, share
-from search.plots import SERIES, Curve, curves_svg
+from search.reports.page import ABSENT, decimals_for, number, p_text, render_page, share
+from search.reports.plots import SERIES, Curve, curves_svg
 from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
 from search.summary import best_so_far, mean_interval
 

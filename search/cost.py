@@ -15,9 +15,9 @@ from search.errors import CatchmarkError
 from search.experiment import Experiment
 from search.journal import Journal
 from search.meta_training import PHASE
-from search.page import duration
 from search.randomness import derive_seed
-from search.recipe_yaml import parse_yaml
+from search.recipes.yaml_text import parse_yaml
+from search.reports.page import duration
 from search.study import Study
 from search.tasks.base import Task
 

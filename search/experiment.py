@@ -17,7 +17,7 @@ from search.journal import Journal, Record
 from search.loop import Listener, Search, Stage, run_search
 from search.meta_training import PHASE, MetaTraining, phases
 from search.randomness import derive_seed
-from search.recipe_words import nearest
+from search.recipes.words import nearest
 from search.spaces.base import Architecture, SearchSpace
 from search.study import Study
 from search.summary import summarise_search
@@ -301,8 +301,8 @@ class Experiment(Study):
         return summary
 
     def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
-        """The report: `search.report`."""
-        from search.report import report_page
+        """The report: `search.reports.report`."""
+        from search.reports.report import report_page
 
         return report_page(folder, self, journal, summary)
 

@@ -22,9 +22,9 @@ from search.journal import Journal
 from search.launch import Launch, find_launch
 from search.loop import Listener
 from search.ranks.joint_tasks import train_alone
-from search.recipe import RECIPES, load_recipe, read_recipe, shown_path
-from search.recipe_words import explain
-from search.recipe_yaml import parse_yaml
+from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
+from search.recipes.words import explain
+from search.recipes.yaml_text import parse_yaml
 from search.run_folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
 from search.study import Study
 from search.summary import write_json
@@ -181,7 +181,7 @@ def list_everything() -> str:
     """The recipes, spaces, tasks, pools, agents and path samplers there are, a line each."""
     from lightning_modules.path_samplers.base import PathSampler
     from search.agents.base import Agent
-    from search.catalogue import find_classes
+    from search.recipes.catalogue import find_classes
     from search.spaces.base import SearchSpace
     from search.tasks.base import Task, TaskPool
 
@@ -265,6 +265,6 @@ def _listeners(folder: Path, experiment: Study, resolved: str, quiet: bool) -> l
 
 
 def _write_report(folder: Path, experiment: Study, summary: dict[str, Any]) -> Path:
-    from search.report import write_report
+    from search.reports.report import write_report
 
     return write_report(folder, experiment, summary)

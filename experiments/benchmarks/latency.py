@@ -29,7 +29,7 @@ from torch import nn
 
 from lightning_modules.networks.latency import LatencySettings, hardware_name, measure_latency
 from lightning_modules.networks.operator_latency import OperatorLatencies
-from search.recipe_classes import find_class
+from search.recipes.classes import find_class
 from search.spaces.base import SearchSpace
 
 

@@ -13,9 +13,9 @@ from search.errors import CatchmarkError
 from search.experiment import Experiment
 from search.found.parts import build_part
 from search.journal import Journal
-from search.recipe import load_recipe, read_recipe
-from search.recipe_words import explain, nearest
-from search.recipe_yaml import parse_yaml
+from search.recipes.recipe import load_recipe, read_recipe
+from search.recipes.words import explain, nearest
+from search.recipes.yaml_text import parse_yaml
 from search.run import CONFIG, JOURNAL
 from search.spaces.base import Architecture, SearchSpace
 from search.study import Study

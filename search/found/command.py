@@ -23,7 +23,7 @@ from search.found.network import (
     replace_durably,
 )
 from search.locking import FileLock
-from search.recipe_words import explain
+from search.recipes.words import explain
 from search.run import Interrupted
 from search.summary import write_json
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from search.errors import CatchmarkError, RunError, one_line
 from search.found.network import load_module, network_of, read_about, trained_folder
-from search.recipe_words import explain, nearest
+from search.recipes.words import explain, nearest
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 PARTS = ("network", "backbone")

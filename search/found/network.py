@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from search.errors import CatchmarkError, RunError, one_line
-from search.recipe_words import explain, nearest
+from search.recipes.words import explain, nearest
 from search.spaces.base import SearchSpace
 from search.tasks.isolation import isolated
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from search.found.choice import Choice
-from search.page import decimals_for, number, render_page
-from search.plots import architecture_svg
-from search.svg import DASHES, GRID, INK, SERIES, house_style, new_figure, shortened, to_svg
+from search.reports.page import decimals_for, number, render_page
+from search.reports.plots import architecture_svg
+from search.reports.svg import DASHES, GRID, INK, SERIES, house_style, new_figure, shortened, to_svg
 
 _MOST_LINES = len(SERIES)
 

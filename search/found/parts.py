@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from search.errors import CatchmarkError, one_line
-from search.recipe_check import RecipeCheck
-from search.recipe_words import explain
+from search.recipes.check import RecipeCheck
+from search.recipes.words import explain
 
 
 def build_part(described: Any, annotation: Any, key: str) -> tuple[Any, Any]:
-    """Build what a part of a recipe describes, by the rules of whole recipes (`search.recipe`).
+    """Build what a part of a recipe describes, by the rules of whole recipes (`search.recipes.recipe`).
 
     Args:
         described: ``class_path`` and ``init_args``, or the bare name of a class.

@@ -25,7 +25,7 @@ from torch import Tensor
 from search.errors import CatchmarkError, RunError
 from search.found.choice import Choice
 from search.progress import ProgressBar
-from search.recipe_words import nearest
+from search.recipes.words import nearest
 from search.summary import write_json
 from search.tasks.isolation import isolated, quiet_lightning
 from search.tasks.trained import TrainedTask

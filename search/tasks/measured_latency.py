@@ -15,7 +15,7 @@ from lightning_modules.networks.latency import LatencySettings, Precision, measu
 from lightning_modules.networks.operator_latency import OperatorLatencies
 from search.errors import CatchmarkError
 from search.objectives import latency_reward
-from search.recipe_words import explain
+from search.recipes.words import explain
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
 from search.tasks.isolation import isolated

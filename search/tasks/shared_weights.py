@@ -27,9 +27,9 @@ class SharedWeightsTask(Task):
     """
 
     def __init__(self, space: SearchSpace, run: str, method: str, trial: int = 0, images: int | None = None):
-        from search.recipe import load_recipe
-        from search.supernet_study import SupernetStudy
-        from search.supernet_training import load_module
+        from search.recipes.recipe import load_recipe
+        from search.supernets.study import SupernetStudy
+        from search.supernets.training import load_module
 
         self.space, folder = space, Path(run)
         if not (folder / "config.yaml").is_file():

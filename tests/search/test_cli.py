@@ -18,8 +18,8 @@ from search import cli
 from search.cli import main
 from search.experiment import Experiment
 from search.journal import Journal
-from search.recipe_classes import find_parameters
-from search.recipe_yaml import dump_yaml
+from search.recipes.classes import find_parameters
+from search.recipes.yaml_text import dump_yaml
 from search.run import run_recipe
 from search.summary import without_seconds
 from search.tables.table import write_table

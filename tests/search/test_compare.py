@@ -10,7 +10,7 @@ import yaml
 from search.compare import compare_runs, flatten, render_text, write_html
 from search.errors import CatchmarkError
 from search.journal import Journal, Record
-from search.page import decimals_for
+from search.reports.page import decimals_for
 from search.significance import holm, rank_test
 from search.spaces.base import Decision, SearchSpace
 from search.summary import summarise_search, write_json

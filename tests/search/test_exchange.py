@@ -12,7 +12,7 @@ from search.exchange import exchange_table, find_winners
 from search.experiment import Experiment
 from search.journal import Journal
 from search.loop import Listener
-from search.report import write_report
+from search.reports.report import write_report
 from search.tasks.base import Evaluation, Task
 from tests.search.agents.toy_spaces import Grid
 

@@ -16,7 +16,6 @@ from search.agents.base import Agent
 from search.agents.catcher.agent import CATCHer
 from search.agents.catcher.bayesian import BayesianCATCHer
 from search.agents.random_search import RandomSearch
-from search.catalogue import find_classes
 from search.errors import CatchmarkError, RunError
 from search.executors.inline import InlineExecutor
 from search.executors.ray import RayExecutor
@@ -25,6 +24,7 @@ from search.journal import Journal
 from search.loop import Listener, Search, Stage, run_search
 from search.progress import ProgressBar
 from search.randomness import derive_seed
+from search.recipes.catalogue import find_classes
 from search.summary import without_seconds
 from search.tasks.base import Evaluation, Task
 from search.wandb_log import WandbLog

@@ -20,8 +20,8 @@ from search.found import load_network
 from search.found.choice import choose
 from search.journal import Journal
 from search.progress import ProgressBar
-from search.recipe import load_recipe
-from search.recipe_yaml import dump_yaml
+from search.recipes.recipe import load_recipe
+from search.recipes.yaml_text import dump_yaml
 from search.run import run_recipe
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table

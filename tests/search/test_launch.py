@@ -14,7 +14,7 @@ from search.cli import main
 from search.errors import CatchmarkError
 from search.journal import Journal
 from search.launch import Launch, find_launch, first_host
-from search.recipe import RECIPES, load_recipe
+from search.recipes.recipe import RECIPES, load_recipe
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 

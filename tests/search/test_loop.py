@@ -11,11 +11,11 @@ import torch
 from search.agents.base import Agent
 from search.agents.random_search import RandomSearch
 from search.agents.regularized_evolution import RegularizedEvolution
-from search.catalogue import find_classes
 from search.errors import CatchmarkError, RunError
 from search.journal import Journal
 from search.loop import Listener, Search, Stage, run_search
 from search.randomness import derive_seed
+from search.recipes.catalogue import find_classes
 from search.tasks.base import Evaluation, Task
 from tests.search.agents.test_contract import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward

@@ -34,7 +34,7 @@ from search.journal import Journal
 from search.launch import Launch
 from search.ranks.joint_tasks import JointTasks, train_alone
 from search.ranks.links import meet
-from search.recipe import load_recipe
+from search.recipes.recipe import load_recipe
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.study import Study
@@ -197,8 +197,8 @@ def serve():
     import pytorch_lightning.strategies  # noqa: F401
     import scipy.special  # noqa: F401
 
-    import search.plots
-    import search.report  # noqa: F401
+    import search.reports.plots
+    import search.reports.report  # noqa: F401
     from search.ranks import follower, leader  # noqa: F401
 
     for recipe in (SEARCH, TROUBLE):

@@ -145,8 +145,8 @@ def serve(recipe):
     """Fork a process for every line of the input and say its number; for the next line wait and say how it ended."""
     import scipy.special  # noqa: F401 - the summary's
 
-    import search.plots
-    import search.report  # noqa: F401
+    import search.reports.plots
+    import search.reports.report  # noqa: F401
 
     main(["run", recipe, "--dry-run"])  # imports every class that the recipe names
     print("ready", flush=True)

@@ -12,8 +12,8 @@ from search.cli import main
 from search.compare import compare_runs
 from search.errors import CatchmarkError
 from search.journal import Journal
-from search.recipe import load_recipe
-from search.recipe_yaml import dump_yaml
+from search.recipes.recipe import load_recipe
+from search.recipes.yaml_text import dump_yaml
 from search.summary import within, without_seconds
 from search.tables.table import write_table
 from search.tasks.table import CostModel, Measurement

@@ -11,7 +11,7 @@ import torch
 
 from search.agents.base import Agent
 from search.agents.random_search import RandomSearch
-from search.catalogue import find_classes
+from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
 from tests.search.spaces.masked_space import MaskedSpace
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from search.catalogue import find_classes
 from search.randomness import TrialRandom
+from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
 
 from .masked_space import LENGTHS, LIMITS, MaskedSpace

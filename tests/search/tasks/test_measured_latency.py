@@ -15,7 +15,7 @@ from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError
 from search.journal import Journal
 from search.loop import Search, Stage, run_search
-from search.recipe import load_recipe
+from search.recipes.recipe import load_recipe
 from search.spaces.base import Decision, SearchSpace
 from search.tasks.base import Evaluation
 from search.tasks.measured_latency import MeasuredLatencyTask

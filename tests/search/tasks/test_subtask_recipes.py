@@ -13,7 +13,7 @@ import pytest
 from datamodules.image_arrays import ImageArrays
 from datamodules.npz import write_npz
 from search.cli import main
-from search.recipe import RECIPES
+from search.recipes.recipe import RECIPES
 from search.tables.table import find_table
 
 SMALL = {

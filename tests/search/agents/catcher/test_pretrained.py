@@ -9,7 +9,7 @@ from search.agents.catcher.agent import PRETRAINED, CATCHer
 from search.agents.catcher.bayesian import BayesianCATCHer
 from search.cli import main
 from search.errors import CatchmarkError
-from search.recipe import RECIPES, load_recipe
+from search.recipes.recipe import RECIPES, load_recipe
 from search.spaces.nasbench201 import OPERATION_NAMES, NASBench201
 from search.spaces.transnasbench101 import TransNASBench101Micro
 from tests.search.agents.toy_spaces import Grid

@@ -19,14 +19,14 @@ from search.exchange import EXCHANGE, exchange_table
 from search.experiment import Experiment
 from search.journal import Journal, Record
 from search.meta_training import PHASE
-from search.page import ABSENT, decimals_for, duration, number, render_page
-from search.plots import Curve, architecture_svg, curves_svg
-from search.report_contexts import MOST_NETWORKS, ContextPictures
-from search.report_fronts import Fronts
-from search.report_journal import gather
-from search.report_verdict import listed, shown_values, verdict
+from search.reports.contexts import MOST_NETWORKS, ContextPictures
+from search.reports.fronts import Fronts
+from search.reports.gathering import gather
+from search.reports.page import ABSENT, decimals_for, duration, number, render_page
+from search.reports.plots import Curve, architecture_svg, curves_svg
+from search.reports.svg import SERIES
+from search.reports.verdict import listed, shown_values, verdict
 from search.study import Study
-from search.svg import SERIES
 
 MOST_REASONS = 40
 """Reasons of failed evaluations that the report lists."""

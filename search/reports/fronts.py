@@ -13,11 +13,11 @@ from torch import Tensor
 from search.experiment import Experiment
 from search.journal import Record
 from search.meta_training import PHASE
-from search.page import decimals_for
 from search.pareto import hypervolume, oriented, pareto_front
-from search.scatter_plots import Explored, fronts_svg
+from search.reports.page import decimals_for
+from search.reports.scatter_plots import Explored, fronts_svg
+from search.reports.svg import SERIES
 from search.summary import mean_interval, within
-from search.svg import SERIES
 
 
 class Fronts:

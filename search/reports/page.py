@@ -23,13 +23,13 @@ def render_page(kind: str, template: str = "report.html.jinja", **content: Any) 
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Figures come from search.plots, whose text matplotlib has escaped.
+    # Figures come from search.reports.plots, whose text matplotlib has escaped.
     environment.filters |= {"figure": Markup, "number": number, "duration": duration, "share": share}
     return environment.get_template(template).render(kind=kind, **content)
 

@@ -13,7 +13,7 @@ from search.ranking import kendall_tau, sparse_kendall_tau
 from search.summary import mean_interval
 
 if TYPE_CHECKING:
-    from search.supernet_study import SupernetStudy
+    from search.supernets.study import SupernetStudy
 
 FOREST, FLOPS, PARAMETERS = "random forest on the landmarks", "FLOPs", "parameters"
 """Rankings that need no supernet."""
@@ -26,7 +26,7 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
     standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
     ``seconds``. Per ranking without a supernet the same correlations.
     """
-    from search.supernet_study import STAND_ALONE
+    from search.supernets.study import STAND_ALONE
 
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
     summary: dict[str, Any] = {
@@ -72,7 +72,7 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
 
 def _worth(alone: Sequence[Record], trial: int) -> dict[tuple[int, ...], float]:
     """What stand-alone training gives for the measured architectures of a trial."""
-    from search.supernet_study import MEASURED
+    from search.supernets.study import MEASURED
 
     return {r.architecture: r.evaluation.score for r in alone if r.trial == trial and r.stage == MEASURED}
 
@@ -80,7 +80,7 @@ def _worth(alone: Sequence[Record], trial: int) -> dict[tuple[int, ...], float]:
 def _trial(
     study: SupernetStudy, records: Sequence[Record], worth: dict[tuple[int, ...], float], ranked: np.ndarray | None
 ) -> dict[str, Any]:
-    from search.supernet_study import ADDED, FOUND, MEASURED
+    from search.supernets.study import ADDED, FOUND, MEASURED
 
     added = {record.architecture for record in records if record.stage == ADDED}
     rounds: dict[str, list[Record]] = {}
@@ -134,7 +134,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str, Any]:
     """Rankings that anyone has for nothing, on the same architectures: a supernet must be above them to be of use."""
-    from search.supernet_study import LANDMARK, MEASURED
+    from search.supernets.study import LANDMARK, MEASURED
 
     found: dict[str, list[dict[str, float]]] = {}
     for trial in sorted({record.trial for record in alone}):

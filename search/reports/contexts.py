@@ -19,9 +19,9 @@ from search.experiment import Experiment
 from search.journal import Record
 from search.loop import Stage
 from search.meta_training import PHASE, MetaPhase
-from search.page import p_equals
 from search.randomness import TrialRandom, derive_seed
-from search.scatter_plots import Cloud, contexts_svg
+from search.reports.page import p_equals
+from search.reports.scatter_plots import Cloud, contexts_svg
 from search.significance import SIGNIFICANT
 from search.spaces.base import Architecture
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from search.page import decimals_for, duration, number, p_equals, share
+from search.reports.page import decimals_for, duration, number, p_equals, share
 from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
 
 

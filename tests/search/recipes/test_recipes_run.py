@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from search.cli import main
-from search.recipe import RECIPES, load_recipe, read_recipe
+from search.recipes.recipe import RECIPES, load_recipe, read_recipe
 from search.tables.table import find_table
 
 FILES = sorted(RECIPES.glob("**/*.yaml"))

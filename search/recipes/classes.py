@@ -9,9 +9,9 @@ import sys
 import typing
 from typing import Any
 
-from search.catalogue import find_classes
 from search.errors import CatchmarkError, one_line
-from search.recipe_words import explain, nearest
+from search.recipes.catalogue import find_classes
+from search.recipes.words import explain, nearest
 
 _HOMES = (
     "search.spaces",

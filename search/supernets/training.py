@@ -27,7 +27,7 @@ from search.spaces.base import Architecture
 from search.tasks.isolation import isolated, quiet_lightning, seed_global_streams
 
 if TYPE_CHECKING:
-    from search.supernet_study import SupernetStudy
+    from search.supernets.study import SupernetStudy
 
 
 @dataclass

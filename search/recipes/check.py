@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.recipe_classes import find_class, find_parameters
-from search.recipe_words import join, kind, nearest
+from search.recipes.classes import find_class, find_parameters
+from search.recipes.words import join, kind, nearest
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)

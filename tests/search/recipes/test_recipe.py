@@ -18,8 +18,8 @@ import yaml
 
 from search.cli import main
 from search.errors import CatchmarkError
-from search.recipe import load_recipe, read_recipe
-from search.recipe_yaml import dump_yaml, parse_yaml
+from search.recipes.recipe import load_recipe, read_recipe
+from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.tables.table import write_table
 
 RECIPE = {
@@ -539,7 +539,7 @@ def test_the_current_folder_hides_no_installed_module(mine, capsys):
     Path("yaml.py").write_text("raise SystemExit('the wrong yaml')")
     Path("r.yaml").write_text(dump_yaml(mine))
     script = "import sys; from search.cli import main; sys.exit(main(['run', 'r.yaml', '--dry-run']))"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONSAFEPATH": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-c", f"import sys; sys.path = [p for p in sys.path if p]; {script}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -16,11 +16,11 @@ from search.agents.random_search import RandomSearch
 from search.experiment import Experiment, MetaTraining
 from search.journal import Journal, Record
 from search.loop import Listener
-from search.page import duration
-from search.plots import Curve, architecture_svg, curves_svg, visible_range
-from search.report import write_report
-from search.report_verdict import verdict
-from search.scatter_plots import Cloud, Explored, contexts_svg, fronts_svg
+from search.reports.page import duration
+from search.reports.plots import Curve, architecture_svg, curves_svg, visible_range
+from search.reports.report import write_report
+from search.reports.scatter_plots import Cloud, Explored, contexts_svg, fronts_svg
+from search.reports.verdict import verdict
 from search.spaces.base import Decision, Edge, SearchSpace
 from search.summary import summarise_search
 from search.tasks.base import Evaluation, Task, TaskPool

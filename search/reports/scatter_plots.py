@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.svg import DASHES, GRID, INK, MARKERS, MUTED, PAPER, SERIES, house_style, new_figure, shortened, to_svg
+from search.reports.svg import (
+    DASHES,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    SERIES,
+    house_style,
+    new_figure,
+    shortened,
+    to_svg,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

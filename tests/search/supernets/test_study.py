@@ -17,10 +17,10 @@ from search.cli import main
 from search.compare import compare_runs
 from search.errors import CatchmarkError
 from search.journal import Journal
-from search.recipe import load_recipe
+from search.recipes.recipe import load_recipe
 from search.spaces.nasbench201 import NASBench201
 from search.summary import without_seconds
-from search.supernet_training import checkpoint_of
+from search.supernets.training import checkpoint_of
 from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
 
@@ -46,7 +46,7 @@ def recipe(tmp_path, **changes):
         "class_path": "SupernetStudy",
         "init_args": {
             "space": "NASBench201",
-            "truth": "tests.search.test_supernet_study.ConvolutionsTask",
+            "truth": "tests.search.supernets.test_study.ConvolutionsTask",
             "data": {
                 "class_path": "HalvesDataModule",
                 "init_args": {
@@ -134,7 +134,7 @@ def test_warmups_in_common_change_nothing(tmp_path):
 
 def test_several_workers_give_the_same(tmp_path):
     # Workers import the truth by its name, so it must be found from where they start.
-    path = recipe(tmp_path, truth={"class_path": "tests.search.test_supernet_study.ConvolutionsTask"})
+    path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     summaries = []
     for workers in (1, 2):
@@ -150,7 +150,7 @@ def test_several_workers_give_the_same(tmp_path):
 
 
 def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
-    path = recipe(tmp_path, truth={"class_path": "tests.search.test_supernet_study.ConvolutionsTask"})
+    path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     folder, expected = run(path, tmp_path / "whole")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "search.cli", "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
@@ -277,6 +277,6 @@ def test_runs_of_supernets_are_not_compared_as_searches(tmp_path):
 
 
 def test_an_accuracy_that_is_no_number_ranks_last():
-    from search.supernet_study import _evaluation
+    from search.supernets.study import _evaluation
 
     assert _evaluation(math.nan, {}).status == "failed"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.page import decimals_for, number, p_equals
-from search.report_verdict import listed
+from search.reports.page import decimals_for, number, p_equals
+from search.reports.verdict import listed
 from search.significance import FEWEST_PAIRS, SIGNIFICANT, holm, paired_test
 from search.summary import mean_interval
 
 if TYPE_CHECKING:
-    from search.supernet_study import SupernetStudy
+    from search.supernets.study import SupernetStudy
 
 DECIMALS = 3
 
@@ -24,7 +24,7 @@ def verdict(summary: Mapping[str, Any], pairs: Sequence[tuple[str, str]], measur
     All methods are measured on the same architectures in each trial, so they are compared trial by trial.
 
     Args:
-        summary: of `search.supernet_summary.summarise_study`.
+        summary: of `search.supernets.summary.summarise_study`.
         pairs: (method, the same method with landmarks).
         measured: architectures whose ranking is measured.
     """

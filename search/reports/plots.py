@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.reports.svg import DASHES, GRID, INK, MUTED, PAPER, SERIES, TINT, house_style, new_figure, shortened, to_svg
 from search.spaces.base import Edge
-from search.svg import DASHES, GRID, INK, MUTED, PAPER, SERIES, TINT, house_style, new_figure, shortened, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,7 @@
 """A study of supernets: how well several ways to train one rank architectures.
 
 How data walks: a trial draws landmarks and the architectures to measure, and asks the ground truth what they are worth
-(`stand_alone` in the journal). Every method then trains a supernet (`search.supernet_training`), in this process or in
+(`stand_alone` in the journal). Every method then trains a supernet (`search.supernets.training`), in this process or in
 several; what it measured goes into the journal as evaluations of those architectures. Summary and report are made
 of the journal alone.
 """
@@ -36,7 +36,7 @@ from search.tasks.base import Evaluation, Task
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
-    from search.supernet_training import Job, Outcome
+    from search.supernets.training import Job, Outcome
 
 STAND_ALONE = "stand_alone"
 """The part of the journal that holds what stand-alone training gives."""
@@ -218,7 +218,7 @@ class SupernetStudy(Study):
 
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train every supernet, or go on where an earlier attempt stopped; returns the summary."""
-        from search.supernet_workers import run_jobs
+        from search.supernets.workers import run_jobs
 
         def tell(job: Job, epochs: int, values: dict[str, float], new: bool) -> None:
             for listener in listeners:
@@ -293,7 +293,7 @@ class SupernetStudy(Study):
         return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:8]
 
     def _job(self, method: str, trial: int, truth: dict[str, list[tuple[Architecture, float]]]) -> Job:
-        from search.supernet_training import Job
+        from search.supernets.training import Job
 
         landmarks = truth[self.landmark_key(method)] if self.methods[method].landmarks is not None else []
         return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED], methods=(method,))
@@ -389,13 +389,13 @@ class SupernetStudy(Study):
 
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
-        from search.supernet_summary import summarise_study
+        from search.supernets.summary import summarise_study
 
         return summarise_study(self, journal)
 
     def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
         """The report."""
-        from search.supernet_report import study_page
+        from search.supernets.report import study_page
 
         return study_page(folder, self, journal, summary)
 

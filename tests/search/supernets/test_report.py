@@ -18,15 +18,15 @@ from lightning_modules.path_samplers.uniform import RandomNASSampler, UniformSam
 from lightning_modules.supernet_settings import SupernetSettings
 from search.journal import Journal
 from search.landmarks import LandmarkChoice
-from search.page import duration
-from search.report import write_report
+from search.reports.page import duration
+from search.reports.report import write_report
 from search.significance import paired_test
 from search.spaces.nasbench201 import NASBench201
 from search.summary import mean_interval
-from search.supernet_plots import Course, Ranking, courses_svg, rankings_svg, visible_range
-from search.supernet_report import study_page
-from search.supernet_study import Method, SupernetStudy
-from search.supernet_verdict import landmark_pairs, verdict
+from search.supernets.plots import Course, Ranking, courses_svg, rankings_svg, visible_range
+from search.supernets.report import study_page
+from search.supernets.study import Method, SupernetStudy
+from search.supernets.verdict import landmark_pairs, verdict
 from search.tasks.base import Evaluation, Task
 
 TRIALS, MEASURED = 2, 6

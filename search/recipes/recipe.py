@@ -1,6 +1,6 @@
 """Reads a recipe: a YAML file that names classes and their arguments.
 
-Two passes. `search.recipe_check` walks the YAML beside the signatures of the classes it names and says what is wrong
+Two passes. `search.recipes.check` walks the YAML beside the signatures of the classes it names and says what is wrong
 where. Then jsonargparse, which LightningCLI uses too, parses types and builds the objects.
 """
 
@@ -18,13 +18,13 @@ import yaml
 from search.agents.base import Agent
 from search.errors import CatchmarkError, one_line
 from search.experiment import Experiment
-from search.recipe_check import RecipeCheck
-from search.recipe_classes import find_class, find_parameters
-from search.recipe_words import explain, kind, nearest
-from search.recipe_yaml import dump_yaml, parse_yaml
+from search.recipes.check import RecipeCheck
+from search.recipes.classes import find_class, find_parameters
+from search.recipes.words import explain, kind, nearest
+from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.study import Study
 
-RECIPES = Path(__file__).resolve().parent.parent / "experiments"
+RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 """The folder of the recipes that ship with the package."""
 
 _NAME = re.compile(r"\w[\w+-]{0,99}")

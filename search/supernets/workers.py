@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from search.errors import CatchmarkError, RunError, one_line
 
 if TYPE_CHECKING:
-    from search.supernet_study import SupernetStudy
-    from search.supernet_training import Job, Outcome
+    from search.supernets.study import SupernetStudy
+    from search.supernets.training import Job, Outcome
 
 Tell = Callable[["Job", int, dict[str, float], bool], None]
 
@@ -41,7 +41,7 @@ def run_jobs(
         RunError: a worker was lost. Checkpoints are kept, so the run can go on.
         RuntimeError: a training failed.
     """
-    from search.supernet_training import train
+    from search.supernets.training import train
 
     workers = min(study.workers, len(jobs))
     if workers < 2:
@@ -106,7 +106,7 @@ def _begin(told: Any, parent: int) -> None:
 
 def _train(recipe: str, folder: str, job: Job) -> tuple[Outcome, float]:
     """One training, in a worker."""
-    from search.supernet_training import train
+    from search.supernets.training import train
 
     began = time.monotonic()
     outcome = train(_study(recipe), Path(folder), job, lambda *what: _told.put((job.place, *what)))
@@ -116,6 +116,6 @@ def _train(recipe: str, folder: str, job: Job) -> tuple[Outcome, float]:
 @lru_cache(maxsize=1)
 def _study(recipe: str) -> Any:
     """What the run's recipe describes, read once a worker: its data may take a while."""
-    from search.recipe import load_recipe
+    from search.recipes.recipe import load_recipe
 
     return load_recipe(recipe)[0]

@@ -14,15 +14,15 @@ import torch
 
 from search.compare import shown_path
 from search.journal import Journal, Record
-from search.page import ABSENT, duration, number, render_page
-from search.plots import architecture_svg
-from search.report_verdict import listed
-from search.supernet_plots import Course, Ranking, courses_svg, rankings_svg
-from search.supernet_verdict import cut, ends_in_words, landmark_pairs, short, verdict, worth_decimals
-from search.svg import SERIES
+from search.reports.page import ABSENT, duration, number, render_page
+from search.reports.plots import architecture_svg
+from search.reports.svg import SERIES
+from search.reports.verdict import listed
+from search.supernets.plots import Course, Ranking, courses_svg, rankings_svg
+from search.supernets.verdict import cut, ends_in_words, landmark_pairs, short, verdict, worth_decimals
 
 if TYPE_CHECKING:
-    from search.supernet_study import SupernetStudy
+    from search.supernets.study import SupernetStudy
 
 
 def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: dict[str, Any]) -> str:
@@ -32,12 +32,12 @@ def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: di
         folder: of the run.
         study: what its recipe describes.
         journal: what was evaluated so far.
-        summary: `search.supernet_summary.summarise_study` of that journal.
+        summary: `search.supernets.summary.summarise_study` of that journal.
 
     Returns:
         One HTML page that needs no other file.
     """
-    from search.supernet_study import STAND_ALONE
+    from search.supernets.study import STAND_ALONE
 
     records = {name: list(journal.records(name)) for name in journal.searches()}
     alone = records.get(STAND_ALONE, [])
@@ -73,7 +73,7 @@ def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: di
     epochs = [study.settings_of(name).epochs for name in methods]
     return render_page(
         "study",
-        "supernet_report.html.jinja",
+        "supernets.html.jinja",
         title=study.name or folder.resolve().name,
         description=" ".join(study.description.split()),
         study=study,
@@ -169,7 +169,7 @@ def _ranking(
     correlations: Sequence[float],
 ) -> tuple[Ranking, int] | None:
     """What the supernet of a method's first finished trial says at the end, and which trial that is."""
-    from search.supernet_study import ADDED, FOUND, MEASURED
+    from search.supernets.study import ADDED, FOUND, MEASURED
 
     trial = min((record.trial for record in records), default=-1)
     mine = [record for record in records if record.trial == trial and record.evaluation.status == "ok"]
