@@ -22,6 +22,7 @@ from search.journal import Journal, Record
 from search.loop import Search, Stage
 from search.ranking import kendall_tau
 from search.spaces.base import Architecture, SearchSpace
+from search.summary import best_of_target
 from search.tasks.base import Task
 
 EXCHANGE = "exchange"
@@ -67,22 +68,20 @@ class _Listed(Agent):
         self._asked = state["asked"]
 
 
-def find_winners(journal: Journal, targets: Sequence[str], agents: Sequence[str]) -> list[Winner]:
+def find_winners(targets: Mapping[str, Mapping[str, Any]]) -> list[Winner]:
     """The best architecture of each target over all agents and trials; of equal ones the first.
 
     Targets on which nothing succeeded have none.
+
+    Args:
+        targets: by name what the summary says of them.
     """
-    winners = []
-    for target in targets:
-        best: Winner | None = None
-        for agent in agents:
-            for record in journal.records(f"{target}/{agent}"):
-                score = record.evaluation.score
-                if record.evaluation.status == "ok" and (best is None or score > best.score):
-                    best = Winner(target, agent, record.architecture, score)
-        if best is not None:
-            winners.append(best)
-    return winners
+    found = [(target, best_of_target(about["agents"])) for target, about in targets.items()]
+    return [
+        Winner(target, best[0], tuple(best[1]["choices"]), best[1]["score"])
+        for target, best in found
+        if best is not None
+    ]
 
 
 def exchange_search(

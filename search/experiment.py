@@ -240,18 +240,13 @@ class Experiment(Study):
 
     def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
         """Every target's best architecture on every target."""
-        winners = find_winners(journal, list(self.targets), self.agent_names)
+        winners = find_winners(self._summarise_targets(journal))
         seed = derive_seed(self.seed, EXCHANGE)
         for target, task in self.targets.items() if winners else ():
             search = exchange_search(self.space, target, task, winners, self.exchange, seed, self.most_failures)
             if self.executor is not None and not task.instant:
                 search.executor, search.batch = self.executor, search.budget  # nobody learns: all can run at once
             run_search(search, journal, listeners)
-
-    def _sources(self, label: str) -> dict[str, str]:
-        """What an evaluation costs on each stage of a meta-training, by the stage's label."""
-        phase = next(phase for phase in self.phases if phase.label == label)
-        return phase.sources(derive_seed(self.seed, "pool"))
 
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
@@ -263,41 +258,55 @@ class Experiment(Study):
             "budget": self.budget,
             "budget_seconds": self.budget_seconds,
             "trials": self.trials,
-            PHASE: {},
-            "targets": {},
+            PHASE: self._summarise_meta_training(journal),
+            "targets": self._summarise_targets(journal),
         }
-        begun = set(journal.searches())
-        for search in self.planned():
-            phase, _, agent = search.partition("/")
-            if search not in begun:
-                continue
-            records, (_, seconds) = list(journal.records(search)), journal.progress(search)
-            if phase == PHASE:
-                summary[PHASE][agent] = {
-                    "tasks": list(dict.fromkeys(record.stage for record in records)),
-                    "trials": 1 + max((record.trial for record in records), default=0),
-                    "evaluations": len(records),
-                    "source_evaluations": _source_evaluations(records, self._sources(agent)),
-                    "failed": sum(record.evaluation.status == "failed" for record in records),
-                    "seconds": seconds,
-                }
-                continue
-            if phase == EXCHANGE:
-                continue
-            task = self.targets[phase]
-            scores = task.all_scores()
-            limit = self.seconds(phase)
-            target = summary["targets"].setdefault(
-                phase, {"score_name": task.score_name, "budget_seconds": limit, "agents": {}}
-            )
-            target["agents"][agent] = summarise_search(
-                records, self.trials, self.space, None if scores is None else scores.numpy(), seconds, limit
-            )
         if self.exchange:
-            winners = find_winners(journal, list(summary["targets"]), self.agent_names)
+            winners = find_winners(summary["targets"])
             summary[EXCHANGE] = {"repeats": self.exchange} | summarise_exchange(
                 journal, self.space, winners, list(summary["targets"]), self.agent_names
             )
+        return summary
+
+    def _summarise_meta_training(self, journal: Journal) -> dict[str, Any]:
+        begun, summary = journal.searches(), {}
+        for phase in self.phases:
+            if phase.search in begun:
+                records = list(journal.records(phase.search))
+                sources = phase.sources(derive_seed(self.seed, "pool"))
+                summary[phase.label] = {
+                    "tasks": list(dict.fromkeys(record.stage for record in records)),
+                    "trials": 1 + max((record.trial for record in records), default=0),
+                    "evaluations": len(records),
+                    "source_evaluations": _source_evaluations(records, sources),
+                    "failed": sum(record.evaluation.status == "failed" for record in records),
+                    "seconds": journal.progress(phase.search)[1],
+                }
+        return summary
+
+    def _summarise_targets(self, journal: Journal) -> dict[str, Any]:
+        begun, summary = journal.searches(), dict[str, Any]()
+        for name, task in self.targets.items():
+            searches = {agent: f"{name}/{agent}" for agent in self._make_agents if f"{name}/{agent}" in begun}
+            if not searches:
+                continue
+            scores, limit = task.all_scores(), self.seconds(name)
+            known = None if scores is None else scores.numpy()
+            summary[name] = {
+                "score_name": task.score_name,
+                "budget_seconds": limit,
+                "agents": {
+                    agent: summarise_search(
+                        list(journal.records(search)),
+                        self.trials,
+                        self.space,
+                        known,
+                        journal.progress(search)[1],
+                        limit,
+                    )
+                    for agent, search in searches.items()
+                },
+            }
         return summary
 
     def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:

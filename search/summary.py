@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,19 @@ def summarise_search(
         places = sorted({each for each in (*CHECKPOINTS, curve.shape[1]) if each <= curve.shape[1]})
         summary["on_the_way"] = [{"evaluations": n, **_standing(curve[:, n - 1], ranked)} for n in places]
     return summary
+
+
+def best_of_target(agents: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:
+    """Which agent found the best architecture of a target, of equal ones the first, and that ``best``.
+
+    Args:
+        agents: by name what `summarise_search` says of them.
+
+    Returns:
+        None where nothing has succeeded.
+    """
+    found = [(agent, about["best"]) for agent, about in agents.items() if about["best"] is not None]
+    return max(found, key=lambda each: each[1]["score"], default=None)
 
 
 def _standing(best: np.ndarray, ranked: np.ndarray) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from search.recipes.yaml_text import parse_yaml
 from search.run import CONFIG, JOURNAL
 from search.spaces.base import Architecture, SearchSpace
 from search.study import Study
+from search.summary import best_of_target
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask
 
@@ -137,15 +138,15 @@ def _best(run: Path, study: Experiment, target: str, agent: str | None) -> tuple
     finally:
         journal.close()
     entries: Mapping[str, Any] = summary["targets"].get(target, {}).get("agents", {})
-    bests = {name: entry["best"] for name, entry in entries.items() if agent in (None, name) and entry["best"]}
-    if not bests:
+    found = best_of_target({name: entry for name, entry in entries.items() if agent in (None, name)})
+    if found is None:
         whose = "of any agent" if agent is None else f"of the agent '{agent}'"
         raise CatchmarkError(
             f"{run}: no evaluation {whose} has succeeded on '{target}' yet; go on with the run, or name an "
             "--architecture"
         )
-    finder = max(bests, key=lambda name: bests[name]["score"])
-    return study.space.check(bests[finder]["choices"]), finder, bests[finder]["score"]
+    finder, best = found
+    return study.space.check(best["choices"]), finder, best["score"]
 
 
 def _parse(study: Study, architecture: str) -> Architecture:

@@ -27,6 +27,7 @@ from search.reports.plots import Curve, architecture_svg, curves_svg
 from search.reports.svg import SERIES
 from search.reports.verdict import listed, shown_values, verdict
 from search.study import Study
+from search.summary import best_of_target
 
 MOST_REASONS = 40
 """Reasons of failed evaluations that the report lists."""
@@ -124,12 +125,8 @@ def _target(
         for agent, entry in agents.items()
         if entry["evaluations"]
     ]
-    best_agent = max(
-        (agent for agent, entry in agents.items() if entry["best"] is not None),
-        key=lambda agent: agents[agent]["best"]["score"],
-        default=None,
-    )
-    best = None if best_agent is None else agents[best_agent]["best"]
+    found = best_of_target(agents)
+    best = None if found is None else found[1]
     waiting = [search.partition("/")[2] for search in unfinished if search.startswith(f"{name}/")]
     means = {agent: entry["best_score_mean"] for agent, entry in agents.items()}
     order = sorted(agents, key=lambda agent: math.inf if (mean := means[agent]) is None else -mean)

@@ -28,16 +28,17 @@ class Noisy(Task):
     def evaluate(self, architecture, seed):
         if self.fails:
             return Evaluation.failed("no luck")
-        return Evaluation(self.sign * sum(architecture) + (seed % 1000) / 10_000)
+        return Evaluation(self.sign * sum(architecture) + (seed % 1000) / 10_000, cost_seconds=1.0)
 
 
-def experiment(signs, repeats=2, budget=20, failing=()):
+def experiment(signs, repeats=2, budget=20, failing=(), seconds=None):
     targets = {name: lambda space, n=name, s=sign: Noisy(space, s, n in failing) for name, sign in signs.items()}
     return Experiment(
         Grid(3, 3),
         targets,
         {"one": RandomSearch, "two": RandomSearch},
         budget=budget,
+        budget_seconds=seconds,
         exchange=repeats,
         most_failures=99,
     )
@@ -144,11 +145,45 @@ def test_what_can_not_be_exchanged_is_refused():
 
 def test_the_first_of_equals_wins(tmp_path):
     made = experiment({"a": 0, "b": 0}, repeats=0)
-    _, records = run(made, tmp_path)
-    journal = Journal(tmp_path / "journal.sqlite", writable=False)
-    (first, _) = find_winners(journal, ["a", "b"], ["one", "two"])
-    journal.close()
+    summary, records = run(made, tmp_path)
+    (first, _) = find_winners(summary["targets"])
     found = [record for name in ("one", "two") for record in records[f"a/{name}"]]
     highest = max(record.evaluation.score for record in found)
     assert first.architecture == next(r.architecture for r in found if r.evaluation.score == highest)
     assert torch.tensor(first.architecture).shape == (3,)
+
+
+def test_what_was_evaluated_after_the_time_was_over_wins_nothing(tmp_path):
+    """Trials go on together until the last one's time is over; here the second trial evaluates what costs less."""
+
+    class Slow(Noisy):
+        def evaluate(self, architecture, seed):
+            found = super().evaluate(architecture, seed)
+            return Evaluation(found.score, cost_seconds=1.0 + architecture[0])
+
+    targets = {name: lambda space, s=sign: Slow(space, s) for name, sign in (("up", 1), ("down", -1))}
+    made = Experiment(
+        Grid(3, 3),
+        targets,
+        {"one": RandomSearch},
+        budget=30,
+        trials=8,
+        budget_seconds=8.0,
+        exchange=1,
+        most_failures=99,
+    )
+    summary, records = run(made, tmp_path)
+    late = 0
+    for target, winner in summary["exchange"]["winners"].items():
+        counted, left = [], dict.fromkeys(range(8), 8.0)
+        for record in records[f"{target}/one"]:
+            left[record.trial] -= record.evaluation.cost_seconds
+            if left[record.trial] >= 0:
+                counted.append(record)
+        best = max(counted, key=lambda record: record.evaluation.score)
+        late += max(r.evaluation.score for r in records[f"{target}/one"]) > best.evaluation.score
+        assert tuple(winner["choices"]) == best.architecture
+        assert next(r.architecture for r in records[f"exchange/{target}"]) == tuple(
+            summary["exchange"]["winners"]["up"]["choices"]
+        )
+    assert late  # or this would show nothing
