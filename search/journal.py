@@ -27,6 +27,8 @@ from search.tasks.base import Evaluation
 
 _FORMAT = 1
 _LAST_STEP = 2**62
+_HISTORY = "history"
+"""The key under which an evaluation's history stands beside its metrics: most evaluations have none."""
 
 # One table a statement, as SQLite keeps it: a schema that reads otherwise is damaged. States stand apart because they
 # are large and rarely written, while a search's progress is written with every step.
@@ -269,7 +271,7 @@ class Journal:
                 record.seed,
                 # SQLite keeps no negative zero; adding zero makes it a positive one, for the checksum too.
                 None if math.isnan(evaluation.score) else float(evaluation.score) + 0.0,
-                json.dumps(evaluation.metrics),
+                json.dumps(evaluation.metrics | ({_HISTORY: evaluation.history} if evaluation.history else {})),
                 float(evaluation.cost_seconds) + 0.0,
                 evaluation.status,
                 evaluation.reason,
@@ -287,7 +289,10 @@ class Journal:
                 _LAST_STEP if step is None else step,
             )
             for at, slot, trial, stage, architecture, seed, score, metrics, cost, status, reason in rows:
-                evaluation = Evaluation(math.nan if score is None else score, json.loads(metrics), cost, status, reason)
+                values = json.loads(metrics)
+                # A task may have a metric of that name, which is a number.
+                history = values.pop(_HISTORY) if isinstance(values.get(_HISTORY), list) else []
+                evaluation = Evaluation(math.nan if score is None else score, values, cost, status, reason, history)
                 yield Record(at, slot, trial, stage, tuple(json.loads(architecture)), seed, evaluation)
 
 

@@ -6,8 +6,9 @@ import math
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from typing import Any
 
 from search.errors import CatchmarkError, one_line
 from search.executors.base import Executor, Ticket
@@ -89,16 +90,22 @@ def _checked(task: Task, evaluation: Evaluation) -> Evaluation:
     try:
         # Plus zero: a negative zero would not come back from the journal as one.
         score, cost = float(evaluation.score) + 0.0, float(evaluation.cost_seconds) + 0.0
-        metrics = {str(name): float(value) for name, value in evaluation.metrics.items()}
+        metrics = _floats(evaluation.metrics)
+        history = [_floats(epoch) for epoch in evaluation.history]
     except (TypeError, ValueError, AttributeError) as error:
         raise CatchmarkError(
-            f"{type(task).__name__} gives an Evaluation whose score, cost or metrics are no numbers: {one_line(error)}"
+            f"{type(task).__name__} gives an Evaluation whose score, cost, metrics or history are no numbers: "
+            f"{one_line(error)}"
         ) from error
     cost = cost if math.isfinite(cost) else 0.0
     if evaluation.status == "ok" and math.isfinite(score):
-        return Evaluation(score, metrics, cost)
+        return Evaluation(score, metrics, cost, history=history)
     reason = f"the score is {score}" if evaluation.status == "ok" else evaluation.reason
-    return Evaluation(math.nan, metrics, cost, "failed", _printable(reason))
+    return Evaluation(math.nan, metrics, cost, "failed", _printable(reason), history)
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in values.items()}
 
 
 def _printable(text: str) -> str:

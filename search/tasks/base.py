@@ -23,6 +23,7 @@ class Evaluation:
         cost_seconds: what the evaluation cost, in seconds.
         status: ``ok`` or ``failed``.
         reason: why it failed, in one line.
+        history: of a training, epoch by epoch, what was logged by name; empty where nothing was trained.
     """
 
     score: float
@@ -30,11 +31,12 @@ class Evaluation:
     cost_seconds: float = 0.0
     status: str = "ok"
     reason: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def failed(cls, reason: str, cost_seconds: float = 0.0) -> Evaluation:
+    def failed(cls, reason: str, cost_seconds: float = 0.0, history: Sequence[dict[str, float]] = ()) -> Evaluation:
         """An evaluation that gave no score; the search records the reason and goes on."""
-        return cls(math.nan, {}, cost_seconds, "failed", " ".join(reason.split()))
+        return cls(math.nan, {}, cost_seconds, "failed", " ".join(reason.split()), list(history))
 
 
 class Task(ABC):

@@ -138,12 +138,13 @@ class MeasuredLatencyTask(Task):
             raise
         except Exception as error:
             seconds = trained.cost_seconds + time.monotonic() - began
-            return Evaluation.failed(f"no latency: {explain(error)}", seconds)
+            return Evaluation.failed(f"no latency: {explain(error)}", seconds, trained.history)
         quality, latency = torch.tensor([trained.score, milliseconds], dtype=torch.float64)
         return Evaluation(
             latency_reward(quality, latency, target, self.exponent).item(),
             trained.metrics | {"quality": trained.score, "latency_ms": milliseconds},
             trained.cost_seconds + time.monotonic() - began,
+            history=trained.history,
         )
 
     def latency(self, architecture: Architecture, seed: int = 0) -> float:

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -176,7 +175,7 @@ class TrainedTask(Task):
         with isolated(), quiet_lightning():
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            watch = _watch(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
+            watch = _make_watch(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
             trainer = self.make_trainer(watch, enable_checkpointing=False, check_val_every_n_epoch=self.epochs)
             failure = ""
             try:
@@ -199,10 +198,10 @@ class TrainedTask(Task):
                 gc.collect()
                 if torch.cuda.is_initialized():
                     torch.cuda.empty_cache()
-            return Evaluation.failed(failure, seconds)
+            return Evaluation.failed(failure, seconds, watch.history)
         if self.score not in metrics:
             raise CatchmarkError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
-        return Evaluation(metrics.pop(self.score), metrics, seconds)
+        return Evaluation(metrics.pop(self.score), metrics, seconds, history=watch.history)
 
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Leaves the global streams where the network's initial weights end."""
@@ -254,20 +253,46 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _watch(deadline: float | None) -> Callback:
-    """Stops a child that has diverged, at the next epoch, or that is out of time, at the next batch."""
-    from pytorch_lightning.callbacks import LambdaCallback
+def _make_watch(deadline: float | None) -> Any:
+    """A callback that stops a child, at the next epoch if it has diverged, at the next batch if it is out of time.
 
-    hooks: dict[str, Callable[..., None]] = {"on_train_epoch_start": _check_last_epoch}
-    if deadline is not None:
-        hooks["on_train_batch_start"] = partial(_check_time, deadline)
-        hooks["on_validation_batch_start"] = partial(_check_time, deadline)
-    return LambdaCallback(**hooks)
+    Args:
+        deadline: by `time.monotonic`; None for none.
 
+    Returns:
+        Its ``history`` is what was logged, epoch by epoch. It stays empty where Lightning forks processes that train.
+    """
+    from pytorch_lightning import Callback
 
-def _check_last_epoch(trainer: Trainer, module: LightningModule) -> None:
-    if trainer.current_epoch > 0:
-        _check_finite(trainer, f"after epoch {trainer.current_epoch}")
+    class Watch(Callback):
+        history: list[dict[str, float]]
+
+        # A module may log an epoch's last values after every callback's on_train_epoch_end.
+        def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+            if trainer.current_epoch > 0:
+                self.note(trainer)
+                _check_finite(trainer, f"after epoch {trainer.current_epoch}")
+
+        def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+            self.note(trainer)
+
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            if deadline is not None:
+                _check_time(deadline, trainer)
+
+        def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            if deadline is not None:
+                _check_time(deadline, trainer)
+
+        def note(self, trainer: Trainer) -> None:
+            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            if (len(self.history) + 1) % (trainer.check_val_every_n_epoch or 1):  # those are of an earlier epoch
+                values = {name: value for name, value in values.items() if not name.startswith("val_")}
+            self.history.append({name: value for name, value in values.items() if math.isfinite(value)})
+
+    watch = Watch()
+    watch.history = []
+    return watch
 
 
 def _check_finite(trainer: Trainer, when: str) -> None:
@@ -277,7 +302,7 @@ def _check_finite(trainer: Trainer, when: str) -> None:
             raise _Diverged(f"diverged: {name} is {float(value)} {when}")
 
 
-def _check_time(deadline: float, trainer: Trainer, *_: Any) -> None:
+def _check_time(deadline: float, trainer: Trainer) -> None:
     late = time.monotonic() > deadline
     if trainer.world_size > 1:  # all ranks must stop at one batch, or the others wait for ever
         late = trainer.strategy.reduce_boolean_decision(late, all=False)

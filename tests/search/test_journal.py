@@ -25,7 +25,11 @@ from tests.search.agents.toy_spaces import Grid
 
 def some_record(step, slot=0, trial=0, score=None):
     score = step * 1.1 if score is None else score
-    evaluation = Evaluation(score, {"loss": -score / 3}, 0.25) if score == score else Evaluation.failed("no luck", 0.5)
+    history = [{"loss": 1 / 3, "accuracy": 50.0}, {}, {"loss": score}] if trial == 1 and score == score else []
+    metrics = {"loss": -score / 3} | ({"history": 3.0} if trial == 2 else {})
+    evaluation = Evaluation(score, metrics, 0.25, history=history)
+    if score != score:
+        evaluation = Evaluation.failed("no luck", 0.5, [{"loss": 7e300}] * slot)
     return Record(step, slot, trial, "task ü", (step % 4, 1, 2), 2**31 - 1 - step, evaluation)
 
 

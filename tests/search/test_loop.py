@@ -385,9 +385,9 @@ def test_a_score_that_cannot_be_compared_has_failed(journal, score):
     [
         (0.5, "Giving gives a float, an Evaluation is needed"),
         (None, "Giving gives a NoneType, an Evaluation is needed"),
-        (Evaluation("good"), "Giving gives an Evaluation whose score, cost or metrics are no numbers"),
-        (Evaluation(0.5, {"name": "good"}), "score, cost or metrics are no numbers: could not convert string"),
-        (Evaluation(0.5, [1.0]), "score, cost or metrics are no numbers"),
+        (Evaluation("good"), "Giving gives an Evaluation whose score, cost, metrics or history are no numbers"),
+        (Evaluation(0.5, {"name": "good"}), "score, cost, metrics or history are no numbers: could not convert string"),
+        (Evaluation(0.5, [1.0]), "score, cost, metrics or history are no numbers"),
     ],
 )
 def test_a_task_that_breaks_its_contract_is_named(journal, answer, words):

@@ -102,6 +102,13 @@ def test_a_child_learns_and_reports_itself():
     assert set(evaluation.metrics) == {"train_loss", "val_loss", "val_accuracy_top5", "parameters"}
     assert 0 < evaluation.cost_seconds <= time.monotonic() - start
     assert task.score_name == "validation accuracy (%)"
+    # Validated in the last epoch alone.
+    assert [sorted(epoch) for epoch in evaluation.history] == [["train_loss"]] * 2 + [
+        ["train_loss", "val_accuracy", "val_accuracy_top5", "val_loss"]
+    ]
+    first, *_, last = evaluation.history
+    assert last["train_loss"] < first["train_loss"] and last["train_loss"] == evaluation.metrics["train_loss"]
+    assert last["val_accuracy"] == evaluation.score
     # A cell of no operations has a constant output, the same for every image.
     nothing = task.evaluate((0,) * 6, seed=0)
     assert nothing.status == "ok" and nothing.score < 25
@@ -254,6 +261,8 @@ def test_divergence_is_a_failed_evaluation_and_ends_early():
     assert evaluation.status == "failed" and np.isnan(evaluation.score)
     assert evaluation.reason.startswith("diverged: train_loss is ") and "after epoch" in evaluation.reason
     assert Counting.epochs < 20
+    # What was logged up to there is kept, less what is no number.
+    assert len(evaluation.history) == Counting.epochs and "train_loss" not in evaluation.history[-1]
 
 
 def test_divergence_in_the_last_epoch_is_seen_too():
