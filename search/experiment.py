@@ -49,6 +49,8 @@ class Experiment(Study):
         most_failures: stop when so many evaluations in a row failed.
         exchange: times that the best architecture of each target is evaluated anew on every target, to see whether what
             is best on one is the best on the others; 0 for never.
+        log_children: give every child network a W&B run of its own, in the group of the recipe, with what it logged
+            epoch by epoch. Each takes W&B a moment; a table of all evaluations is logged in any case.
         executor: where evaluations run; this process, one after another, if None. Look-ups run in this process always.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
@@ -68,6 +70,7 @@ class Experiment(Study):
         meta_training_for: Optional[dict[str, list[MetaTraining]]] = None,  # noqa: UP045
         most_failures: int = 10,
         exchange: int = 0,
+        log_children: bool = False,
         executor: Optional[Executor] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
@@ -81,7 +84,7 @@ class Experiment(Study):
             raise ValueError(f"exchange is {exchange}, but there is one target: winners have nowhere to go")
         self.space, self.budget, self.trials, self.seed, self.batch = space, budget, trials, seed, batch
         self.most_failures, self.exchange, self.executor = most_failures, exchange, executor
-        self.name, self.description = name, description
+        self.name, self.description, self.log_children = name, description, log_children
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
         self.targets = {

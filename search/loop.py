@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from search.agents.base import Agent
 from search.asynchronous_walk import AsynchronousWalk
@@ -115,6 +116,9 @@ class Listener:
 
     def search_ended(self, search: Search) -> None:
         """A search has used up its budget, of evaluations or of time."""
+
+    def summarised(self, summary: Mapping[str, Any]) -> None:
+        """Every search has ended, and this is what they found: the content of ``summary.json``."""
 
     def close(self) -> None:
         """The run is over, for good or ill."""

@@ -134,6 +134,8 @@ def _run(folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: 
         summary = experiment.run(folder, journal, listeners)
         write_json(folder / SUMMARY, summary)
         journal.set_about("status", "finished")
+        for listener in listeners:
+            listener.summarised(summary)
         return summary
     except KeyboardInterrupt:
         journal.set_about("status", "interrupted")
@@ -258,9 +260,9 @@ def _listeners(folder: Path, experiment: Study, resolved: str, quiet: bool) -> l
 
         listeners.append(ProgressBar(experiment.planned(), unit=experiment.unit))
     if os.environ.get("WANDB_MODE") != "disabled":
-        from search.wandb_log import WandbLog
+        from search.wandb_runs import wandb_listeners
 
-        listeners.append(WandbLog(folder, experiment.name, experiment.space, parse_yaml(resolved)))
+        listeners += wandb_listeners(folder, experiment, parse_yaml(resolved))
     return listeners
 
 

@@ -26,6 +26,8 @@ class Study(ABC):
     seed: int
     unit: str = "evaluations"
     """What `planned` counts."""
+    log_children: bool = False
+    """Whether every child network is a W&B run of its own."""
 
     @abstractmethod
     def planned(self) -> dict[str, int]:

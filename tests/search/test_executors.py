@@ -27,7 +27,8 @@ from search.randomness import derive_seed
 from search.recipes.catalogue import find_classes
 from search.summary import without_seconds
 from search.tasks.base import Evaluation, Task
-from search.wandb_log import WandbLog
+from search.wandb_runs.connection import WandbConnection
+from search.wandb_runs.searches import SearchRuns
 from tests.search.agents.test_contract import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 from tests.search.scrambled_executor import Scrambled
@@ -441,9 +442,9 @@ def test_listeners_hear_of_trials_that_are_ahead_of_each_other(journal, tmp_path
     """The bar counts every evaluation, W&B has a point for every number of evaluations that all trials have made."""
     logged, stream = [], io.StringIO()
     run = SimpleNamespace(step=0, log=lambda point, step: logged.append((step, point)), finish=lambda **_: None)
-    monkeypatch.setattr(WandbLog, "_start", lambda *_: run)
-    monkeypatch.setattr(WandbLog, "_end", lambda *_: None)
-    wandb, bar = WandbLog(tmp_path, "recipe", Grid(), {}), ProgressBar({"a": 24}, stream, pause=0.0)
+    monkeypatch.setattr(WandbConnection, "start", lambda *_, **__: run)
+    monkeypatch.setattr(SearchRuns, "_end", lambda *_: None)
+    wandb, bar = SearchRuns(WandbConnection(tmp_path, "recipe"), Grid(), {}), ProgressBar({"a": 24}, stream, pause=0.0)
     stage = Stage("label", Toy, 12, True)
     search = Search(
         "a",

@@ -17,7 +17,7 @@ from search.recipes.yaml_text import dump_yaml
 from search.summary import within, without_seconds
 from search.tables.table import write_table
 from search.tasks.table import CostModel, Measurement
-from tests.search.test_wandb_log import logged as wandb_runs
+from tests.search.wandb_runs.test_searches import logged as wandb_runs
 
 BUDGET, TRIALS, SECONDS = 12, 3, 100.0
 COLUMN = {"table": "tiny.npz", "split": "val", "metric": "acc", "epochs": 12}

@@ -18,7 +18,8 @@ from search.errors import CatchmarkError
 from search.journal import Journal
 from search.loop import Listener, Search, Stage, run_search
 from search.tasks.base import Evaluation, Task
-from search.wandb_log import WandbLog
+from search.wandb_runs.connection import WandbConnection
+from search.wandb_runs.searches import SearchRuns
 from tests.search.agents.toy_spaces import Grid
 
 CONFIG = {"seed": 3, "budget": 7, "agents": {"random": {"class_path": "search.agents.random_search.RandomSearch"}}}
@@ -65,7 +66,7 @@ def stop():
 def run(folder, names=("target/random",), trials=1, stopper=None, adapting=True, budget=7):
     """What the command line does: one log for all searches of a run, closed at the end."""
     journal = Journal(folder / "journal.sqlite")
-    log = WandbLog(folder, "quickstart", SPACE, CONFIG)
+    log = SearchRuns(WandbConnection(folder, "quickstart"), SPACE, CONFIG)
     try:
         for name in names:
             agent = RandomSearch(SPACE, trials, seed=1)
@@ -274,7 +275,7 @@ def test_two_runs_of_one_recipe_are_different_runs(tmp_path):
 
 
 def test_only_so_many_rows_of_a_large_search(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.wandb_log._MOST_ROWS", 4)
+    monkeypatch.setattr("search.wandb_runs.searches._MOST_ROWS", 4)
     run(tmp_path)
     (logged_run,) = logged(tmp_path)
     assert len(logged_run.table["data"]) == 4 and len(logged_run.points) == 7
@@ -326,14 +327,14 @@ def test_what_was_sent_already_is_kept(tmp_path):
 
 def in_a_process(folder, code, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **environment):
     """Run some code with no W&B settings but these; exit code, output and errors."""
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     home = folder / "home"
     home.mkdir(exist_ok=True)
     settings = {"PYTHONPATH": root, "HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
     # Port 9 is closed: whoever tries to reach W&B gets no further than this machine.
     settings |= {"WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
-    imports = "import os, sys; from pathlib import Path; from tests.search.test_wandb_log import *\n"
+    imports = "import os, sys; from pathlib import Path; from tests.search.wandb_runs.test_searches import *\n"
     return subprocess.run(
         [sys.executable, "-c", imports + code],
         cwd=root,
@@ -424,10 +425,10 @@ def test_online_without_a_network(tmp_path, folder):
 def test_a_mode_that_does_not_exist(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(CatchmarkError, match="WANDB_MODE is 'onlin'; did you mean 'online'"):
-        WandbLog(tmp_path, "quickstart", SPACE, CONFIG)
+        WandbConnection(tmp_path, "quickstart")
     monkeypatch.setenv("WANDB_MODE", "?")
     with pytest.raises(CatchmarkError, match="WANDB_MODE is '\\?'; allowed: offline, online, disabled"):
-        WandbLog(tmp_path, "quickstart", SPACE, CONFIG)
+        WandbConnection(tmp_path, "quickstart")
 
 
 KILL_SERVICE = """
@@ -462,7 +463,7 @@ DISABLED = """
 from search.cli import main
 Path({folder!r}, "recipe.yaml").write_text('''
 space: NASBench201
-targets: {{toy: {{class_path: tests.search.test_wandb_log.SpacedToy}}}}
+targets: {{toy: {{class_path: tests.search.wandb_runs.test_searches.SpacedToy}}}}
 agents: {{random: RandomSearch}}
 budget: 2
 ''')
