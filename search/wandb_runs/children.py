@@ -36,7 +36,7 @@ class ChildRuns(Listener):
         """Log the children among these evaluations."""
         for record in records:
             if (record.evaluation.history or record.evaluation.status == "failed") and not self._stopped:
-                with self.connection.guarded("children", self._stop):
+                with self.connection.guarded("children", self._stop, again=True):
                     self._log(search, record)
 
     def _stop(self) -> None:

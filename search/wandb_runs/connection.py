@@ -9,7 +9,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ _COMPLETE = "complete"
 """Name of the file that marks a W&B run's folder as holding all that there is to log."""
 
 _MODES = ("offline", "online", "disabled", "shared", "dryrun", "run")
+_ONLINE = ("online", "shared", "run")
 
 
 class WandbConnection:
@@ -44,12 +45,13 @@ class WandbConnection:
             raise CatchmarkError(f"the environment variable WANDB_MODE is '{self.mode}'{hint}")
 
     @contextmanager
-    def guarded(self, subject: str, abandon: Callable[[], None]) -> Iterator[None]:
+    def guarded(self, subject: str, abandon: Callable[[], None], again: bool = False) -> Iterator[None]:
         """Let W&B fail without the search, and keep in the run's folder what it would put into the home directory.
 
         Args:
             subject: what is logged, for the message.
             abandon: called where W&B has failed.
+            again: whether a resumed run logs it again.
         """
         ours = {
             "WANDB_DATA_DIR": str(self.folder / "data"),
@@ -64,9 +66,9 @@ class WandbConnection:
             yield
         except Exception as error:
             abandon()
-            self.say(
-                f"logging of {subject} has stopped ({one_line(error)}); the search goes on, its journal has it all"
-            )
+            cure = f", and 'catchmark run --resume {self.folder.parent}' logs it again" if again else ""
+            what = f"logging of {subject} has stopped ({one_line(error)})"
+            self.say(f"{what}; the search goes on, its journal has it all{cure}")
         finally:
             for name in ours:
                 del os.environ[name]
@@ -137,21 +139,24 @@ class WandbConnection:
                 **settings,
             ),
         )
-        if self.mode in ("online", "shared", "run"):
-            try:
-                # Asked for here, for `init` would stop and wait for someone to type a key.
-                if not wandb.login(prompt=False, verify=False):
-                    raise ValueError("no API key: set WANDB_API_KEY, or run 'wandb login'")
-                return wandb.init(mode=self.mode, **arguments)  # type: ignore[arg-type]
-            except Exception as error:
-                # No key, no network, a full quota: the search matters more, and offline data can be sent later.
+        try:
+            # Asked for here, for `init` would stop and wait for someone to type a key.
+            if self.mode in _ONLINE and not wandb.login(prompt=False, verify=False):
+                raise ValueError("no API key: set WANDB_API_KEY, or run 'wandb login'")
+            return wandb.init(mode=self.mode if self.mode in _ONLINE else "offline", **arguments)  # type: ignore[arg-type]
+        except Exception as error:
+            # No key, no network, a full quota: the search matters more, and offline data can be sent later.
+            if self.mode in _ONLINE:
                 self.say(
                     f"WANDB_MODE={self.mode} is not possible now ({one_line(error)}); logging offline, "
                     f"send it later with: wandb sync {self.folder}/offline-run-*"
                 )
                 self.mode = "offline"
-                wandb.teardown()  # or W&B takes the id to be in use by the run that has just failed to start
-        return wandb.init(mode="offline", **arguments)
+            # Or W&B takes the id to be in use by the run that has just failed to start; and where its own process has
+            # died since the last run, it starts another one.
+            with suppress(Exception):
+                wandb.teardown()
+            return wandb.init(mode="offline", **arguments)
 
     def finish(self, run: Any, failed: bool = False) -> None:
         """Finish a W&B run that holds all that there is to log.

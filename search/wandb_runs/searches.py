@@ -88,7 +88,7 @@ class SearchRuns(Listener):
     # ---- what that does --------------------------------------------------------------------------------------------
 
     def _guarded(self) -> AbstractContextManager[None]:
-        return self.connection.guarded("this search", self._abandon)
+        return self.connection.guarded("this search", self._abandon, again=True)
 
     def _abandon(self) -> None:
         self._run = None
@@ -146,18 +146,24 @@ class SearchRuns(Listener):
         ]
         self._run.log({"evaluations": wandb.Table(columns=list(_COLUMNS), data=rows)})
         if self._best is not None and search.stages[-1].adapting:
-            name = self.space.format(self._best.architecture)
-            self._run.summary["best_architecture"] = name
-            artifact = wandb.Artifact(f"architecture-{self._run.id}", type="architecture")
-            with artifact.new_file("architecture.json") as file:
-                json.dump(
-                    {
-                        "space": self.space.name,
-                        "architecture": name,
-                        "choices": list(self._best.architecture),
-                        "score": self._best.evaluation.score,
-                    },
-                    file,
-                )
-            self._run.log_artifact(artifact)
+            self._run.summary["best_architecture"] = self.space.format(self._best.architecture)
+            # Where there is no room for more artifacts, there may be for all the rest.
+            with self.connection.guarded("the best architecture as an artifact", lambda: None):
+                self._log_artifact(self._best)
         self.connection.finish(self._run)
+
+    def _log_artifact(self, best: Record) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"architecture-{self._run.id}", type="architecture")
+        with artifact.new_file("architecture.json") as file:
+            json.dump(
+                {
+                    "space": self.space.name,
+                    "architecture": self.space.format(best.architecture),
+                    "choices": list(best.architecture),
+                    "score": best.evaluation.score,
+                },
+                file,
+            )
+        self._run.log_artifact(artifact)

@@ -13,8 +13,10 @@ from PIL import Image
 from search.cli import main
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe
 from search.tables.table import find_table
+from search.wandb_runs.sweep import numbers
 
 FILES = sorted(RECIPES.glob("**/*.yaml"))
+SWEEPS = [yaml.safe_load(path.read_text()) for path in sorted(RECIPES.glob("**/*.sweep.yml"))]
 TRAINED = {"TrainedTask", "SubtaskPool"}
 
 
@@ -223,6 +225,7 @@ def toy_size(recipe: dict[str, Any]) -> dict[str, str]:
 
 def test_there_are_recipes():
     assert RECIPES / "quickstart.yaml" in FILES
+    assert {RECIPES.parent / sweep["command"][3] for sweep in SWEEPS} <= set(FILES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
@@ -250,6 +253,9 @@ def test_recipe_at_toy_size(path, tmp_path):
     assert main(["run", str(path), "--quiet", "--runs", str(tmp_path / "runs"), *overrides]) == 0
     folder = tmp_path / "runs" / path.stem / "latest"
     summary = json.loads((folder / "summary.json").read_text())
+    assert {sweep["metric"]["name"] for sweep in SWEEPS if str(path).endswith(sweep["command"][3])} <= set(
+        numbers(summary)
+    )
     if "class_path" in recipe:
         assert list(summary["methods"]) == list(recipe["init_args"]["methods"])
         for method in summary["methods"].values():
