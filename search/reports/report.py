@@ -22,6 +22,7 @@ from search.meta_training import PHASE
 from search.reports.contexts import MOST_NETWORKS, ContextPictures
 from search.reports.fronts import Fronts
 from search.reports.gathering import gather
+from search.reports.learning_curves import LearningCurves
 from search.reports.page import ABSENT, decimals_for, duration, number, render_page
 from search.reports.plots import Curve, architecture_svg, curves_svg
 from search.reports.svg import SERIES
@@ -64,8 +65,8 @@ def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = No
 
 def report_page(folder: Path, experiment: Experiment, journal: Journal, summary: dict[str, Any]) -> str:
     """The report of agents on tasks."""
-    contexts, fronts = ContextPictures(experiment), Fronts(experiment)
-    gathered = gather(experiment, journal, [contexts, fronts])
+    contexts, fronts, learning = ContextPictures(experiment), Fronts(experiment), LearningCurves(experiment)
+    gathered = gather(experiment, journal, [contexts, fronts, learning])
     planned = experiment.planned()
     finished = {search for search in planned if journal.progress(search)[0]}
     colors = {agent: k for k, agent in enumerate(experiment.agent_names)}
@@ -75,7 +76,7 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
     recipe = shlex.quote(f"{shown}/config.yaml")
     targets = [
         _target(experiment, name, target, gathered.finals[name], colors, planned.keys() - finished)
-        | {"front": fronts.section(name, colors)}
+        | {"front": fronts.section(name, colors), "learning": learning.drawing(name, colors)}
         for name, target in summary["targets"].items()
     ]
     failures = sorted(gathered.failures.values(), key=lambda failure: -failure.count)
