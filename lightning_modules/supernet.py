@@ -181,7 +181,9 @@ class SupernetModule(LightningModule):
             return self.trainer.datamodule.evaluation_batches()  # type: ignore[attr-defined]
 
         def evaluate(archs: Sequence[tuple[int, ...]]) -> list[float]:
-            return [each.score for each in evaluate_paths(self, archs, batches())]
+            scores = [each.score for each in evaluate_paths(self, archs, batches())]
+            # Whatever the last bits of other devices, all ranks go on with the same sampler.
+            return self.trainer.strategy.broadcast(scores)
 
         self.sampler.epoch_ended(evaluate, self.seed, self.current_epoch, self.settings.epochs)
 

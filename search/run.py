@@ -8,32 +8,26 @@ import platform
 import shlex
 import sys
 import textwrap
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.errors import CatchmarkError, RunError
+from search.endings import told_in_one_line
+from search.errors import CatchmarkError
 from search.interruption import termination_as_interruption
 from search.journal import Journal
 from search.launch import Launch, find_launch
 from search.loop import Listener
-from search.ranks.joint_tasks import train_alone
+from search.ranks.joint_calls import JointCalls
+from search.ranks.studies import joint_calls_of, train_alone
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
-from search.recipes.words import explain
 from search.recipes.yaml_text import parse_yaml
 from search.run_folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
 from search.study import Study
 from search.summary import write_json
-
-
-class Interrupted(RunError):
-    """A run was stopped from outside and can go on."""
-
-    exit_code = 130
 
 
 def run_recipe(
@@ -86,11 +80,17 @@ def run_recipe(
     if launch.rank > 0:
         follower = Follower(launch)
         with termination_as_interruption():
-            return follower.follow(partial(load_recipe, recipe, overrides))
+            return follower.follow(partial(_follow, launch, recipe, overrides))
     with Leader(launch) as leader, termination_as_interruption():
         experiment, resolved = load_recipe(recipe, overrides)
-        leader.begin(experiment, resolved)
+        leader.begin(joint_calls_of(experiment, leader.launch, leader.together), resolved)
         return _run_in_folder(experiment, resolved, runs, resume, leader.launch, quiet, leader.searching())
+
+
+def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str]) -> tuple[JointCalls, str]:
+    """What another rank than 0 does of a recipe."""
+    experiment, resolved = load_recipe(recipe, overrides)
+    return joint_calls_of(experiment, launch), resolved
 
 
 def _run_in_folder(
@@ -103,7 +103,12 @@ def _run_in_folder(
     around: AbstractContextManager[None] | None = None,
 ) -> int:
     folder = choose_folder(runs / experiment.name, resume, launch, resolved)
-    with _told_in_one_line(folder), around or nullcontext():
+    again = f"go on with: catchmark run --resume {shlex.quote(str(folder))}"
+    with (
+        told_in_one_line(folder, "what was evaluated is kept", again),
+        termination_as_interruption(),
+        around or nullcontext(),
+    ):
         summary = _run(folder, experiment, resolved, launch, quiet)
         print(f"summary: {folder / SUMMARY}")
         print(f"report:  {_write_report(folder, experiment, summary)}")
@@ -144,26 +149,6 @@ def _run(folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: 
         for listener in listeners:
             listener.close()
         journal.close()
-
-
-@contextmanager
-def _told_in_one_line(folder: Path) -> Iterator[None]:
-    """Whatever stops a run becomes one line; the traceback of what nobody foresaw goes to a file in its folder."""
-    again = f"go on with: catchmark run --resume {shlex.quote(str(folder))}"
-    try:
-        with termination_as_interruption():
-            yield
-    except CatchmarkError:
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; what was evaluated is kept, {again}") from None
-    except Exception as error:
-        account = folder / "error.txt"
-        with suppress(OSError):
-            account.write_text(traceback.format_exc(), encoding="utf-8")
-        raise RunError(
-            f"{explain(error)} (traceback in {account}); what was evaluated is kept, once the cause is mended {again}"
-        ) from error
 
 
 def rewrite_report(folder: Path) -> Path:

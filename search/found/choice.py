@@ -102,7 +102,7 @@ def choose(
     if epochs is not None:
         part = copy.deepcopy(part)
         part["init_args"] = {**(part.get("init_args") or {}), "epochs": epochs}
-    task, part = _build_task(part, key, study.space)
+    task, part = build_task(part, key, study.space)
     arch, finder, score = found
     return Choice(
         study.space, recipe["space"], arch, task, part, study.seed if seed is None else seed, target, finder, score
@@ -170,7 +170,17 @@ def _training_of(task: Task, part: dict[str, Any], target: str) -> dict[str, Any
     return part
 
 
-def _build_task(part: dict[str, Any], key: str, space: SearchSpace) -> tuple[TrainedTask, dict[str, Any]]:
+def build_task(part: dict[str, Any], key: str, space: SearchSpace) -> tuple[TrainedTask, dict[str, Any]]:
+    """The training that a part of a recipe describes; and the description with every default.
+
+    Args:
+        part: ``class_path`` and ``init_args``.
+        key: where it stands, for messages.
+        space: of the network.
+
+    Raises:
+        CatchmarkError: the description is wrong, or is of nothing that trains a network.
+    """
     make, resolved = build_part(part, Callable[[SearchSpace], Task], key)
     try:
         task = make(space)

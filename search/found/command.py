@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import json
 import platform
-import traceback
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.errors import CatchmarkError, RunError
+from search.endings import told_in_one_line
+from search.errors import CatchmarkError
 from search.found.choice import TRAINED, Choice, choose, settled
 from search.found.network import (
     ABOUT,
@@ -22,17 +22,19 @@ from search.found.network import (
     read_about,
     replace_durably,
 )
+from search.interruption import termination_as_interruption
+from search.launch import find_launch
 from search.locking import FileLock
-from search.recipes.words import explain
-from search.run import Interrupted
+from search.ranks.trainers import arguments_alone
 from search.summary import write_json
 
 if TYPE_CHECKING:
-    from search.found.training import Trained
+    from search.found.training import Fit, Trained
 
 REPORT, CHECKPOINT = "report.html", "last.ckpt"
 _SAME = ("space", "architecture", "task", "seed")
 """What a training is a function of; another one does not belong into its folder."""
+_KEPT, _AGAIN = "every whole epoch is kept", "the same 'catchmark train' again goes on"
 
 
 def train_found(
@@ -59,20 +61,52 @@ def train_found(
         seed: see `choose`.
         quiet: no progress bar.
 
+    Where ``torchrun`` or ``srun`` has started several processes, the first of them does all this and the others help to
+    train (`search.ranks`).
+
     Returns:
-        The folder that now holds the network; None in a process that trained beside another one, which says so itself.
+        The folder that now holds the network; None in a process that has helped.
 
     Raises:
         CatchmarkError: what is asked for is not there, or the folder is another training's.
         RunError: the training could not be finished.
         Interrupted: it was stopped; the same again goes on.
+        SystemExit: this process has helped, and the first one, which says why, ended with this exit code.
     """
-    run = settled(run)
-    choice = choose(run, target, agent, architecture, task_file, epochs, seed)
-    folder = out or run / TRAINED / (choice.target or "chosen")
-    if _is_follower():
-        _train(folder, choice, quiet=True)
+    launch, asked = find_launch(), (target, agent, architecture, task_file, epochs, seed)
+    if launch.ranks == 1:
+        choice = choose(run := settled(run), *asked)
+        choice.task.trainer = arguments_alone(choice.task.trainer, "task", "train")
+        return _train_in_folder(out or _folder(run, choice), choice, quiet)
+    from search.found.ranks import JointFit
+    from search.ranks.follower import Follower
+    from search.ranks.leader import Leader
+
+    about = json.dumps([_versions(), *map(str, (run, *asked, out))])
+    if launch.rank > 0:
+        follower = Follower(launch)
+        with termination_as_interruption():
+            if code := follower.follow(lambda: (JointFit(launch), about)):
+                raise SystemExit(code)
         return None
+    with Leader(launch, f"{_KEPT}: {_AGAIN}") as leader, termination_as_interruption():
+        choice = choose(run := settled(run), *asked)
+        calls = JointFit(leader.launch, choice, leader.together)
+        leader.begin(calls, about)
+        return _train_in_folder(out or _folder(run, choice), choice, quiet, calls.fit, leader.searching())
+
+
+def _folder(run: Path, choice: Choice) -> Path:
+    return run / TRAINED / (choice.target or "chosen")
+
+
+def _train_in_folder(
+    folder: Path,
+    choice: Choice,
+    quiet: bool,
+    together: Fit | None = None,
+    around: AbstractContextManager[None] | None = None,
+) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,8 +116,11 @@ def train_found(
         about = _about(choice)
         if not _settle(folder, about):
             print(f"{choice.space.format(choice.architecture)}, {choice.task.epochs} epochs", flush=True)
-            trained = _train(folder, choice, quiet)
-            assert trained is not None
+            from search.found.training import train
+
+            with told_in_one_line(folder, _KEPT, _AGAIN), around or nullcontext():
+                name = None if quiet else choice.target or "training"
+                trained = train(choice, folder / CHECKPOINT, name, together)
             _keep(folder, choice, about, trained)
         return folder
     finally:
@@ -147,29 +184,6 @@ def _differences(earlier: Mapping[str, Any], about: Mapping[str, Any], keys: lis
         ours, theirs = (each["task"].get("init_args") or {} for each in (earlier, about))
         names += [f"task.{key}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)] or ["task"]
     return names
-
-
-def _is_follower() -> bool:
-    """Whether Lightning, torchrun or Slurm started this process to train beside another one, which does the rest."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((rank for rank in ranks if rank), "0") != "0"
-
-
-def _train(folder: Path, choice: Choice, quiet: bool) -> Trained | None:
-    from search.found.training import train
-
-    again = "the same 'catchmark train' again goes on"
-    try:
-        return train(choice, folder / CHECKPOINT, choice.target or "training", quiet)
-    except CatchmarkError:
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {again} behind the last whole epoch") from None
-    except Exception as error:
-        account = folder / "error.txt"
-        with suppress(OSError):
-            account.write_text(traceback.format_exc(), encoding="utf-8")
-        raise RunError(f"{explain(error)} (traceback in {account}); once the cause is mended, {again}") from error
 
 
 def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained) -> None:

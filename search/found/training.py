@@ -11,20 +11,23 @@ import math
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
+from lightning_modules.networks.batch_statistics import several_ranks
 from search.errors import CatchmarkError, RunError
 from search.found.choice import Choice
 from search.progress import ProgressBar
+from search.ranks.trainers import listed
 from search.recipes.words import nearest
 from search.summary import write_json
 from search.tasks.isolation import isolated, quiet_lightning
@@ -49,48 +52,58 @@ class Trained:
     resolution: list[int] | None
 
 
-def train(choice: Choice, checkpoint: Path, name: str, quiet: bool = False) -> Trained | None:
+Fit = Callable[[Choice, Path, str | None, int], None]
+"""What `fit` is, and what several ranks do together."""
+
+
+def train(choice: Choice, checkpoint: Path, name: str | None, together: Fit | None = None) -> Trained:
     """Train to the end, from wherever the checkpoint stands.
 
     Args:
         choice: what to train.
         checkpoint: the file that is kept after every epoch; it stays behind.
-        name: in front of the progress bar.
-        quiet: no progress bar.
-
-    Returns:
-        What it left; None in a process that trained beside another one, if that has taken the checkpoint already.
+        name: in front of the progress bar; None for no bar.
+        together: in place of `fit`, where several ranks were started.
 
     Raises:
         CatchmarkError: the recipe is wrong: nothing logs its score, or the last epoch would not be validated.
         RunError: the training diverged.
     """
-    task, every = _full(choice.task), choice.task.trainer.get("check_val_every_n_epoch") or 1
+    task, every = choice.task, _validation_every(choice.task)
     if task.epochs % every:
         raise CatchmarkError(
             f"trainer.check_val_every_n_epoch is {every}, of {task.epochs} epochs: the last one would not be "
             f"validated; choose --epochs that {every} divides"
         )
     state = _read(checkpoint)
-    if state is None or len(_kept(state)["history"]) < task.epochs:
-        _fit(choice, task, checkpoint, _Keeper(checkpoint, task.score, every, None if quiet else name), state)
-        if (state := _read(checkpoint)) is None:
-            return None
+    done = 0 if state is None else len(_kept(state)["history"])
+    if done < task.epochs:
+        del state  # as large as the network: whoever trains reads it again
+        (together or fit)(choice, checkpoint, name, done)
+        state = _read(checkpoint)
+    assert state is not None
     return Trained(state["state_dict"], _kept(state)["history"], _kept(state)["resolution"])
 
 
-def _full(task: TrainedTask) -> TrainedTask:
-    """The task less what its Trainer does for searches alone."""
-    task = copy.copy(task)
-    task.trainer = {key: value for key, value in task.trainer.items() if key != "enable_checkpointing"}
-    return task
+def epochs_of(checkpoint: Path) -> int:
+    """How many epochs a checkpoint is behind; 0 where there is none.
+
+    Raises:
+        CatchmarkError: it is damaged.
+    """
+    state = _read(checkpoint)
+    return 0 if state is None else len(_kept(state)["history"])
+
+
+def _validation_every(task: TrainedTask) -> int:
+    return task.trainer.get("check_val_every_n_epoch") or 1
 
 
 def _read(checkpoint: Path) -> dict[str, Any] | None:
     if not checkpoint.is_file():
         return None
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         if len(_kept(state)["history"]) and isinstance(state["state_dict"], dict):
             return state
     except Exception as error:
@@ -104,16 +117,30 @@ def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
     return state["callbacks"][_Keeper.__qualname__]
 
 
-def _fit(choice: Choice, task: TrainedTask, checkpoint: Path, keeper: _Keeper, state: Any) -> None:
+def fit(choice: Choice, checkpoint: Path, name: str | None, done: int) -> None:
+    """Train to the end; what it gives lies in the checkpoint.
+
+    Args:
+        choice: what to train.
+        checkpoint: the file that is replaced after every epoch.
+        name: in front of the progress bar; None for no bar.
+        done: epochs that the checkpoint is behind; 0 to begin.
+
+    Raises:
+        CatchmarkError: the recipe is wrong: nothing logs its score.
+        RunError: the training diverged.
+    """
+    task = copy.copy(choice.task)
+    # What a Trainer does for searches alone.
+    task.trainer = {key: value for key, value in task.trainer.items() if key != "enable_checkpointing"}
+    keeper = _Keeper(checkpoint, task.score, _validation_every(task), name)
     with isolated(), quiet_lightning():
         if task.threads is not None:
             torch.set_num_threads(task.threads)
         module = task.start(choice.architecture, choice.seed)
         trainer = task.make_trainer(keeper)
         try:
-            trainer.fit(
-                module, datamodule=task.data, ckpt_path=None if state is None else checkpoint, weights_only=True
-            )
+            trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint if done else None, weights_only=True)
         except SystemExit as error:  # Lightning turns Ctrl+C, and a scheduler's word to end, into SystemExit
             raise KeyboardInterrupt from error
         finally:
@@ -128,7 +155,7 @@ class _Keeper(Checkpoint):
         self.checkpoint, self.score, self.every, self.name = checkpoint, score, every, name
         self.history: list[dict[str, float]] = []
         self.resolution: list[int] | None = None
-        self._random: dict[str, Any] | None = None
+        self._random: list[dict[str, Any]] = []
         self._bar: ProgressBar | None = None
         self._began = time.monotonic()
 
@@ -138,12 +165,12 @@ class _Keeper(Checkpoint):
         return type(self).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
-        """What was logged, and the random states."""
-        return {"history": self.history, "resolution": self.resolution, "random": _random_states()}
+        """What was logged, and the random states of every rank."""
+        return {"history": self.history, "resolution": self.resolution, "random": _random_states_of_ranks()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind it."""
-        self.history, self.resolution, self._random = state["history"], state["resolution"], state["random"]
+        self.history, self.resolution, self._random = state["history"], state["resolution"], listed(state["random"])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the bar."""
@@ -157,9 +184,10 @@ class _Keeper(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock; the first time after an interruption, begin the epoch as it would have begun without it."""
         self._began = time.monotonic()
-        if self._random is not None:
-            _set_random_states(self._random)
-            self._random = None
+        if self._random:
+            # With another number of ranks nothing goes on as it would have gone on.
+            _set_random_states(self._random[trainer.global_rank % len(self._random)])
+            self._random = []
             # Lightning makes a resumed training's first iterator before it tells the data which epoch it is.
             iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
 
@@ -219,6 +247,15 @@ def _resolution(batch: Any) -> list[int] | None:
     if isinstance(images, Tensor) and images.dim() >= 3:
         return list(images.shape[-2:])
     return None
+
+
+def _random_states_of_ranks() -> list[dict[str, Any]]:
+    states = _random_states()
+    if not several_ranks():
+        return [states]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, states)
+    return gathered
 
 
 def _random_states() -> dict[str, Any]:

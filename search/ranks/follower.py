@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gc
 import queue
+import traceback
 from collections.abc import Callable
 
 from search.errors import CatchmarkError, RunError, one_line
 from search.interruption import check_interruption
 from search.launch import Launch
 from search.ranks.group import LEAVING_SECONDS, LOST_SECONDS, Group
-from search.ranks.joint_tasks import JointTasks
+from search.ranks.joint_calls import JointCalls
 from search.ranks.leader import digest
 from search.ranks.links import Link, Message, Watch, meet, name_interface
-from search.study import Study
 
 
 class _Stopped(Exception):
@@ -21,7 +21,7 @@ class _Stopped(Exception):
 
 
 class Follower:
-    """Any other rank: it evaluates what rank 0 says, and writes nothing.
+    """Any other rank: it takes part in what rank 0 says, and writes nothing.
 
     Args:
         launch: of this process.
@@ -38,11 +38,11 @@ class Follower:
         self._group: Group | None = None
         self._watch = Watch([self._link], self._hear)
 
-    def follow(self, load: Callable[[], tuple[Study, str]]) -> int:
-        """Evaluate until rank 0 ends.
+    def follow(self, load: Callable[[], tuple[JointCalls, str]]) -> int:
+        """Take part until rank 0 ends.
 
         Args:
-            load: builds what the recipe describes, and gives the resolved recipe.
+            load: gives what this rank will do with rank 0, and what that follows from, as `Leader.begin` takes it.
 
         Returns:
             The exit code of rank 0.
@@ -53,15 +53,14 @@ class Follower:
         """
         try:
             try:
-                study, resolved = load()
-                tasks = JointTasks(study, self.launch)
-                self._link.send(recipe=digest(resolved))
+                calls, about = load()
+                self._link.send(about=digest(about))
             except CatchmarkError as error:
                 self._link.send(refused=one_line(error))  # rank 0 says it to the user
             gc.freeze()
             while True:
-                if "evaluate" in (command := self._next()):
-                    self._evaluate(tasks, command)
+                if "call" in (command := self._next()):
+                    self._take_part(calls, command)
         except _Stopped as stopped:
             return stopped.args[0]
         except KeyboardInterrupt:
@@ -86,33 +85,35 @@ class Follower:
             raise _Stopped(command["stop"])
         return command
 
-    def _evaluate(self, tasks: JointTasks, command: Message) -> None:
-        number = command["evaluate"]
+    def _take_part(self, calls: JointCalls, command: Message) -> None:
+        number = command["call"]
         try:
-            task = tasks.find(command["task"])
-        except CatchmarkError as error:
-            self._link.send(number=number, refused=one_line(error))
+            act = calls.find(command["order"])
         except Exception as error:
-            self._link.send(number=number, reason=f"{type(error).__name__}: {error}")
+            self._tell_of(error, number)
         else:
             self._link.send(number=number, here=True)
             if "go" in self._next():
                 try:
                     self._group = Group(self.launch, command["port"])
                     self._group.join(command["backend"])
-                    evaluation = task.evaluate(tuple(command["architecture"]), command["seed"])
-                    failed = evaluation.reason or evaluation.status if evaluation.status != "ok" else ""
-                    self._link.send(number=number, reason=failed)
-                except CatchmarkError as error:
-                    self._link.send(number=number, refused=one_line(error))
+                    self._link.send(number=number, reason=act() or "")
                 except Exception as error:
-                    self._link.send(number=number, reason=f"{type(error).__name__}: {error}")
+                    self._tell_of(error, number)
                     error.__traceback__ = None
                 try:
                     self._next()  # only now, for by leaving others fail too
                 finally:
+                    del act
                     self._close()
         self._link.send(number=number, left=True)
+
+    def _tell_of(self, error: Exception, number: int) -> None:
+        if isinstance(error, CatchmarkError):
+            self._link.send(number=number, refused=one_line(error), code=error.exit_code)
+        else:
+            trace = "".join(traceback.format_exception(error))
+            self._link.send(number=number, reason=f"{type(error).__name__}: {error}", trace=trace)
 
     def _close(self) -> None:
         if (group := self._group) is not None:

@@ -1,4 +1,4 @@
-"""Rank 0: it searches, and evaluates with the others."""
+"""Rank 0: it does everything that one process would do, and trains with the others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ from search.errors import CatchmarkError, RunError, one_line
 from search.interruption import check_interruption
 from search.launch import Launch
 from search.ranks.group import LEAVING_SECONDS, LOST_SECONDS, Group
-from search.ranks.joint_tasks import Address, JointTasks
+from search.ranks.joint_calls import JointCalls, Order, RankFailed, RankTraceback, Result, no_failure
 from search.ranks.links import Link, Message, Watch, meet, name_interface
-from search.spaces.base import Architecture
-from search.study import Study
-from search.tasks.base import Evaluation
 
 
 def digest(resolved: str) -> str:
@@ -34,14 +31,14 @@ def digest(resolved: str) -> str:
 
 @dataclass
 class _Round:
-    """One evaluation: how far the followers are, and who failed first, if any."""
+    """One joint call: how far the followers are, and which rank failed first, if any: why, and where in its code."""
 
     number: int = 0
     group: Group | None = None
     here: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
-    failed: tuple[int, str] | None = None
+    failed: tuple[int, str, str] | None = None
 
 
 class Leader:
@@ -49,13 +46,14 @@ class Leader:
 
     Args:
         launch: of this process.
+        again: what is kept when a rank is lost, and how to go on.
 
     Raises:
         RunError: the others did not come.
     """
 
-    def __init__(self, launch: Launch):
-        self._links = meet(launch)
+    def __init__(self, launch: Launch, again: str = "what was evaluated is kept: start again with --resume"):
+        self._links, self._again = meet(launch), again
         # Of the agents of torchrun only the one that lost a process counts that as a restart.
         self.launch = replace(launch, restarts=max([launch.restarts, *(link.restarts for link in self._links)]))
         name_interface(self._links[0])
@@ -79,31 +77,29 @@ class Leader:
         for link in self._links:
             link.close()
 
-    def begin(self, study: Study, resolved: str) -> None:
-        """See that all ranks have the same recipe; from here on joint tasks are evaluated by all.
+    def begin(self, calls: JointCalls, about: str) -> None:
+        """See that all ranks are there for the same.
 
         Args:
-            study: what the recipe describes.
-            resolved: the recipe, with every default.
+            calls: what this rank will do with the others.
+            about: what that follows from, such as the recipe with every default.
 
         Raises:
-            CatchmarkError: another rank can't read the recipe, or it is another one there.
+            CatchmarkError: another rank can't make the same of it, or of something else.
             RunError: a rank is gone.
         """
-        tasks = JointTasks(study, self.launch, self._evaluate)
         self._wait(lambda: len(self._ready) == len(self._links))
         for link in self._links:
             if "refused" in (said := self._ready[link.peer]):
                 raise CatchmarkError(f"rank {link.peer} ({link.place}): {said['refused']}")
-            if said["recipe"] != digest(resolved):
+            if said["about"] != digest(about):
                 raise CatchmarkError(
                     f"rank {link.peer} ({link.place}) has another recipe, or another version of catchmark; every rank "
                     "must be given the same"
                 )
-        if not tasks.joint and not tasks.pools:
+        if calls.nothing:
             print(
-                f"ranks: {len(self._links)} of {self.launch.ranks} processes have nothing to do, for no target of the "
-                "recipe has trainer: {strategy: ddp}",
+                f"ranks: {len(self._links)} of {self.launch.ranks} processes have nothing to do, for {calls.nothing}",
                 file=sys.stderr,
             )
         gc.freeze()  # what is there stays; to look through it behind each evaluation would take longer than some train
@@ -125,35 +121,28 @@ class Leader:
             with self._changed:
                 self._searching = False
 
-    # ---- one evaluation --------------------------------------------------------------------------------------------
+    # ---- one joint call --------------------------------------------------------------------------------------------
 
-    def _evaluate(
-        self, address: Address, own: Callable[[Architecture, int], Evaluation], architecture: Architecture, seed: int
-    ) -> Evaluation:
-        """What `search.joint_tasks.JointTasks` puts in the place of a joint task's own `Task.evaluate`."""
+    def together(
+        self, order: Order, own: Callable[[], Result], failure: Callable[[Result], str | None] = no_failure
+    ) -> Result:
+        """Make a joint call, as `search.ranks.joint_calls.Together` says."""
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         group = Group(self.launch)
         with self._changed:
             self._check()
             self._round = at = _Round(self._round.number + 1, group)
         error: Exception | None = None
-        evaluation = None
+        results: list[Result] = []
         try:
-            self._tell(
-                evaluate=at.number,
-                task=address,
-                architecture=list(architecture),
-                seed=seed,
-                port=group.port,
-                backend=backend,
-            )
+            self._tell(call=at.number, order=order, port=group.port, backend=backend)
             self._wait(lambda: at.failed is not None or len(at.here) == len(self._links))
             if at.failed is None:
                 self._tell(go=at.number)
                 try:
                     group.join(backend)
-                    evaluation = own(architecture, seed)
-                    reason = evaluation.reason or evaluation.status if evaluation.status != "ok" else ""
+                    results.append(own())
+                    reason = failure(results[0])
                 except CatchmarkError:
                     raise
                 except Exception as raised:
@@ -168,15 +157,12 @@ class Leader:
         finally:
             group.close()
         self._wait(lambda: len(at.left) == len(self._links), LEAVING_SECONDS)
-        if at.failed is None:
-            assert evaluation is not None
-            return evaluation
-        rank, reason = at.failed
-        if rank == 0 and error is not None:
+        if at.failed is not None and at.failed[0] > 0:
+            rank, reason, trace = at.failed
+            raise RankFailed(rank, reason) from RankTraceback(trace)
+        if error is not None:
             raise error
-        return Evaluation.failed(
-            reason if rank == 0 else f"{reason} (rank {rank})", 0.0 if evaluation is None else evaluation.cost_seconds
-        )
+        return results[0]
 
     def _wait(self, ready: Callable[[], bool], seconds: float | None = None) -> None:
         with self._changed:
@@ -184,7 +170,7 @@ class Leader:
             self._check()
         if not in_time:
             late = [f"{link.peer} ({link.place})" for link in self._links if link.peer not in self._round.left]
-            raise RunError(f"rank {', '.join(late[:8])} does not come back from an evaluation that failed elsewhere")
+            raise RunError(f"rank {', '.join(late[:8])} does not come back from what failed elsewhere")
 
     def _check(self) -> None:
         if self._stop is not None:
@@ -203,7 +189,7 @@ class Leader:
             if self._over or self._stop is not None:
                 return
             if message is None or "interrupted" in message:
-                lost = f"rank {link.peer} ({link.place}) is gone; what was evaluated is kept: start again with --resume"
+                lost = f"rank {link.peer} ({link.place}) is gone; {self._again}"
                 self._interrupt(RunError(lost) if message is None else None)
             elif "number" not in message:
                 self._ready[link.peer] = message
@@ -214,9 +200,11 @@ class Leader:
             elif message["number"] == at.number:
                 at.done.add(link.peer)
                 if "refused" in message:
-                    self._stop = CatchmarkError(message["refused"])
+                    kind = RunError if message["code"] == RunError.exit_code else CatchmarkError
+                    self._stop = kind(message["refused"])
+                    self._fail(link.peer, message["refused"])
                 elif message["reason"]:
-                    self._fail(link.peer, message["reason"])
+                    self._fail(link.peer, message["reason"], message.get("trace", ""))
             self._changed.notify_all()
 
     def _interrupt(self, lost: RunError | None) -> None:
@@ -226,10 +214,10 @@ class Leader:
         if self._searching and (main := threading.main_thread().ident) is not None:
             signal.pthread_kill(main, signal.SIGTERM)
 
-    def _fail(self, rank: int, reason: str) -> None:
-        """The evaluation has failed: every rank leaves it. Under the lock."""
+    def _fail(self, rank: int, reason: str, trace: str = "") -> None:
+        """The call has failed: every rank leaves it. Under the lock."""
         if self._round.failed is None:
-            self._round.failed = rank, reason
+            self._round.failed = rank, reason, trace
             self._tell(leave=self._round.number, failed=True)
             if rank > 0 and self._round.group is not None:
                 self._round.group.abandon(LEAVING_SECONDS, f"rank {rank} has failed with {reason}")

@@ -36,7 +36,8 @@ from search.tasks.base import Evaluation, Task
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
-    from search.supernets.training import Job, Outcome
+    from search.supernets.job import Job, Outcome, Stretch
+    from search.supernets.stretch import Tell
 
 STAND_ALONE = "stand_alone"
 """The part of the journal that holds what stand-alone training gives."""
@@ -88,10 +89,10 @@ class SupernetStudy(Study):
             is the same, for nothing before depends on landmarks.
         trials: independent repetitions, each with its own landmarks and measured architectures.
         seed: of everything.
-        workers: trainings at a time, each in its own process.
+        workers: trainings at a time, each in its own process; 1 where several ranks train each together.
         threads: of the CPU for a training; None for as many as torch uses.
         channels_last: lay images out pixel by pixel: faster from 8 channels on.
-        trainer: further arguments of Lightning's Trainer.
+        trainer: further arguments of Lightning's Trainer; with ``strategy: ddp`` all ranks of a launch train together.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows; opens the report.
     """
@@ -210,6 +211,12 @@ class SupernetStudy(Study):
         span = self.settings_of(method).epochs - warmup
         return {warmup + round(span * k / count) for k in range(1, count)}
 
+    def train_stretch(self, folder: Path, stretch: Stretch, tell: Tell, logger: Any) -> None:
+        """Train some epochs of a supernet; where several ranks were started, all of them do (`search.ranks`)."""
+        from search.supernets.stretch import train_stretch
+
+        train_stretch(self, folder, stretch, tell, logger)
+
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def planned(self) -> dict[str, int]:
@@ -293,7 +300,7 @@ class SupernetStudy(Study):
         return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:8]
 
     def _job(self, method: str, trial: int, truth: dict[str, list[tuple[Architecture, float]]]) -> Job:
-        from search.supernets.training import Job
+        from search.supernets.job import Job
 
         landmarks = truth[self.landmark_key(method)] if self.methods[method].landmarks is not None else []
         return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED], methods=(method,))

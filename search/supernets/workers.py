@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from search.errors import CatchmarkError, RunError, one_line
 
 if TYPE_CHECKING:
+    from search.supernets.job import Job, Outcome
     from search.supernets.study import SupernetStudy
-    from search.supernets.training import Job, Outcome
 
 Tell = Callable[["Job", int, dict[str, float], bool], None]
 
@@ -116,6 +116,9 @@ def _train(recipe: str, folder: str, job: Job) -> tuple[Outcome, float]:
 @lru_cache(maxsize=1)
 def _study(recipe: str) -> Any:
     """What the run's recipe describes, read once a worker: its data may take a while."""
+    from search.ranks.studies import train_alone
     from search.recipes.recipe import load_recipe
 
-    return load_recipe(recipe)[0]
+    study, _ = load_recipe(recipe)
+    train_alone(study)
+    return study

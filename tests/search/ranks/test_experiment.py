@@ -1,13 +1,8 @@
 """Searches over several processes: real ones, on one machine and, where that is permitted, on two hosts made of network
 namespaces.
-
-Most of them are forked from a server that has imported everything, with the environment that ``srun`` would give them.
 """
 
-import ctypes
-import json
 import os
-import random
 import re
 import signal
 import socket
@@ -15,80 +10,26 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import LambdaCallback
-from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from datamodules.batches import EpochShuffle
-from lightning_modules.networks.batch_statistics import BatchStatistics
-from search.agents.random_search import RandomSearch
-from search.cli import main
 from search.errors import CatchmarkError, RunError
 from search.journal import Journal
 from search.launch import Launch
-from search.ranks.joint_tasks import JointTasks, train_alone
+from search.ranks.joint_tasks import JointTasks
 from search.ranks.links import meet
+from search.ranks.studies import joint_calls_of, train_alone
 from search.recipes.recipe import load_recipe
-from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.study import Study
+from tests.search.ranks.recipes import SEARCH, TROUBLE
+from tests.search.ranks.server import ENVIRONMENT, SECONDS, Job
+from tests.search.ranks.spaces import Troubled, notes
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 60
-SEARCH = """
-space: tests.search.test_ranks.JointNorms
-targets:
-  digits:
-    class_path: TrainedTask
-    init_args:
-      data: {class_path: DigitsDataModule, init_args: {resolution: 8, batch_size: 32}}
-      epochs: 1
-      build: {channels: 4, cells: 1}
-      threads: 1
-      trainer: {accelerator: cpu, strategy: ddp, limit_train_batches: 6}
-agents:
-  evolution: {class_path: RegularizedEvolution, init_args: {population: 3, tournament: 2}}
-  catch:
-    class_path: CATCHer
-    init_args:
-      settings: {hidden: 16, candidates: 8, initial_networks: 2, policy_updates: 2, evaluator_updates: 3}
-meta_training:
-  pool:
-    class_path: SubtaskPool
-    init_args:
-      data: {class_path: DigitsDataModule, init_args: {batch_size: 32}}
-      classes: [3, 4]
-      resolutions: [8]
-      examples_per_class: 40
-      epochs: 1
-      build: {channels: 4, cells: 1}
-      threads: 1
-      trainer: {accelerator: cpu, strategy: ddp, limit_train_batches: 2}
-  agents: [catch]
-  epochs: 2
-  networks: 2
-budget: 4
-"""
-TROUBLE = """
-space: tests.search.test_ranks.Troubled
-targets:
-  digits:
-    class_path: TrainedTask
-    init_args:
-      data: {class_path: DigitsDataModule, init_args: {resolution: 8, batch_size: 32}}
-      epochs: 1
-      threads: 1
-      trainer: {accelerator: cpu, strategy: ddp, limit_train_batches: 3}
-agents:
-  in_order: tests.search.test_ranks.InOrder
-budget: 13
-"""
 ALONE = {
     "targets.digits.data.batch_size": "64",
     "targets.digits.trainer.strategy": "auto",
@@ -97,273 +38,9 @@ ALONE = {
 }
 
 
-# ---- what runs in the processes ------------------------------------------------------------------------------------
-
-
-def rank():
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
-
-
-def note(architecture):
-    """Say what this rank builds, and how much of the system it has in use."""
-    line = [os.getpid(), list(architecture), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))]
-    if "NOTES" in os.environ:
-        with open(f"{os.environ['NOTES']}/{rank()}.txt", "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def notes(folder, of_rank):
-    file = folder / f"{of_rank}.txt"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-class JointNorms(NASBench201):
-    """Normalises over all ranks; torch's own way to do that is for GPUs only."""
-
-    def build(self, architecture, **arguments):
-        note(architecture)
-        if rank() == 1 and len(notes(Path(os.environ["NOTES"]), 1)) == 3 and os.environ.get("DIE"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        network = super().build(architecture, **arguments)
-        for module in list(network.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(module, name, BatchStatistics(child.num_features, affine=True))
-        return network
-
-
-def _raise(error):
-    raise error
-
-
-class Trouble(nn.Module):
-    """A network that is in trouble in its second step, on some rank."""
-
-    def __init__(self, kind, classes):
-        super().__init__()
-        self.linear, self.kind, self.steps = nn.Linear(64, classes), kind, 0
-
-    def forward(self, images):
-        self.steps += 1
-        what, _, where = self.kind.partition(" on rank ")
-        if self.steps == 2 and str(rank()) == where:
-            if what == "memory":
-                torch.empty(2**58).zero_()  # a real refusal of the allocator: 2^60 bytes
-            _raise(IndexError("a layer of no width"))
-        if what == "slow":
-            time.sleep(0.2)
-        return self.linear(images.flatten(1))
-
-
-class Troubled(SearchSpace):
-    """What goes wrong, and where."""
-
-    name = "troubled"
-    decisions = (
-        Decision("kind", ("fine", "crash on rank 1", "memory on rank 1", "crash on rank 0", "build on rank 1", "slow")),
-        Decision("nothing", ("at all", "whatever")),
-    )
-
-    def build(self, architecture, num_classes=10, in_channels=1):
-        note(architecture)
-        kind = self.decisions[0].choices[architecture[0]]
-        if kind == f"build on rank {rank()}":
-            raise RuntimeError("no such network")
-        return Trouble(kind, num_classes)
-
-
-class InOrder(RandomSearch):
-    """Every choice of the first decision, and from the start again."""
-
-    asked = 0
-
-    def ask(self, n=1):
-        if self.asked == 4 and "THINK" in os.environ:
-            time.sleep(2)
-        first = torch.arange(self.asked, self.asked + n) % len(self.space.decisions[0].choices)
-        self.asked += n
-        return torch.stack([first, torch.zeros_like(first)], dim=1)[None]
-
-    def state_dict(self):
-        return super().state_dict() | {"asked": self.asked}
-
-    def load_state_dict(self, state):
-        super().load_state_dict(state)
-        self.asked = state["asked"]
-
-
-def serve():
-    """Fork a process for every line of the input that describes one; for a line with its number, say how it ended."""
-    import pytorch_lightning.strategies  # noqa: F401
-    import scipy.special  # noqa: F401
-
-    import search.reports.plots
-    import search.reports.report  # noqa: F401
-    from search.ranks import follower, leader  # noqa: F401
-
-    for recipe in (SEARCH, TROUBLE):
-        Path("recipe.yaml").write_text(recipe)
-        main(["run", "recipe.yaml", "--dry-run"])
-    print("ready", flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if isinstance(order, int):
-            print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
-            continue
-        folder, words, environment, namespace = order
-        if (child := os.fork()) == 0:
-            code = 99
-            try:
-                output = os.open(
-                    f"{folder}/{environment.get('SLURM_PROCID', 0)}.out", os.O_RDWR | os.O_APPEND | os.O_CREAT
-                )
-                os.dup2(output, 1)
-                os.dup2(output, 2)
-                os.chdir(folder)
-                os.environ.update(environment)
-                if namespace:
-                    enter(namespace)
-                code = main(["run", *words])
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        print(child, flush=True)
-
-
-def enter(namespace):
-    """Go to another network namespace: another host, as far as the network goes."""
-    with open(f"/run/netns/{namespace}") as file:
-        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0x40000000) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
-
-
-# ---- what starts them ----------------------------------------------------------------------------------------------
-
-
-class Server:
-    """A process that has imported everything and forks others."""
-
-    def __init__(self, folder):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.search.test_ranks import serve; serve()"],
-            cwd=folder,
-            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.started = set()
-        while self.read() != "ready":
-            pass
-
-    def read(self):
-        line = self.process.stdout.readline()
-        assert line, "the server has died"
-        return line.strip()
-
-    def order(self, what):
-        print(json.dumps(what), file=self.process.stdin, flush=True)
-        return int(self.read())
-
-    def start(self, folder, words, environment, namespace=None):
-        child = self.order([str(folder), list(map(str, words)), environment, namespace])
-        self.started.add(child)
-        return child
-
-    def wait(self, child):
-        self.started.discard(child)
-        return self.order(child)
-
-    def close(self):
-        for child in self.started:
-            os.kill(child, signal.SIGKILL)
-        self.process.stdin.close()
-        self.process.wait(timeout=10)
-
-
-ENVIRONMENT = {
-    name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "TORCHELASTIC_", "WANDB_"))
-} | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def job(server, tmp_path):
     return Job(server, tmp_path)
-
-
-class Job:
-    """A folder, and the ranks that work in it as ``srun`` would start them."""
-
-    def __init__(self, server, folder, recipe=SEARCH):
-        self.server, self.folder, self.number = server, folder, random.randrange(10**6)
-        self.notes = folder / "notes"
-        self.notes.mkdir(parents=True)
-        self.write(recipe)
-
-    def write(self, recipe):
-        (self.folder / "recipe.yaml").write_text(recipe)
-
-    def start(self, *words, ranks=2, namespaces=None, per_rank=((), ()), **environment):
-        """Start every rank; their processes' numbers."""
-        return [
-            self.server.start(
-                self.folder,
-                ["recipe.yaml", "--quiet", *words, *per_rank[at]],
-                {
-                    "NOTES": str(self.notes),
-                    "SLURM_JOB_ID": str(self.number),
-                    **({} if ranks == 1 else self.place(at, ranks)),
-                    **environment,
-                },
-                None if namespaces is None else namespaces[at],
-            )
-            for at in range(ranks)
-        ]
-
-    def place(self, at, ranks):
-        return {
-            "SLURM_NTASKS": str(ranks),
-            "SLURM_PROCID": str(at),
-            "SLURM_LOCALID": "0",
-            "SLURM_NNODES": str(ranks),
-            "SLURM_JOB_NODELIST": "localhost",
-        }
-
-    def run(self, *words, **options):
-        """The exit code of every rank."""
-        return [self.server.wait(child) for child in self.start(*words, **options)]
-
-    def said(self):
-        return {at: (self.folder / f"{at}.out").read_text() for at in range(2) if (self.folder / f"{at}.out").exists()}
-
-    def until(self, of_rank, count):
-        """Wait until a rank has begun so many evaluations."""
-        deadline = time.monotonic() + SECONDS
-        while len(notes(self.notes, of_rank)) < count:
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.01)
-
-    @property
-    def run_folders(self):
-        return [path.parent for path in self.folder.glob("runs/recipe/*/journal.sqlite") if "latest" not in path.parts]
-
-    def records(self):
-        (folder,) = self.run_folders
-        journal = Journal(folder / "journal.sqlite", writable=False)
-        try:
-            return [record for name in journal.searches() for record in journal.records(name)]
-        finally:
-            journal.close()
 
 
 @pytest.fixture(scope="module")
@@ -562,28 +239,28 @@ def test_what_does_not_fit_the_ranks_is_refused(overrides, message, tmp_path):
         JointTasks(study(tmp_path, **overrides), Launch(rank=0, ranks=4, nodes=2))
 
 
-class SupernetStudy(Study):
+class OtherStudy(Study):
     """Any other study."""
 
     planned = run = summarise = page = None
 
 
-def test_a_study_of_supernets_is_refused():
-    with pytest.raises(CatchmarkError, match="a SupernetStudy is not made for several processes, and 2 were started"):
-        JointTasks(SupernetStudy(), Launch(ranks=2))
+def test_a_study_that_nobody_knows_is_refused():
+    with pytest.raises(CatchmarkError, match="a OtherStudy is not made for several processes, and 2 were started"):
+        joint_calls_of(OtherStudy(), Launch(ranks=2))
 
 
 def test_ranks_fill_in_what_the_trainer_is_to_be_told(tmp_path):
     one = study(tmp_path)
     tasks = JointTasks(one, Launch(rank=3, ranks=4, local_rank=1, nodes=2))
-    task = tasks.find(["target", "digits"])
+    task = tasks.task(["target", "digits"])
     assert task is one.targets["digits"]
     told = task.trainer
     assert (told["devices"], told["num_nodes"], told["strategy"]) == (2, 2, "ddp_find_unused_parameters_true")
     (environment,) = told["plugins"]
     assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (3, 1, 1)
-    drawn = tasks.find(["pool", 0, 1, 5])
-    assert tasks.find(["pool", 0, 1, 5]) is drawn and drawn.trainer["devices"] == 2
+    drawn = tasks.task(["pool", 0, 1, 5])
+    assert tasks.task(["pool", 0, 1, 5]) is drawn and drawn.trainer["devices"] == 2
     assert drawn.data.arrays.num_classes == one.phases[0].pool.draw(1, 5).data.arrays.num_classes
     assert task.make_trainer(LambdaCallback()).world_size == 4
 
