@@ -170,6 +170,11 @@ class SupernetModule(LightningModule):
         if penalty.requires_grad and (penalty.is_cuda or bool(penalty.detach() != 0)):
             self.manual_backward(coefficient * penalty)
 
+    def epoch_values(self) -> dict[str, float]:
+        """The epoch's mean loss and, where landmarks weigh in, their mean penalty, over all ranks."""
+        means = {"loss": self._loss, "landmark_penalty": self._penalty}
+        return {name: float(mean_over_ranks(mean.value)) for name, mean in means.items() if mean.count}
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and penalty, and tell the sampler."""
         self.log("train_loss", self._loss.value, sync_dist=True)

@@ -104,7 +104,7 @@ class Listener:
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Evaluations were made and are safe in the journal."""
 
-    def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool) -> None:
+    def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool, trial: int = 0) -> None:
         """Some epochs of a long training are over.
 
         Args:
@@ -112,7 +112,11 @@ class Listener:
             epochs: how many.
             values: what there is to say of it.
             new: whether they were made now, or are known from an earlier attempt.
+            trial: which of the trainings of this name.
         """
+
+    def training_ended(self, name: str, trial: int, history: Sequence[Mapping[str, float]]) -> None:
+        """A long training has ended, and will soon be safe in the journal: what there was to say of each epoch."""
 
     def search_ended(self, search: Search) -> None:
         """A search has used up its budget, of evaluations or of time."""

@@ -74,7 +74,7 @@ class ProgressBar(Listener):
                 self._line_at = time.monotonic()
                 self._print(f"{self._name}: {self._line('networks', self._best_in_words())}")
 
-    def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool) -> None:
+    def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool, trial: int = 0) -> None:
         """Advance by epochs; those of an earlier attempt count as done, but not for the time left."""
         self._done += epochs
         self._new += epochs if new else 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.errors import CatchmarkError
 from search.launch import Launch
@@ -65,20 +65,19 @@ class JointTrainings(JointCalls):
         if stretch.start is not None:
             path = checkpoint_of(folder, stretch.start)
             see_checkpoint(path, stretch.epochs, lambda: read_checkpoint(path)[1].epochs, self.launch)
-        return partial(self._own, folder, stretch, _say_nothing, False)
+        return partial(self._own, folder, stretch, _say_nothing)
 
 
 def _train(
     together: Together,
-    own: Callable[[Path, Stretch, Tell, Any], None],
+    own: Callable[[Path, Stretch, Tell], None],
     folder: Path,
     stretch: Stretch,
     tell: Tell,
-    logger: Any,
 ) -> None:
     """What rank 0 puts in the place of a joint study's own `SupernetStudy.train_stretch`."""
     order = {"train": asdict(stretch), "folder": str(folder)}
-    together(order, partial(own, folder, stretch, tell, logger))
+    together(order, partial(own, folder, stretch, tell))
 
 
 def _say_nothing(epochs: int, values: dict[str, float], new: bool) -> None:

@@ -23,6 +23,7 @@ class Outcome:
         found: the architectures that the method itself chose, best first, and their scores with shared weights.
         iterations: that have added landmarks.
         added: landmarks that iterations added, and what they are worth.
+        history: of every epoch what there is to say, by name.
         seconds: spent in training, in measuring and in choosing, by what it was.
     """
 
@@ -31,6 +32,7 @@ class Outcome:
     found: list[tuple[list[int], float]] = field(default_factory=list)
     iterations: int = 0
     added: list[tuple[list[int], float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"training": 0.0, "measuring": 0.0, "choosing": 0.0})
 
 

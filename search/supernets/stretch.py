@@ -92,6 +92,7 @@ def make_trainer(study: SupernetStudy, **arguments: Any) -> Trainer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
+        "logger": False,
         **arguments,
         **study.trainer,
         "callbacks": [*listed(study.trainer.get("callbacks")), *arguments.get("callbacks", [])],
@@ -99,7 +100,7 @@ def make_trainer(study: SupernetStudy, **arguments: Any) -> Trainer:
     return Trainer(**arguments)
 
 
-def train_stretch(study: SupernetStudy, folder: Path, stretch: Stretch, tell: Tell, logger: Any) -> None:
+def train_stretch(study: SupernetStudy, folder: Path, stretch: Stretch, tell: Tell) -> None:
     """Train some epochs; what they gave lies in the checkpoint.
 
     Args:
@@ -107,7 +108,6 @@ def train_stretch(study: SupernetStudy, folder: Path, stretch: Stretch, tell: Te
         folder: the run's folder.
         stretch: which epochs of which training.
         tell: told of every epoch.
-        logger: of Lightning; False for none.
     """
     job = stretch.job
     with settings_of_training(study):
@@ -115,7 +115,7 @@ def train_stretch(study: SupernetStudy, folder: Path, stretch: Stretch, tell: Te
         data: Any = study.data
         data.reseed(derive_seed(study.seed + job.trial, "data"))
         callbacks = [_Keeper(study, job, tell), _Saver(checkpoint_of(folder, job.place))]
-        trainer = make_trainer(study, max_epochs=stretch.until, logger=logger, callbacks=callbacks)
+        trainer = make_trainer(study, max_epochs=stretch.until, callbacks=callbacks)
         seed_global_streams(derive_seed(study.seed + job.trial, "training"))
         start = None if stretch.start is None else checkpoint_of(folder, stretch.start)
         try:
@@ -179,10 +179,10 @@ class _Keeper(Callback):
         outcome = self.outcome
         outcome.epochs = trainer.current_epoch + 1
         outcome.seconds["training"] += time.monotonic() - self._began
-        values = {"loss": float(module._loss.value)}
+        values = module.epoch_values()
         if outcome.epochs in self.study.measured_epochs(self.job.method):
             values["s_kdt"] = self._measure(module, outcome.epochs)
-            module.log("s_kdt", values["s_kdt"], rank_zero_only=True)
+        outcome.history.append(values)
         self.tell(1, values, True)
 
     def _measure(self, module: SupernetModule, epoch: int) -> float:

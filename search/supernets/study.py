@@ -211,11 +211,11 @@ class SupernetStudy(Study):
         span = self.settings_of(method).epochs - warmup
         return {warmup + round(span * k / count) for k in range(1, count)}
 
-    def train_stretch(self, folder: Path, stretch: Stretch, tell: Tell, logger: Any) -> None:
+    def train_stretch(self, folder: Path, stretch: Stretch, tell: Tell) -> None:
         """Train some epochs of a supernet; where several ranks were started, all of them do (`search.ranks`)."""
         from search.supernets.stretch import train_stretch
 
-        train_stretch(self, folder, stretch, tell, logger)
+        train_stretch(self, folder, stretch, tell)
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class SupernetStudy(Study):
         def tell(job: Job, epochs: int, values: dict[str, float], new: bool) -> None:
             for listener in listeners:
                 for name in job.methods:  # an epoch of a warm-up is one of every method that it is for
-                    listener.trained(name, epochs, values, new)
+                    listener.trained(name, epochs, values, new, job.trial)
 
         truths = [self._stand_alone(journal, trial) for trial in range(self.trials)]
         waiting: list[Job] = []
@@ -247,6 +247,8 @@ class SupernetStudy(Study):
         for wave in self._waves(waiting):
             for job, outcome, seconds in run_jobs(self, folder, wave, tell):
                 if job.until is None:
+                    for listener in listeners:
+                        listener.training_ended(job.method, job.trial, outcome.history)
                     self._keep(journal, job, outcome, seconds)
         return self.summarise(journal)
 

@@ -10,12 +10,11 @@ waits in the middle of a conversation. The checkpoint hands on what was chosen.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -71,20 +70,19 @@ def train(study: SupernetStudy, folder: Path, job: Job, tell: Tell) -> Outcome:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     place = _stand(folder, job)
     outcome = Outcome() if place is None else read_checkpoint(checkpoint_of(folder, place))[1]
-    if outcome.epochs > job.begins:
-        tell(outcome.epochs - job.begins, {}, False)
+    for values in outcome.history[job.begins :]:
+        tell(1, values, False)
     until = study.settings_of(job.method).epochs if job.until is None else job.until
     # A warm-up is for methods without landmarks too.
     iterations = sorted(study.iteration_epochs(job.method) - {0}) if job.until is None else []
-    with _logging(study, folder, job) as logger:
-        for end in sorted({*iterations, until}):
-            if outcome.epochs < end:
-                study.train_stretch(folder, Stretch(job, end, place, outcome.epochs), tell, logger)
-                place, outcome = job.place, read_checkpoint(checkpoint)[1]
-            if end in iterations[outcome.iterations :]:
-                with _choosing(study, folder, job) as (module, outcome):
-                    _add_landmarks(study, job, module, outcome)
-                place = job.place
+    for end in sorted({*iterations, until}):
+        if outcome.epochs < end:
+            study.train_stretch(folder, Stretch(job, end, place, outcome.epochs), tell)
+            place, outcome = job.place, read_checkpoint(checkpoint)[1]
+        if end in iterations[outcome.iterations :]:
+            with _choosing(study, folder, job) as (module, outcome):
+                _add_landmarks(study, job, module, outcome)
+            place = job.place
     if job.until is None and not outcome.found:
         with _choosing(study, folder, job) as (module, outcome):
             _choose(study, job, module, outcome)
@@ -119,7 +117,7 @@ def _device(study: SupernetStudy) -> torch.device:
     """Where a supernet is trained."""
     if starts_processes(study.trainer):  # these can't be started any more once this one has used an accelerator
         return torch.device("cpu")
-    return make_trainer(study, logger=False, enable_checkpointing=False).strategy.root_device
+    return make_trainer(study, enable_checkpointing=False).strategy.root_device
 
 
 def _evaluation(study: SupernetStudy, module: SupernetModule) -> Callable[[Sequence[Architecture]], list[float]]:
@@ -147,35 +145,3 @@ def _add_landmarks(study: SupernetStudy, job: Job, module: SupernetModule, outco
         if evaluation.status == "ok":
             outcome.added.append((list(arch), evaluation.score))
     outcome.iterations += 1
-
-
-# ---- W&B -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _logging(study: SupernetStudy, folder: Path, job: Job) -> Iterator[Any]:
-    """One W&B run a training, offline unless ``WANDB_MODE`` says otherwise; none for a warm-up."""
-    mode = os.environ.get("WANDB_MODE") or "offline"
-    if job.until is not None or mode == "disabled":
-        yield False
-        return
-    from pytorch_lightning.loggers import WandbLogger
-
-    os.environ.setdefault("WANDB_SILENT", "true")
-    identity = f"{derive_seed(str(folder.resolve()), job.method, job.trial):x}"
-    logger = WandbLogger(
-        name=f"{study.name}/{job.method}/{job.trial}",
-        project=os.environ.get("WANDB_PROJECT", "catchmark"),
-        save_dir=folder,
-        id=identity,
-        resume="allow",
-        group=study.name,
-        job_type=job.method,
-        tags=[study.space.name, job.method, f"seed {study.seed + job.trial}"],
-        offline=mode != "online",
-    )
-    try:
-        yield logger
-    finally:
-        if logger._experiment is not None:
-            logger._experiment.finish()  # or the next training would be logged in this one's run

@@ -4,8 +4,8 @@ Offline unless ``WANDB_MODE`` says otherwise: the data lie in the run's folder u
 happens to W&B, the search goes on: the journal has everything.
 
 How data walks: the loop tells its listeners what is safe in the journal. `searches` makes a W&B run of every search,
-`children`, where the recipe asks for it, of every child network, and `sweep`, where a W&B agent started the run, of the
-whole of it; they share a `connection`. All W&B runs of a recipe are one group.
+`trainings` of every supernet, `children`, where the recipe asks for it, of every child network, and `sweep`, where a
+W&B agent started the run, of the whole of it; they share a `connection`. All W&B runs of a recipe are one group.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from search.wandb_runs.children import ChildRuns
 from search.wandb_runs.connection import WandbConnection
 from search.wandb_runs.searches import SearchRuns
 from search.wandb_runs.sweep import SweepRun, take_sweep
+from search.wandb_runs.trainings import TrainingRuns
 
 if TYPE_CHECKING:
     from search.loop import Listener
@@ -37,7 +38,10 @@ def wandb_listeners(folder: Path, study: Study, config: dict[str, Any]) -> list[
         CatchmarkError: ``WANDB_MODE`` is none of W&B's modes.
     """
     connection, sweep = WandbConnection(folder, study.name), take_sweep()
-    listeners: list[Listener] = [SearchRuns(connection, study.space, config)]
+    listeners: list[Listener] = [
+        SearchRuns(connection, study.space, config),
+        TrainingRuns(connection, study, config),
+    ]
     if study.log_children:
         listeners.append(ChildRuns(connection, study.space, config))
     if sweep is not None:

@@ -20,9 +20,11 @@ from search.journal import Journal
 from search.recipes.recipe import load_recipe
 from search.spaces.nasbench201 import NASBench201
 from search.summary import without_seconds
-from search.supernets.training import checkpoint_of
+from search.supernets.job import checkpoint_of
+from search.supernets.stretch import read_checkpoint
 from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
+from tests.search.wandb_runs.test_searches import logged
 
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
 
@@ -132,10 +134,26 @@ def test_warmups_in_common_change_nothing(tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def check_wandb(folder):
+    """Each training is one W&B run that has every epoch once, the warm-up's too."""
+    runs = {each.run.display_name: each for each in logged(folder)}
+    assert set(runs) == {"study/spos/0", "study/spos_landmarks/0"} and len(logged(folder)) == 2
+    for method in ("spos", "spos_landmarks"):
+        found = runs[f"study/{method}/0"]
+        history = read_checkpoint(checkpoint_of(folder, f"{method}-0"))[1].history
+        assert found.points == [{"epoch": 1 + k, **values} for k, values in enumerate(history)] and len(history) == 4
+        assert ["s_kdt" in values for values in history] == [False, True, False, True]
+        assert ["landmark_penalty" in values for values in history] == [False] * 3 + [method != "spos"]
+        assert (found.run.job_type, found.run.run_group) == (method, "study")
+        assert list(found.run.tags) == ["nasbench201", method, "seed 0"] and found.exits[0].exit_code == 0
+    assert history[3]["loss"] < history[0]["loss"]
+
+
 def test_several_workers_give_the_same(tmp_path):
     # Workers import the truth by its name, so it must be found from where they start.
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment["WANDB_MODE"] = "offline"
     summaries = []
     for workers in (1, 2):
         runs = tmp_path / f"runs{workers}"
@@ -146,6 +164,7 @@ def test_several_workers_give_the_same(tmp_path):
             timeout=300,
         )
         summaries.append(json.loads((runs / "study" / "latest" / "summary.json").read_text()))
+        check_wandb((runs / "study" / "latest").resolve())
     assert timeless(summaries[0]) == timeless(summaries[1])
 
 
@@ -153,6 +172,7 @@ def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     folder, expected = run(path, tmp_path / "whole")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment["WANDB_MODE"] = "offline"
     command = [sys.executable, "-m", "search.cli", "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
     place, kills, seen = tmp_path / "killed" / "study" / "latest", 0, set()
     for _ in range(20):
@@ -171,6 +191,7 @@ def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
         assert process.returncode == -signal.SIGKILL
     assert kills == 3 and process.returncode == 0
     assert timeless(json.loads((place / "summary.json").read_text())) == timeless(expected)
+    check_wandb(place.resolve())
     ours, theirs = weights_of(place, "spos_landmarks-0"), weights_of(folder, "spos_landmarks-0")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 

@@ -57,50 +57,38 @@ def summary_of(run):
     return json.loads((run / "summary.json").read_text())
 
 
-def test_an_agent_of_a_sweep_gets_one_run_for_each_recipe(place):
+def test_a_sweeps_agent_gets_one_run_for_the_recipe(place):
     folder, environment = place
     (folder / "server").mkdir()
     server = Server(folder / "server")
     command = ["${env}", sys.executable, "-m", "search.cli", "run", "recipe.yaml", "--quiet", "${args}"]
-    asked = [
-        {"type": "run", "run_id": f"asked{value}", "program": "catchmark", "args": {POPULATION: {"value": value}}}
-        for value in (4, 5)
-    ]
+    asked = {"type": "run", "run_id": "asked", "program": "catchmark", "args": {POPULATION: {"value": 4}}}
     try:
-        server.post("/sweep", {"config": yaml.safe_dump({"command": command}), "runs": asked})
+        server.post("/sweep", {"config": yaml.safe_dump({"command": command}), "runs": [asked]})
         agent = subprocess.run(
-            [sys.executable, "-m", "wandb", "agent", "me/catchmark/abc", "--count", "2"],
+            [sys.executable, "-m", "wandb", "agent", "me/catchmark/abc", "--count", "1"],
             cwd=folder,
             env=environment | server.environment,
             capture_output=True,
             text=True,
             timeout=120,
         )
-        state = server.state
+        runs = server.state.runs
     finally:
         server.end()
     assert agent.returncode == 0, agent.stderr
-    runs = sorted((each for each in (folder / "runs/recipe").iterdir() if not each.is_symlink()), key=str)
-    assert len(runs) == 2
-    for run, value in zip(runs, (4, 5), strict=True):
-        assert (
-            yaml.safe_load((run / "config.yaml").read_text())["agents"]["evolution"]["init_args"]["population"] == value
-        )
-        whole = state.runs[f"asked{value}"]
-        assert (whole["sweep"], whole["groupName"], whole["jobType"], whole["exitcode"]) == (
-            "abc",
-            "recipe",
-            "sweep",
-            0,
-        )
-        assert json.loads(whole["config"])[POPULATION]["value"] == value
-        (row,) = whole["history"].values()
-        found = numbers(summary_of(run))
-        assert {name: row[name] for name in found} == found and METRIC in found
-    # Beside them each recipe's two searches, which are no runs of the sweep.
-    searches = [run for name, run in state.runs.items() if not name.startswith("asked")]
-    assert len(searches) == 4 and all(not run.get("sweep") and run["exitcode"] == 0 for run in searches)
-    assert {run["displayName"] for run in searches} == {"recipe/sum/evolution", "recipe/sum/random"}
+    run = folder / "runs/recipe/latest"
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    assert resolved["agents"]["evolution"]["init_args"]["population"] == 4
+    whole = runs.pop("asked")
+    assert (whole["sweep"], whole["groupName"], whole["jobType"], whole["exitcode"]) == ("abc", "recipe", "sweep", 0)
+    assert json.loads(whole["config"])[POPULATION]["value"] == 4
+    (row,) = whole["history"].values()
+    found = numbers(summary_of(run))
+    assert {name: row[name] for name in found} == found and METRIC in found
+    # Beside it the recipe's two searches, which are no runs of the sweep.
+    assert {each["displayName"] for each in runs.values()} == {"recipe/sum/evolution", "recipe/sum/random"}
+    assert all(not each.get("sweep") and each["exitcode"] == 0 for each in runs.values())
 
 
 def under_a_sweep(place, *words, **more):
