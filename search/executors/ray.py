@@ -16,6 +16,7 @@ from typing import Any
 from search.errors import CatchmarkError, RunError
 from search.executors.base import Executor, Ticket
 from search.executors.inline import evaluate_one
+from search.executors.ray_groups import forked, groups_of, processes_of, was_lost
 from search.executors.ray_session import RaySession
 from search.spaces.base import Architecture
 from search.tasks.base import Evaluation, Task
@@ -66,10 +67,14 @@ class RayExecutor(Executor):
 
     A worker sees ``cpus`` threads. A task that names its number of threads scores the same here as anywhere.
 
+    Where the ``trainer`` of a task has ``devices: n``, each candidate is trained by ``n`` processes on one machine, for
+    which Ray reserves ``n`` times ``cpus`` and ``gpus`` (`search.executors.ray_groups`).
+
     Args:
         workers: evaluations at a time.
-        cpus: CPU cores that Ray reserves for a worker, and its number of threads.
-        gpus: GPUs that Ray reserves for a worker, and that it sees; a fraction shares one.
+        cpus: CPU cores that Ray reserves for a process that trains, and its number of threads.
+        gpus: GPUs that Ray reserves for a process that trains; a worker sees those of its candidate. A fraction shares
+            one.
         address: of a cluster; ``auto`` for the one that this machine belongs to. Without one Ray is started on this
             machine, for this run, and can be reached from nowhere else.
         retries: times that an evaluation is tried again whose worker died (killed, out of memory, lost with its node).
@@ -81,6 +86,9 @@ class RayExecutor(Executor):
     Raises:
         ValueError: an argument is out of range.
     """
+
+    starts_processes = True
+    """A candidate that trains on several devices needs no launcher here."""
 
     def __init__(
         self,
@@ -105,6 +113,7 @@ class RayExecutor(Executor):
         self.retries, self.time_limit_seconds, self.start_seconds = retries, time_limit_seconds, start_seconds
         self.resources = dict(resources or {})
         self._session: RaySession | None = None
+        self._processes = 1
         self._idle: deque[Any] = deque()
         self._calls = _Calls()
         self._waiting: deque[_Job] = deque()
@@ -121,6 +130,7 @@ class RayExecutor(Executor):
     def begin(self, task: Task) -> None:
         """Send the task to every worker, once; start what workers there are not."""
         self.drop()
+        self._reserve(processes_of(task))
         if self._session is None:
             self._session = RaySession(self.address, self._needs(), self.workers)
         self._task = self._session.put(task)
@@ -163,8 +173,7 @@ class RayExecutor(Executor):
     def close(self) -> None:
         """Kill every worker, and end Ray where it was started for this run."""
         self.drop()
-        while self._idle:
-            self._kill(self._idle.pop())
+        self._dismiss()
         self._task = None
         if self._session is not None:
             self._session.close()
@@ -173,7 +182,21 @@ class RayExecutor(Executor):
     # ---- workers ---------------------------------------------------------------------------------------------------
 
     def _needs(self) -> dict[str, float]:
-        return {"CPU": self.cpus, "GPU": self.gpus} | self.resources
+        return {"CPU": self.cpus * self._processes, "GPU": self.gpus * self._processes} | self.resources
+
+    def _reserve(self, processes: int) -> None:
+        """From now on a candidate is trained by so many processes: what is reserved for a worker stays with it."""
+        if processes == self._processes:
+            return
+        self._dismiss()
+        self._processes = processes
+        if self._session is not None and not self._session.has(self._needs(), self.workers):
+            self._session.close()
+            self._session = None
+
+    def _dismiss(self) -> None:
+        while self._idle:
+            self._kill(self._idle.pop())
 
     def _start(self) -> None:
         assert self._session is not None
@@ -204,9 +227,8 @@ class RayExecutor(Executor):
 
     def _started(self, call: Any) -> None:
         """A worker has the task, or it died of it."""
-        assert self._session is not None
         actor = self._calls.starting.pop(call)
-        answer, death = self._session.answer(call)
+        answer, death = self._answer(actor, call)
         if not death:
             _refuse(answer)
             self._idle.append(actor)
@@ -219,9 +241,8 @@ class RayExecutor(Executor):
 
     def _evaluated(self, call: Any) -> tuple[Ticket, Evaluation] | None:
         """An evaluation is there, or its worker died: then it is tried again, or has failed."""
-        assert self._session is not None
         actor, job = self._calls.evaluating.pop(call)
-        answer, death = self._session.answer(call)
+        answer, death = self._answer(actor, call)
         if not death:
             self._idle.append(actor)
             self._hand_out()
@@ -234,6 +255,16 @@ class RayExecutor(Executor):
             return None
         times = "once" if job.deaths == 1 else f"{job.deaths} times"
         return job.ticket, Evaluation.failed(f"its worker died {times}: {death}", job.seconds)
+
+    def _answer(self, actor: Any, call: Any) -> tuple[Any, str]:
+        """What a call gave; or what its process, or one of those that it started, died of."""
+        assert self._session is not None
+        try:
+            answer, death = self._session.answer(call)
+        except CatchmarkError:
+            self._kill(actor)  # nobody else knows it any more, and what is reserved for it would stay reserved
+            raise
+        return answer, answer.words if isinstance(answer, _LostProcess) else death
 
     def _too_late(self) -> tuple[Ticket, Evaluation] | None:
         """An evaluation that is over its limit of time, if one is."""
@@ -281,11 +312,15 @@ class _Worker:
     def load(self, task: Task) -> None:
         """Evaluate on this task from now on."""
         self._task = task
+        self._groups = [(part, part.trainer) for part in groups_of(task)]
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation | _Refusal:
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation | _Refusal | _LostProcess:
         """One evaluation; what stops a run in one process is said to the process that started this one."""
         try:
-            return evaluate_one(self._task, architecture, seed)
+            for part, trainer in self._groups:
+                part.trainer = forked(trainer)
+            evaluation = evaluate_one(self._task, architecture, seed)
+            return _LostProcess(evaluation.reason) if self._groups and was_lost(evaluation) else evaluation
         except CatchmarkError as error:
             return _Refusal(str(error), error.exit_code)
         except SystemExit as error:
@@ -298,6 +333,13 @@ class _Refusal:
 
     message: str
     exit_code: int
+
+
+@dataclass(frozen=True)
+class _LostProcess:
+    """One of the processes that trained a candidate was killed, or crashed: which, and by what."""
+
+    words: str
 
 
 def _refuse(answer: Any) -> None:

@@ -177,6 +177,11 @@ class RaySession:
             name: value for name, value in self._ray.cluster_resources().items() if ":" not in name and value < 10**9
         }
 
+    def has(self, needs: Mapping[str, float], workers: int) -> bool:
+        """Whether there is enough for so many workers; of a cluster that others use or that grows, always."""
+        there = self.resources()
+        return self._folder is None or all(value * workers <= there.get(name, 0.0) for name, value in needs.items())
+
     def close(self) -> None:
         """Disconnect; end what was started for this run."""
         if self._ours:

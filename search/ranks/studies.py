@@ -9,7 +9,7 @@ from search.experiment import Experiment
 from search.launch import Launch
 from search.ranks.joint_calls import JointCalls, Together
 from search.ranks.joint_tasks import JointTasks, parts
-from search.ranks.trainers import arguments_alone
+from search.ranks.trainers import arguments_alone, count
 from search.study import Study
 from search.supernets.study import SupernetStudy
 
@@ -29,9 +29,11 @@ def train_alone(study: Study) -> None:
     elif isinstance(study, SupernetStudy):
         holders.append(("", vars(study)))
         holders += [("truth", vars(part)) for _, part in parts(study.truth)]
+    # An executor may start the processes of a candidate itself.
+    starts = getattr(getattr(study, "executor", None), "starts_processes", False)
     for key, holder in holders:
-        if holder.get("trainer"):
-            holder["trainer"] = arguments_alone(holder["trainer"], key)
+        if (trainer := holder.get("trainer")) and not (starts and count(trainer, "devices") > 1):
+            holder["trainer"] = arguments_alone(trainer, key)
 
 
 def joint_calls_of(study: Study, launch: Launch, together: Together | None = None) -> JointCalls:

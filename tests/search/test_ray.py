@@ -11,20 +11,28 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from datamodules.digits import DigitsDataModule
+from lightning_modules.classification import ClassificationModule
 from search.agents.regularized_evolution import RegularizedEvolution
 from search.errors import CatchmarkError, RunError
+from search.executors.inline import evaluate_one
 from search.executors.ray import RayExecutor
+from search.executors.ray_groups import forked, groups_of, processes_of
 from search.executors.ray_session import RaySession
 from search.journal import Journal
 from search.loop import Search, Stage, run_search
 from search.run import run_recipe
 from search.spaces.base import SearchSpace
+from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Evaluation, Task
+from search.tasks.trained import TrainedTask
 from tests.search.agents.toy_spaces import Grid
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is missing: pip install "catchmark[ray]"')
@@ -285,11 +293,16 @@ def test_what_stops_a_run_in_one_process_stops_it_here(seed, error, words, worke
 
 
 def test_a_task_that_cannot_travel(workers):
+    import ray
+
     with pytest.raises(CatchmarkError, match=r"the task Unsendable can't be sent to workers: .*lock.*; open files"):
         workers.begin(Unsendable())
     with pytest.raises(CatchmarkError, match="a worker can't take the task") as caught:
         evaluate(workers, Unwelcome(), (0, 0))
     assert "\n" not in str(caught.value) and "this is no number" in str(caught.value)
+    # The worker that could not is gone, though the traceback knows it: two of four cores are reserved, for two workers.
+    evaluate(workers, Plain(), (0, 1))
+    wait_until(lambda: ray.available_resources().get("CPU") == 2)
 
 
 def test_a_worker_that_nobody_can_offer():
@@ -342,6 +355,204 @@ def test_threads_are_the_cpus(ray_on_this_machine):
     assert (evaluation.score, evaluation.metrics["environment"]) == (2, 2)
 
 
+# ---- candidates that are groups of processes ---------------------------------------------------------------------
+
+DEAD_END = (3, 1, 2, 0, 0, 0)  # what the first node computes leads nowhere
+
+
+class Member(ClassificationModule):
+    """Says which process trains, and the first time that two do, gets into trouble."""
+
+    def __init__(self, network, folder, trouble=""):
+        super().__init__(network)
+        self.folder, self.trouble = str(folder), trouble
+
+    def on_train_batch_start(self, batch, index):
+        if index == 0:
+            note(self.folder, os.getpid(), os.getppid())
+        if index == 1 and len(notes(self.folder)) <= 2:
+            wait_until(lambda: len(notes(self.folder)) == 2)
+            if self.trouble == "a process is killed" and self.global_rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.trouble:
+                time.sleep(1000)
+
+
+class Reserved(TrainedTask):
+    """Says what Ray has reserved for a candidate."""
+
+    def evaluate(self, architecture, seed):
+        import ray
+
+        evaluation = super().evaluate(architecture, seed)
+        evaluation.metrics["reserved"] = ray.get_runtime_context().get_assigned_resources()["CPU"]
+        return evaluation
+
+
+def group(folder, strategy="ddp", trouble="", kind=TrainedTask, **trainer):
+    return kind(
+        NASBench201(),
+        DigitsDataModule(batch_size=32),
+        partial(Member, folder=folder, trouble=trouble),
+        epochs=1,
+        build={"channels": 4, "cells": 1},
+        threads=1,
+        trainer={"accelerator": "cpu", "devices": 2, "strategy": strategy, "limit_train_batches": 4} | trainer,
+    )
+
+
+@pytest.fixture(scope="module")
+def groups(ray_on_this_machine, single_then_groups):
+    with RayExecutor(1, retries=1) as executor:
+        yield executor
+
+
+def train_on(executor, task):
+    executor.begin(task)
+    executor.submit((0, 0), DEAD_END, 5)
+    return executor.wait()[1]
+
+
+@pytest.fixture(scope="module")
+def trained_inline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inline")
+    evaluation = evaluate_one(group(folder, "ddp_fork_find_unused_parameters_true"), DEAD_END, 5)
+    assert evaluation.status == "ok" and len(notes(folder)) == 2
+    return evaluation
+
+
+def same(ours, theirs):
+    return (ours.status, ours.score, ours.metrics) == (theirs.status, theirs.score, theirs.metrics)
+
+
+def test_a_candidate_on_two_devices_is_trained_as_in_one_process(groups, trained_inline, tmp_path):
+    """By two processes of one worker, to the last bit, and with the cores of two."""
+    found = train_on(groups, group(tmp_path, kind=Reserved))
+    assert found.metrics.pop("reserved") == 2, found
+    assert same(found, trained_inline)
+    (first, worker), (second, same_worker) = notes(tmp_path)
+    assert first != second and worker == same_worker != os.getpid()
+    wait_until(lambda: not alive(first) and not alive(second))
+
+
+@pytest.mark.parametrize("trouble", ["a process is killed", "the worker is killed"])
+def test_a_group_that_loses_a_process_is_trained_again(trouble, groups, trained_inline, tmp_path):
+    killer = threading.Thread(target=kill_the_worker, args=(tmp_path,))
+    if trouble == "the worker is killed":
+        killer.start()
+    assert same(train_on(groups, group(tmp_path, trouble=trouble)), trained_inline)
+    assert len(notes(tmp_path)) == 4
+    wait_until(lambda: not any(alive(process) for process, _ in notes(tmp_path)))
+
+
+def kill_the_worker(folder):
+    wait_until(lambda: len(notes(folder)) == 2)
+    os.kill(notes(folder)[0][1], signal.SIGKILL)
+
+
+def test_a_group_that_hangs_has_failed_and_leaves_nothing(groups, tmp_path, monkeypatch):
+    (tmp_path / "fine").mkdir()
+    assert train_on(groups, group(tmp_path / "fine")).status == "ok"  # so that its worker has imported everything
+    monkeypatch.setattr(groups, "time_limit_seconds", 4.0)
+    evaluation = train_on(groups, group(tmp_path, trouble="hangs"))
+    assert evaluation.reason == "time limit of 4 s reached, its worker was killed"
+    processes = {process for each in notes(tmp_path) for process in each}
+    assert len(processes) == 3
+    wait_until(lambda: not any(map(alive, processes)))
+
+
+SINGLE_THEN_GROUPS = """
+import sys
+
+from search.executors.ray import RayExecutor
+from tests.search.test_ray import Plain, Reserved, evaluate, group, train_on
+
+with RayExecutor(1) as executor:
+    print(evaluate(executor, Plain(), (1, 5))[0].score, flush=True)
+    print(train_on(executor, group(sys.argv[1], kind=Reserved)).metrics["reserved"], flush=True)
+    train_on(executor, group(sys.argv[2], trouble="hangs"))
+"""
+
+
+@pytest.fixture(scope="module")
+def single_then_groups():
+    """A process with a Ray of its own, which starts while groups are tested, and ends up with a group that hangs."""
+    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="cm"))
+    fine, hanging = root / "fine", root / "hanging"
+    fine.mkdir(), hanging.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SINGLE_THEN_GROUPS, fine, hanging],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process, hanging
+    process.kill()
+    process.communicate()
+    shutil.rmtree(root)
+
+
+def test_groups_may_follow_single_processes_and_end_with_a_driver_that_is_killed(single_then_groups):
+    """What is reserved grows with them, beyond what Ray on this machine was started with."""
+    driver, hanging = single_then_groups
+    assert float(driver.stdout.readline()) == math.sin(1) + 5 / 3
+    assert float(driver.stdout.readline()) == 2
+    wait_until(lambda: len(notes(hanging)) == 2, seconds=60)
+    processes = descendants_of(driver.pid)
+    assert {process for each in notes(hanging) for process in each} < set(processes)
+    driver.kill()
+    wait_until(lambda: not any(map(alive, processes)))
+
+
+@pytest.mark.parametrize(
+    "trainer, processes, strategy",
+    [
+        ({"devices": 2}, 2, "ddp_fork_find_unused_parameters_true"),
+        ({"devices": "2", "strategy": "ddp"}, 2, "ddp_fork_find_unused_parameters_true"),
+        ({"devices": [0, 3, 5], "strategy": "ddp_fork"}, 3, "ddp_fork"),
+        (
+            {"devices": "0,1", "strategy": "ddp_find_unused_parameters_false"},
+            2,
+            "ddp_fork_find_unused_parameters_false",
+        ),
+        ({"devices": 4, "strategy": "ddp_spawn"}, 4, "ddp_spawn"),
+        ({"devices": "auto"}, 1, "ddp_fork_find_unused_parameters_true"),
+        ({"devices": -1, "strategy": "ddp_notebook"}, 1, "ddp_fork"),
+        ({"devices": 1}, 1, None),
+        ({}, 1, None),
+    ],
+)
+def test_how_many_processes_train_and_how_they_start(trainer, processes, strategy):
+    inner = TrainedTask(NASBench201(), DigitsDataModule(), trainer={"accelerator": "cpu"} | trainer)
+    outer = Plain()
+    outer.inner = inner  # a task that weighs another one's scores
+    assert processes_of(outer) == processes_of(inner) == processes
+    if processes > 1:
+        assert groups_of(outer) == [inner]
+    if strategy is not None:
+        assert forked(inner.trainer)["strategy"] == strategy
+
+
+@pytest.mark.parametrize(
+    "trainer, words",
+    [
+        (
+            {"num_nodes": 2},
+            r"^trainer.num_nodes is 2, but on Ray a candidate is trained on one machine: leave num_nodes",
+        ),
+        (
+            {"strategy": "fsdp"},
+            r"^trainer.strategy is 'fsdp', but on Ray .* with ddp, ddp_fork or ddp_spawn, each also",
+        ),
+    ],
+)
+def test_a_group_that_no_worker_can_start(trainer, words, groups, tmp_path):
+    with pytest.raises(CatchmarkError, match=words) as caught:
+        groups.begin(group(tmp_path, **trainer))
+    assert "\n" not in str(caught.value)
+
+
 # ---- the end of a run, whatever ends it --------------------------------------------------------------------------
 
 RECIPE = """
@@ -366,17 +577,23 @@ def alive(process):
         return False
 
 
-def processes_of(text):
-    """Processes that have a text on their command line."""
-    found = []
+def descendants_of(process):
+    """Every process that a process has started, and those that these have."""
+    parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            try:
-                if text.encode() in (folder / "cmdline").read_bytes() and alive(folder.name):
-                    found.append(int(folder.name))
-            except OSError:
-                pass
-    return found
+            with suppress(OSError):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = [process]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return [each for each in found[1:] if alive(each) and not is_agent(each)]
+
+
+def is_agent(process):
+    """Two agents of Ray itself spend a minute on telling a driver that is gone why they end."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvA"))
 
 
 def wait_until(true, seconds=30):
@@ -417,8 +634,8 @@ def test_a_run_that_is_ended_leaves_no_process_and_goes_on(number, ending_runs, 
     """Killed, or interrupted at the terminal; for the journal the former is the harder."""
     folder, run = ending_runs[number]
     wait_until(lambda: len(notes(folder)) >= 10, seconds=60)
-    processes = [*processes_of(f"{folder}/catchmark-"), *{each[0] for each in notes(folder)}]
-    assert len(processes) > 4
+    processes = descendants_of(run.pid)
+    assert len(processes) > 4 and {each[0] for each in notes(folder)} < set(processes)
     # Nobody else's network is touched.
     assert set().union(*map(listening_on, processes)) == {"127.0.0.1"}
     if number == signal.SIGINT:

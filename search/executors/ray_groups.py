@@ -1,0 +1,121 @@
+"""Candidates on Ray that are trained on several devices: groups of processes, which end with their worker.
+
+Lightning starts the processes of a plain ``ddp`` by running the command line again. A worker's command line is Ray's,
+so there they are forked instead, or spawned where they can't be forked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from search.errors import CatchmarkError
+from search.tasks.base import Evaluation, Task
+
+_STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_unused_parameters_(?:true|false))?")
+_LOST = "ProcessExitedException: "
+_PR_SET_PDEATHSIG = 1
+"""Of Linux' ``prctl``: which signal a process gets when its parent ends."""
+
+
+def processes_of(task: Task) -> int:
+    """How many processes train a candidate of a task.
+
+    Raises:
+        CatchmarkError: they would not be on one machine, or a worker can't start them.
+    """
+    trainers = [part.trainer for part in _trained(task)]
+    for trainer in trainers:
+        if trainer.get("num_nodes", 1) != 1:
+            raise CatchmarkError(
+                f"trainer.num_nodes is {trainer['num_nodes']}, but on Ray a candidate is trained on one machine: leave "
+                "num_nodes out; or leave the executor out, and start the recipe with torchrun"
+            )
+        if _devices(trainer) > 1:
+            _own_processes(trainer)
+    return max([1, *map(_devices, trainers)])
+
+
+def groups_of(task: Task) -> list[Any]:
+    """The task and those that it asks, as far as each trains on several of the devices that this process sees."""
+    import torch
+
+    several = torch.cuda.device_count() > 1  # where Lightning is to find out how many, it takes all
+    return [part for part in _trained(task) if (_devices(part.trainer) or 1 + several) > 1]
+
+
+def forked(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """A Trainer's arguments such that this process starts the others, and they end when it does.
+
+    Raises:
+        CatchmarkError: the strategy can't do that.
+    """
+    from pytorch_lightning.callbacks import LambdaCallback
+
+    own = trainer.get("callbacks") or []
+    ending = LambdaCallback(setup=partial(_end_with, os.getpid()), on_train_start=_end_at_once)
+    callbacks = [*(own if isinstance(own, list) else [own]), ending]
+    return {**trainer, "strategy": _own_processes(trainer), "callbacks": callbacks}
+
+
+def was_lost(evaluation: Evaluation) -> bool:
+    """Whether one of a candidate's processes was killed or crashed, which says nothing about the candidate."""
+    return evaluation.status == "failed" and evaluation.reason.startswith(_LOST)
+
+
+def _trained(task: Task) -> list[Any]:
+    """The task and those that it asks, as far as they have a Trainer."""
+    found = [each for part in vars(task).values() if isinstance(part, Task) for each in _trained(part)]
+    return [task, *found] if isinstance(getattr(task, "trainer", None), dict) else found
+
+
+def _devices(trainer: Mapping[str, Any]) -> int:
+    """How many devices a candidate is trained on; 0 where Lightning is to find out."""
+    given = trainer.get("devices", 1)
+    if isinstance(given, str):
+        numbers = [each.strip() for each in given.split(",") if each.strip()]
+        given = numbers if len(numbers) > 1 else int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
+    if isinstance(given, (list, tuple)):
+        return len(given)
+    return max(0, given) if isinstance(given, int) else 1
+
+
+def _own_processes(trainer: Mapping[str, Any]) -> str:
+    """The strategy by which this process starts the others."""
+    import torch
+
+    given = trainer.get("strategy", "auto")
+    words = _STRATEGY.fullmatch("ddp" if given == "auto" else str(given))
+    if words is None:
+        raise CatchmarkError(
+            f"trainer.strategy is '{given}', but on Ray a candidate is trained on several devices with ddp, ddp_fork "
+            "or ddp_spawn, each also with _find_unused_parameters_true or _false behind it"
+        )
+    # In a search space there are networks with a branch that leads nowhere, which plain DDP refuses.
+    unused = words["unused"] or ("" if words["how"] else "_find_unused_parameters_true")
+    # To spawn takes seconds, and whatever the task holds must be pickled; but what has used CUDA can't be forked.
+    spawn = words["how"] == "spawn" or torch.cuda.is_initialized()
+    return f"ddp_{'spawn' if spawn else 'fork'}{unused}"
+
+
+def _end_with(parent: int, *_: Any, **__: Any) -> None:
+    """Have the system kill this process when its parent ends: Ray kills workers, and knows nothing of what they start.
+
+    Args:
+        parent: its number.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it had ended before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_at_once(*_: Any) -> None:
+    """Answer SIGTERM by ending; Lightning would first tell the other processes, which may never listen."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
