@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
@@ -57,7 +58,7 @@ def load_npz(path: str | PathLike[str]) -> ImageArrays:
     path = find_npz(path)
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"data: '{path}' is not a NumPy .npz archive") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"data: '{path}' holds a single array, an .npz archive is needed")
@@ -88,6 +89,8 @@ def _read(archive: Any, path: Path, key: str) -> np.ndarray:
         raise ValueError(f"data: '{path}' has no array '{key}', only {', '.join(archive.files) or 'none at all'}{hint}")
     try:
         return archive[key]
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"data: array '{key}' of '{path}' is damaged; get or make the file again") from error
     except ValueError as error:
         raise ValueError(
             f"data: array '{key}' of '{path}' holds Python objects, which are not loaded; save it as plain numbers"

@@ -13,6 +13,7 @@ from search.agents.base import MetaAgent
 from search.loop import Stage
 from search.spaces.base import SearchSpace
 from search.tasks.base import TaskPool
+from search.tensor_files import load_tensors
 
 PHASE = "meta_training"
 """The first part of the name of every search that meta-trains."""
@@ -112,7 +113,7 @@ class MetaPhase:
 
     def start(self, folder: Path, agent: MetaAgent) -> None:
         """Let an agent begin with what was learned."""
-        agent.load_weights(torch.load(self._weights_path(folder), weights_only=True))
+        agent.load_weights(load_tensors(self._weights_path(folder)))
 
     def _weights_path(self, folder: Path) -> Path:
         return folder / "weights" / f"{self.label}.pt"

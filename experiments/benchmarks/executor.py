@@ -1,11 +1,12 @@
 """What the executor on Ray gains and costs, and whether a long search grows slower.
 
-    python experiments/benchmarks/executor.py [--plot steps.png] [--times nasbench101_sample.npz] [--only sleep ...]
+    python experiments/benchmarks/executor.py [--plot growth.svg] [--times nasbench101_sample.npz] [--only sleep ...]
 
 ``sleep``: a search whose evaluations only wait, in this process and on 2 workers. Bound: 1.9 times as fast.
 ``throughput``: evaluations a second where an evaluation does nothing, with every one of them in the journal at once.
 ``memory``: resident memory of the driving process over 10,000 such evaluations on Ray. Bound: flat.
-``growth``: time a step and size of the journal over 10,000 evaluations in this process, with a plot. Bound: flat.
+``growth``: time a step and size of the journal over 10,000 evaluations in this process, with a plot. Bounds: the time
+is flat, the size a line.
 ``schedule``: 64 workers simulated, without training: the share of their time that they work, where the search asks
 anew whenever one finishes, and where it asks for 64 and waits for the slowest. Times are log-normal, or the measured
 training times of a file: its column ``final_training_time_s``.
@@ -20,7 +21,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,26 +53,35 @@ class Waiting(Task):
 
 
 class Watch(Listener):
-    """Notes the time, the size of the journal and of this process every so many evaluations."""
+    """Notes the time of every step, and now and then the size of the journal and of this process.
+
+    Attributes:
+        steps: seconds of each step, which is an evaluation and its commit.
+        journal: MiB of the journal, every so many evaluations.
+        log: MiB of SQLite's log beside it, of what is not folded in yet.
+        memory: MiB of this process.
+    """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every, self.count = path, every, 0
-        self.seconds: list[float] = []
+        self.steps: list[float] = []
         self.journal: list[float] = []
+        self.log: list[float] = []
         self.memory: list[float] = []
         self.began = time.perf_counter()
 
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
-        """Count, and look around now and then."""
+        """Take the time, count, and look around now and then."""
+        self.steps.append(time.perf_counter() - self.began)
         self.count += len(records)
         if self.count % self.every == 0:
-            now = time.perf_counter()
-            self.seconds.append((now - self.began) / self.every)
-            # Beside it lies SQLite's log of what is not folded in yet, at most 4 MiB.
             self.journal.append(self.path.stat().st_size / MEBIBYTE)
+            self.log.append(0.0)
+            with suppress(OSError):
+                self.log[-1] = self.path.with_name(f"{self.path.name}-wal").stat().st_size / MEBIBYTE
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             self.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE)
-            self.began = now
+        self.began = time.perf_counter()
 
 
 def timed_search(task: Task, budget: int, executor: Executor | None, every: int) -> tuple[float, Watch]:
@@ -127,30 +139,53 @@ def measure_memory(executor: Executor, budget: int) -> None:
 
 def measure_growth(budget: int, plot: Path | None) -> None:
     """Print, and draw, time a step and size of the journal over a long search in this process."""
-    every = budget // 20
+    every = max(1, budget // 20)
     _, watch = timed_search(Waiting(0.0), budget, None, every)
-    half = len(watch.seconds) // 2
-    first, second = statistics.median(watch.seconds[:half]), statistics.median(watch.seconds[half:])
-    bytes_each = watch.journal[-1] * MEBIBYTE / budget
+    half = len(watch.steps) // 2
+    first, second = (1e3 * statistics.median(steps) for steps in (watch.steps[:half], watch.steps[half:]))
+    per_evaluation = np.polyfit(np.arange(1, len(watch.journal) + 1) * every, np.array(watch.journal) * MEBIBYTE, 1)[0]
     print(
-        f"growth: a step takes {first * 1e3:.2f} ms in the first half of {budget} evaluations, {second * 1e3:.2f} ms "
-        f"in the second; the journal has {bytes_each:.0f} bytes an evaluation"
+        f"growth: a step takes {first:.2f} ms (median) in the first half of {budget} evaluations, {second:.2f} ms in "
+        f"the second; the journal grows by {per_evaluation:.0f} bytes an evaluation to {watch.journal[-1]:.2f} MiB, "
+        f"with at most {max(watch.log):.2f} MiB of SQLite's log beside it"
     )
-    if plot is None:
-        return
-    import matplotlib
+    if plot is not None:
+        plot.write_text(growth_svg(watch), encoding="utf-8")
+        print(f"growth: drawn in {plot}")
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    evaluations = [every * (k + 1) for k in range(len(watch.seconds))]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
-    left.plot(evaluations, [1e3 * each for each in watch.seconds], marker=".")
-    left.set(xlabel="evaluations", ylabel="time a step (ms)", ylim=(0, None))
-    right.plot(evaluations, watch.journal, marker=".")
-    right.set(xlabel="evaluations", ylabel="journal (MiB)", ylim=(0, None))
-    figure.savefig(plot)
-    print(f"growth: drawn in {plot}")
+def growth_svg(watch: Watch) -> str:
+    """Time a step and size of the journal against evaluations: two panels, each with what it shows above its axis."""
+    from search.reports.svg import GRID, INK, MUTED, SERIES, house_style, new_figure, to_svg
+
+    made = watch.every * np.arange(1, len(watch.journal) + 1)
+    parts = 1e3 * np.array(watch.steps[: len(made) * watch.every]).reshape(len(made), watch.every)
+    low, median, high = np.percentile(parts, [10, 50, 90], axis=1)
+    with house_style():
+        figure = new_figure(9.2, 3.4)
+        left, right = (figure.add_axes((x, 0.16, 0.4, 0.66)) for x in (0.055, 0.555))
+        _panel(left, f"time a step: median and middle 80% of {watch.every} steps, ms", made[-1], 1.15 * high.max())
+        left.fill_between(made, low, high, color=SERIES[0], alpha=0.16, linewidth=0)
+        left.plot(made, median, "o-", color=SERIES[0], markersize=3.5, linewidth=1.9)
+        total = np.array(watch.journal) + watch.log
+        _panel(right, "size on disk, MiB", made[-1], 1.15 * total.max())
+        right.plot(made, total, "s:", color=MUTED, markersize=3, linewidth=1.4)
+        right.plot(made, watch.journal, "o-", color=SERIES[0], markersize=3.5, linewidth=1.9)
+        for values, words in ((total, "with SQLite's log"), (watch.journal, "the journal")):
+            place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "right"}
+            right.annotate(words, (made[-1], values[-1]), color=INK, fontsize=9, **place)
+        for axes in (left, right):
+            axes.grid(axis="y", color=GRID, linewidth=0.8)
+        return to_svg(figure, f"Time a step and size of the journal over {made[-1]} evaluations")
+
+
+def _panel(axes: Any, words: str, evaluations: int, high: float) -> None:
+    """Set up a panel; both axes begin at 0, so that what is flat looks flat."""
+    axes.set(xlim=(0, 1.02 * evaluations), ylim=(0, high), xlabel="evaluations made so far")
+    axes.set_title(words, loc="left", fontsize=9.5)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def utilisation(times: np.ndarray, workers: int, asynchronous: bool) -> float:
@@ -194,7 +229,7 @@ PARTS = ("sleep", "throughput", "memory", "growth", "schedule")
 def main() -> None:
     """Print one part after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plot", type=Path, help="file for the picture of 'growth'")
+    parser.add_argument("--plot", type=Path, help="SVG file for the picture of 'growth'")
     parser.add_argument("--times", type=Path, help="NAS-Bench-101's training times, for 'schedule'")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--evaluations", type=int, default=10_000, help="of 'memory' and 'growth'")

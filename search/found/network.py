@@ -19,6 +19,7 @@ from search.errors import CatchmarkError, RunError, one_line
 from search.recipes.words import explain, nearest
 from search.spaces.base import SearchSpace
 from search.tasks.isolation import isolated
+from search.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
@@ -108,7 +109,7 @@ def load_module(folder: Path, about: Mapping[str, Any]) -> LightningModule:
     path = folder / WEIGHTS
     module = _build_module(about, str(folder / ABOUT))
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = load_tensors(path)
     except Exception as error:
         raise CatchmarkError(f"{path} can't be used: {explain(error)}") from error
     if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):

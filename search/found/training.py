@@ -32,6 +32,7 @@ from search.recipes.words import nearest
 from search.summary import write_json
 from search.tasks.isolation import isolated, quiet_lightning
 from search.tasks.trained import TrainedTask
+from search.tensor_files import load_tensors
 
 METRICS = "metrics.json"
 """What was logged so far, beside the checkpoint."""
@@ -103,7 +104,7 @@ def _read(checkpoint: Path) -> dict[str, Any] | None:
     if not checkpoint.is_file():
         return None
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        state = load_tensors(checkpoint, mmap=True)
         if len(_kept(state)["history"]) and isinstance(state["state_dict"], dict):
             return state
     except Exception as error:

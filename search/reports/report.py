@@ -15,6 +15,7 @@ import yaml
 
 from search.compare import flatten
 from search.compare import shown_path as shown_folder
+from search.errors import RunError, one_line
 from search.exchange import EXCHANGE, exchange_table
 from search.experiment import Experiment
 from search.journal import Journal, Record
@@ -58,8 +59,13 @@ def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = No
     finally:
         journal.close()
     path, partial = folder / "report.html", folder / "report.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be written ({one_line(error)}): see to the disk, then write it again"
+        ) from error
     return path
 
 

@@ -23,6 +23,7 @@ from search.ranking import sparse_kendall_tau
 from search.ranks.trainers import listed
 from search.supernets.job import Job, Outcome, Stretch, checkpoint_of
 from search.tasks.isolation import isolated, quiet_lightning, seed_global_streams
+from search.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from search.supernets.study import SupernetStudy
@@ -58,7 +59,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Outcome]:
     """
     try:
         # Weights are read when they are asked for: who only asks for the outcome does not wait for them.
-        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        state = load_tensors(path, mmap=True)
         return state, Outcome(**state["callbacks"][_Keeper.__qualname__])
     except Exception as error:
         raise RunError(

@@ -32,6 +32,7 @@ from search.supernets.stretch import (
     replace_outcome,
     settings_of_training,
 )
+from search.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from search.supernets.study import SupernetStudy
@@ -46,7 +47,7 @@ def load_module(study: SupernetStudy, folder: Path, method: str, trial: int = 0)
     path = checkpoint_of(folder, f"{method}-{trial}")
     module = make_module(study, method, trial)
     try:
-        module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+        module.load_state_dict(load_tensors(path)["state_dict"])
     except OSError as error:
         raise RunError(f"{path} can't be read ({error.strerror}): has the supernet been trained?") from error
     except Exception as error:

@@ -267,6 +267,9 @@ def _make_watch(deadline: float | None) -> Any:
     class Watch(Callback):
         history: list[dict[str, float]]
 
+        def __reduce__(self) -> Any:  # a process that is spawned is sent one, and can't import a class of a function
+            return _make_watch, (deadline,)
+
         # A module may log an epoch's last values after every callback's on_train_epoch_end.
         def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
             if trainer.current_epoch > 0:

@@ -114,3 +114,21 @@ def test_an_absent_file_is_refused_with_how_to_make_it(tmp_path, monkeypatch, na
     with pytest.raises(FileNotFoundError, match=f"no images '{name}' in .* \\(not set\\); .*{cure}") as error:
         load_npz(name)
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    write_npz(make_arrays(), path := tmp_path / "images.npz")
+    whole, said = path.read_bytes(), set()
+    for place in range(200, len(whole), len(whole) // 60):
+        flipped = bytearray(whole)
+        flipped[place] ^= 16
+        path.write_bytes(flipped)
+        try:
+            load_npz(path)
+        except ValueError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            said.add(str(error).rpartition(";")[2])
+    assert " get or make the file again" in said
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"images.npz' is not a NumPy .npz archive"):
+        load_npz(path)

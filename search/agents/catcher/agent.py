@@ -9,7 +9,6 @@ Meta-training and adaptation are this same step on other tasks.
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from search.agents.catcher.evaluator import Evaluator, PrioritizedReplay, huber
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
 from search.spaces.base import SearchSpace
+from search.tensor_files import load_tensors
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Weights that ship with the package, ``AGENT_SPACE.pt``; the README beside them says how each was made."""
@@ -77,12 +77,12 @@ def read_weights(init: str, agent: str, space: SearchSpace) -> dict[str, Any]:
             shipped = ", ".join(" on ".join(each.stem.split("_", 1)) for each in sorted(PRETRAINED.glob("*.pt")))
             raise ValueError(f"init is 'pretrained', but no {agent} for {space.name} ships, only: {shipped}")
     try:
-        return torch.load(path, weights_only=True)
+        return load_tensors(path)
     except OSError as error:
         raise ValueError(
             f"init: '{path}' can't be read ({error.strerror}); 'pretrained' stands for the weights that ship"
         ) from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except ValueError as error:
         raise ValueError(
             f"init: '{path}' is not a weights file, or damaged: one holds tensors and plain values only"
         ) from error

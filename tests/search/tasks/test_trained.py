@@ -1,5 +1,6 @@
 import logging
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
-from pytorch_lightning import Callback, LightningDataModule
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -23,7 +24,7 @@ from search.errors import CatchmarkError
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
-from search.tasks.trained import TrainedTask
+from search.tasks.trained import TrainedTask, _make_watch
 
 CPU = {"accelerator": "cpu"}
 
@@ -284,6 +285,13 @@ def test_time_limit():
     assert 0.5 <= evaluation.cost_seconds < 2
     in_time = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, time_limit_seconds=60)
     assert in_time.evaluate(choice("slow"), 0).status == "ok"
+
+
+def test_what_stops_a_child_reaches_processes_that_are_spawned():
+    watch = pickle.loads(pickle.dumps(_make_watch(0.0)))
+    assert watch.history == []
+    with pytest.raises(Exception, match="time limit reached in epoch 1, batch 1"):
+        watch.on_train_batch_start(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
 
 
 def test_ctrl_c_and_exit_are_no_failed_evaluations():
