@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from search.agents.base import MetaAgent
 from search.loop import Stage
 from search.spaces.base import SearchSpace
 from search.tasks.base import TaskPool
-from search.tensor_files import load_tensors
+from search.tensor_files import load_tensors, save_tensors
 
 PHASE = "meta_training"
 """The first part of the name of every search that meta-trains."""
@@ -107,9 +104,7 @@ class MetaPhase:
         """Keep what the agent learned in the run's folder."""
         path = self._weights_path(folder)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        torch.save(agent.weights(), temporary)
-        os.replace(temporary, path)
+        save_tensors(path, agent.weights())
 
     def start(self, folder: Path, agent: MetaAgent) -> None:
         """Let an agent begin with what was learned."""

@@ -1,4 +1,4 @@
-"""Files of tensors, read only where they are whole.
+"""Files of tensors: written whole or not at all, read only where they are whole.
 
 torch writes a checksum of every part of a file and reads none of them: where a bit has flipped, it hands out other
 weights without a word.
@@ -6,9 +6,33 @@ weights without a word.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from search.errors import RunError, one_line
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Save tensors and plain values; what was there before stays until all of it is on the disk.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
+    import torch
+
+    partial = path.with_suffix(".partial")
+    try:
+        with open(partial, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch says of a full disk what its zip writer knows
+        raise RunError(
+            f"{path} could not be written ({one_line(error)}): see to the disk, then go on with the same command"
+        ) from error
 
 
 def load_tensors(path: str | Path, mmap: bool = False) -> Any:

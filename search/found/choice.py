@@ -29,7 +29,7 @@ TRAINED = "trained"
 
 @dataclass(frozen=True)
 class Choice:
-    """One full training: a pure function of all but the last three.
+    """One full training: a pure function of all but the last four.
 
     Attributes:
         space: the run's.
@@ -41,6 +41,7 @@ class Choice:
         target: the run's target that it was found for; None where the run has none.
         agent: who found it; None where it was named by hand.
         search_score: what it scored in the search; None where it was named by hand.
+        recipe: the name of the run's.
     """
 
     space: SearchSpace
@@ -52,6 +53,7 @@ class Choice:
     target: str | None
     agent: str | None
     search_score: float | None
+    recipe: str = ""
 
 
 def choose(
@@ -104,9 +106,8 @@ def choose(
         part["init_args"] = {**(part.get("init_args") or {}), "epochs": epochs}
     task, part = build_task(part, key, study.space)
     arch, finder, score = found
-    return Choice(
-        study.space, recipe["space"], arch, task, part, study.seed if seed is None else seed, target, finder, score
-    )
+    seed = study.seed if seed is None else seed
+    return Choice(study.space, recipe["space"], arch, task, part, seed, target, finder, score, study.name)
 
 
 def settled(run: Path) -> Path:

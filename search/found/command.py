@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,15 @@ from search.found.network import (
     load_module,
     network_of,
     read_about,
-    replace_durably,
 )
 from search.interruption import termination_as_interruption
 from search.launch import find_launch
 from search.locking import FileLock
 from search.ranks.trainers import arguments_alone
 from search.summary import write_json
+from search.tensor_files import save_tensors
+from search.wandb_runs.connection import WandbConnection
+from search.wandb_runs.trainings import TrainingRuns
 
 if TYPE_CHECKING:
     from search.found.training import Fit, Trained
@@ -118,9 +120,11 @@ def _train_in_folder(
             print(f"{choice.space.format(choice.architecture)}, {choice.task.epochs} epochs", flush=True)
             from search.found.training import train
 
-            with told_in_one_line(folder, _KEPT, _AGAIN), around or nullcontext():
-                name = None if quiet else choice.target or "training"
-                trained = train(choice, folder / CHECKPOINT, name, together)
+            log = TrainingRuns(
+                WandbConnection(folder, choice.recipe), choice.space, choice.seed, about, job_type="train"
+            )
+            with closing(log), told_in_one_line(folder, _KEPT, _AGAIN), around or nullcontext():
+                trained = train(choice, folder / CHECKPOINT, log, quiet, together)
             _keep(folder, choice, about, trained)
         return folder
     finally:
@@ -190,7 +194,7 @@ def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained)
     """Write what the training left; the checkpoint goes last, when nothing depends on it any more."""
     from search.found.page import trained_page
 
-    replace_durably(folder / WEIGHTS, trained.weights)
+    save_tensors(folder / WEIGHTS, trained.weights)
     network = network_of(load_module(folder, about))  # weights that could not be loaded again are worth nothing
     last = trained.history[-1]
     names = [choice.task.score, *(name for name in last if name not in ("epoch", "seconds", choice.task.score))]

@@ -7,15 +7,13 @@ Neither can run code when it is read, beyond importing the classes that the JSON
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from search.errors import CatchmarkError, RunError, one_line
+from search.errors import CatchmarkError, one_line
 from search.recipes.words import explain, nearest
 from search.spaces.base import SearchSpace
 from search.tasks.isolation import isolated
@@ -152,20 +150,3 @@ def network_of(module: LightningModule) -> nn.Module:
         if isinstance(network := getattr(module, name, None), nn.Module):
             return network
     raise CatchmarkError(f"{type(module).__name__} keeps no 'network' or 'model' that could be taken out of it")
-
-
-def replace_durably(path: Path, content: Any) -> None:
-    """Save tensors and plain values, whole or not at all.
-
-    Raises:
-        RunError: the disk is full, or the folder can't be written.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch says of a full disk what its zip writer knows
-        raise RunError(f"{path} could not be written ({one_line(error)}): see to the disk, then go on") from error

@@ -10,6 +10,7 @@ from typing import Any
 from search.found.choice import Choice, build_task
 from search.found.parts import build_part
 from search.launch import Launch
+from search.loop import Listener
 from search.ranks.joint_calls import JointCalls, Order, Together
 from search.ranks.shared_files import see_checkpoint
 from search.ranks.trainers import arguments_of_rank, is_joint
@@ -37,11 +38,11 @@ class JointFit(JointCalls):
                 self.nothing = "the task that is trained has no trainer: {strategy: ddp}"
             self._prepare(choice)
 
-    def fit(self, choice: Choice, checkpoint: Path, name: str | None, done: int) -> None:
+    def fit(self, choice: Choice, checkpoint: Path, done: int, log: Listener, quiet: bool) -> None:
         """Train as `search.found.training.fit` does, with every rank where the task says so."""
         from search.found.training import fit
 
-        own = partial(fit, choice, checkpoint, name, done)
+        own = partial(fit, choice, checkpoint, done, log, quiet)
         if self.nothing or self._together is None:
             own()
             return
@@ -62,7 +63,7 @@ class JointFit(JointCalls):
         choice, checkpoint = self._choice(order), Path(order["checkpoint"])
         if order["done"]:
             see_checkpoint(checkpoint, order["done"], partial(epochs_of, checkpoint), self.launch)
-        return partial(fit, choice, checkpoint, None, order["done"])
+        return partial(fit, choice, checkpoint, order["done"], quiet=True)
 
     def _choice(self, order: dict[str, Any]) -> Choice:
         space, part = build_part(order["space"], SearchSpace, "space")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -24,8 +23,10 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from lightning_modules.networks.batch_statistics import several_ranks
+from search.checkpoint_files import WholeCheckpoints
 from search.errors import CatchmarkError, RunError
 from search.found.choice import Choice
+from search.loop import Listener
 from search.progress import ProgressBar
 from search.ranks.trainers import listed
 from search.recipes.words import nearest
@@ -34,6 +35,8 @@ from search.tasks.isolation import isolated, quiet_lightning
 from search.tasks.trained import TrainedTask
 from search.tensor_files import load_tensors
 
+SILENT = Listener()
+"""Nobody listens."""
 METRICS = "metrics.json"
 """What was logged so far, beside the checkpoint."""
 
@@ -53,17 +56,20 @@ class Trained:
     resolution: list[int] | None
 
 
-Fit = Callable[[Choice, Path, str | None, int], None]
+Fit = Callable[[Choice, Path, int, Listener, bool], None]
 """What `fit` is, and what several ranks do together."""
 
 
-def train(choice: Choice, checkpoint: Path, name: str | None, together: Fit | None = None) -> Trained:
+def train(
+    choice: Choice, checkpoint: Path, log: Listener = SILENT, quiet: bool = False, together: Fit | None = None
+) -> Trained:
     """Train to the end, from wherever the checkpoint stands.
 
     Args:
         choice: what to train.
         checkpoint: the file that is kept after every epoch; it stays behind.
-        name: in front of the progress bar; None for no bar.
+        log: told of every epoch.
+        quiet: no progress bar.
         together: in place of `fit`, where several ranks were started.
 
     Raises:
@@ -80,9 +86,10 @@ def train(choice: Choice, checkpoint: Path, name: str | None, together: Fit | No
     done = 0 if state is None else len(_kept(state)["history"])
     if done < task.epochs:
         del state  # as large as the network: whoever trains reads it again
-        (together or fit)(choice, checkpoint, name, done)
+        (together or fit)(choice, checkpoint, done, log, quiet)
         state = _read(checkpoint)
     assert state is not None
+    log.training_ended(_name(choice), 0, _kept(state)["history"])
     return Trained(state["state_dict"], _kept(state)["history"], _kept(state)["resolution"])
 
 
@@ -118,14 +125,19 @@ def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
     return state["callbacks"][_Keeper.__qualname__]
 
 
-def fit(choice: Choice, checkpoint: Path, name: str | None, done: int) -> None:
+def _name(choice: Choice) -> str:
+    return choice.target or "training"
+
+
+def fit(choice: Choice, checkpoint: Path, done: int, log: Listener = SILENT, quiet: bool = False) -> None:
     """Train to the end; what it gives lies in the checkpoint.
 
     Args:
         choice: what to train.
         checkpoint: the file that is replaced after every epoch.
-        name: in front of the progress bar; None for no bar.
         done: epochs that the checkpoint is behind; 0 to begin.
+        log: told of every epoch.
+        quiet: no progress bar.
 
     Raises:
         CatchmarkError: the recipe is wrong: nothing logs its score.
@@ -134,7 +146,8 @@ def fit(choice: Choice, checkpoint: Path, name: str | None, done: int) -> None:
     task = copy.copy(choice.task)
     # What a Trainer does for searches alone.
     task.trainer = {key: value for key, value in task.trainer.items() if key != "enable_checkpointing"}
-    keeper = _Keeper(checkpoint, task.score, _validation_every(task), name)
+    task.trainer["plugins"] = [*listed(task.trainer.get("plugins")), WholeCheckpoints()]
+    keeper = _Keeper(checkpoint, task.score, _validation_every(task), _name(choice), log, quiet)
     with isolated(), quiet_lightning():
         if task.threads is not None:
             torch.set_num_threads(task.threads)
@@ -152,8 +165,9 @@ def fit(choice: Choice, checkpoint: Path, name: str | None, done: int) -> None:
 class _Keeper(Checkpoint):
     """Keeps the state behind every epoch, with what was logged so far and every random state; draws the bar."""
 
-    def __init__(self, checkpoint: Path, score: str, every: int, name: str | None):
-        self.checkpoint, self.score, self.every, self.name = checkpoint, score, every, name
+    def __init__(self, checkpoint: Path, score: str, every: int, name: str, listener: Listener, quiet: bool):
+        self.checkpoint, self.score, self.every = checkpoint, score, every
+        self.name, self.listener, self.quiet = name, listener, quiet
         self.history: list[dict[str, float]] = []
         self.resolution: list[int] | None = None
         self._random: list[dict[str, Any]] = []
@@ -175,7 +189,9 @@ class _Keeper(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the bar."""
-        if self.name is not None and trainer.is_global_zero:
+        for logged in self.history:
+            self._tell(logged, new=False)
+        if not self.quiet and trainer.is_global_zero:
             assert trainer.max_epochs is not None
             batches = self._batches(trainer)
             self._bar = ProgressBar({self.name: trainer.max_epochs * batches}, unit="batches")
@@ -216,20 +232,22 @@ class _Keeper(Checkpoint):
         self.history.append({"epoch": epoch, "seconds": time.monotonic() - self._began, **logged})
         if not math.isfinite(trainer.num_training_batches):
             self._advance(1)
-        partial = self.checkpoint.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(self.checkpoint)
         if trainer.is_global_zero:
-            os.replace(partial, self.checkpoint)
             write_json(self.checkpoint.with_name(METRICS), {"epochs": self.history})
+        self._tell(self.history[-1], new=True)
 
     def close(self) -> None:
         """Finish the bar."""
         if self._bar is not None:
             self._bar.close()
 
+    def _tell(self, logged: dict[str, float], new: bool) -> None:
+        with isolated():  # whoever listens may draw random numbers, and the training goes on as if nobody did
+            self.listener.trained(self.name, 1, logged, new)
+
     def _advance(self, batches: int, new: bool = True) -> None:
         if self._bar is not None:
-            assert self.name is not None
             last = self.history[-1] if self.history else {}
             words = {name: last[name] for name in ("train_loss", self.score) if name in last}
             self._bar.trained(self.name, batches, words, new)

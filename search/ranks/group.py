@@ -69,11 +69,15 @@ class Group:
 
     def close(self) -> None:
         """Leave, and close every connection: others may wait at its other end."""
+        group = dist.group.WORLD if dist.is_initialized() else None
         with suppress(Exception):
-            if dist.is_initialized():
+            if group is not None:
                 dist.destroy_process_group()
         self._store = None
         gc.collect()  # a Trainer and its module refer to each other, and to the group
+        # Last, and from here: its end waits for gloo's threads, which may be waiting for Python's lock. That is let go
+        # of where Python drops the last reference, and held where a wrapper of DDP does, in the collection above.
+        del group
         self._inside = False
         for timer in self._timers:
             timer.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +16,14 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.supernet import SupernetModule, evaluate_paths
+from search.checkpoint_files import WholeCheckpoints
 from search.errors import RunError
 from search.randomness import derive_seed
 from search.ranking import sparse_kendall_tau
 from search.ranks.trainers import listed
 from search.supernets.job import Job, Outcome, Stretch, checkpoint_of
 from search.tasks.isolation import isolated, quiet_lightning, seed_global_streams
-from search.tensor_files import load_tensors
+from search.tensor_files import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from search.supernets.study import SupernetStudy
@@ -71,9 +71,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Outcome]:
 def replace_outcome(state: dict[str, Any], outcome: Outcome, path: Path) -> None:
     """Write a checkpoint anew, with another outcome, in one stroke."""
     state["callbacks"][_Keeper.__qualname__] = asdict(outcome)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    save_tensors(path, state)
 
 
 @contextmanager
@@ -97,6 +95,7 @@ def make_trainer(study: SupernetStudy, **arguments: Any) -> Trainer:
         **arguments,
         **study.trainer,
         "callbacks": [*listed(study.trainer.get("callbacks")), *arguments.get("callbacks", [])],
+        "plugins": [*listed(study.trainer.get("plugins")), WholeCheckpoints()],
     }
     return Trainer(**arguments)
 
@@ -137,10 +136,7 @@ class _Saver(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Replace the checkpoint in one stroke."""
-        partial = self.checkpoint.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.checkpoint)
+        trainer.save_checkpoint(self.checkpoint)
 
 
 class _Keeper(Callback):

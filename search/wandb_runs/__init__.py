@@ -4,8 +4,9 @@ Offline unless ``WANDB_MODE`` says otherwise: the data lie in the run's folder u
 happens to W&B, the search goes on: the journal has everything.
 
 How data walks: the loop tells its listeners what is safe in the journal. `searches` makes a W&B run of every search,
-`trainings` of every supernet, `children`, where the recipe asks for it, of every child network, and `sweep`, where a
-W&B agent started the run, of the whole of it; they share a `connection`. All W&B runs of a recipe are one group.
+`trainings` of every supernet (and, for ``catchmark train``, of what was found), `children`, where the recipe asks for
+it, of every child network, and `sweep`, where a W&B agent started the run, of the whole of it; they share a
+`connection`. All W&B runs of a recipe are one group.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def wandb_listeners(folder: Path, study: Study, config: dict[str, Any]) -> list[
     connection, sweep = WandbConnection(folder, study.name), take_sweep()
     listeners: list[Listener] = [
         SearchRuns(connection, study.space, config),
-        TrainingRuns(connection, study, config),
+        TrainingRuns(connection, study.space, study.seed, config),
     ]
     if study.log_children:
         listeners.append(ChildRuns(connection, study.space, config))

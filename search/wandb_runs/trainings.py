@@ -1,4 +1,4 @@
-"""One W&B run a supernet's training."""
+"""One W&B run a long training: of a supernet, or of what was found."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from search.loop import Listener
-from search.study import Study
+from search.spaces.base import SearchSpace
 from search.wandb_runs.connection import WandbConnection
 
 Training = tuple[str, int]
-"""A method and a trial."""
+"""A name, as of a supernet's method, and a trial."""
 
 
 class TrainingRuns(Listener):
@@ -19,12 +19,21 @@ class TrainingRuns(Listener):
 
     Args:
         connection: to W&B.
-        study: what the recipe describes.
-        config: the resolved recipe.
+        space: of what is trained.
+        seed: of trial 0.
+        config: what it is a training of, such as the resolved recipe.
+        job_type: what kind of run of its group it is; None for the name of the training.
     """
 
-    def __init__(self, connection: WandbConnection, study: Study, config: dict[str, Any]):
-        self.connection, self.study, self.config = connection, study, config
+    def __init__(
+        self,
+        connection: WandbConnection,
+        space: SearchSpace,
+        seed: int,
+        config: dict[str, Any],
+        job_type: str | None = None,
+    ):
+        self.connection, self.space, self.seed, self.config, self.job_type = connection, space, seed, config, job_type
         self._runs: dict[Training, Any] = {}
         self._epochs: dict[Training, int] = {}
         # What is logged whole already, or can't be logged any more.
@@ -65,17 +74,17 @@ class TrainingRuns(Listener):
     def _is_open(self, training: Training) -> bool:
         """Whether a training has a W&B run to log to, which is started if need be."""
         if training not in self._runs:
-            (method, trial), seed = training, self.study.seed + training[1]
-            identity = self.connection.identity(method, trial)
+            name, trial = training
+            identity = self.connection.identity(*training)
             if self.connection.is_complete(earlier := self.connection.earlier(identity)):
                 self._closed.add(training)
                 return False
             self._runs[training] = self.connection.start(
                 identity,
-                name=f"{method}/{trial}",
-                job_type=method,
-                tags=[self.study.space.name, method, f"seed {seed}"],
-                config={**self.config, "method": method, "trial": trial},
+                name=f"{name}/{trial}",
+                job_type=self.job_type or name,
+                tags=[self.space.name, name, f"seed {self.seed + trial}"],
+                config={**self.config, "training": name, "trial": trial},
             )
             self.connection.replace(earlier)
         return True

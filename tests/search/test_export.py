@@ -13,10 +13,10 @@ from torch import nn
 from search.cli import main
 from search.errors import CatchmarkError, RunError
 from search.found import export, load_network
-from search.found.network import replace_durably
 from search.found.parts import build_part
 from search.spaces.base import SearchSpace
 from search.summary import write_json
+from search.tensor_files import save_tensors
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 BASIC = "basicblock_8_11-21-21-21"
@@ -56,7 +56,7 @@ def write_folder(folder, space="cells", module="ClassificationModule", resolutio
         if isinstance(each, nn.BatchNorm2d):  # as after training: neither zeros nor ones
             each.running_mean.uniform_(-0.3, 0.3)
             each.running_var.uniform_(0.5, 2)
-    replace_durably(folder / "weights.pt", wrapped.state_dict())
+    save_tensors(folder / "weights.pt", wrapped.state_dict())
     return folder
 
 

@@ -23,7 +23,6 @@ from search.agents.catcher.agent import CATCHer
 from search.agents.catcher.settings import CatcherSettings
 from search.cli import main
 from search.errors import CatchmarkError, RunError
-from search.found.network import replace_durably
 from search.journal import Journal, _seal, _to_bytes
 from search.latency import read_latency
 from search.locking import FileLock
@@ -32,6 +31,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.tables import CONVERTERS
 from search.tables.table import write_table
 from search.tasks.base import Evaluation, Task, TaskPool
+from search.tensor_files import save_tensors
 
 SPACE = NASBench201()
 DIGITS = {"class_path": "DigitsDataModule", "init_args": {"batch_size": 300}}
@@ -546,9 +546,9 @@ def test_a_report_on_a_full_disk(run_of, refused):
 
 def test_a_trained_networks_weights_on_a_full_disk(tmp_path):
     path = tmp_path / "weights.pt"
-    replace_durably(path, {"weight": torch.arange(5.0)})
+    save_tensors(path, {"weight": torch.arange(5.0)})
     with longest_file(10_000), pytest.raises(RunError, match=r"weights.pt could not be written \(.*see to the disk"):
-        replace_durably(path, {"weight": torch.arange(50_000.0)})
+        save_tensors(path, {"weight": torch.arange(50_000.0)})
     assert torch.equal(torch.load(path, weights_only=True)["weight"], torch.arange(5.0))
 
 

@@ -26,6 +26,7 @@ from search.run import run_recipe
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 from search.tasks.trained import TrainedTask
+from tests.search.wandb_runs.test_searches import logged
 
 COMMAND = Path(sys.executable).parent / "catchmark"
 DATA = {"class_path": "DigitsDataModule", "init_args": {"batch_size": 150, "padding": 2}}
@@ -78,18 +79,18 @@ def planned_run(folder, **content):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_wandb():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A search of two evaluations by each of two agents, finished."""
     place = tmp_path_factory.mktemp("found")
-    before = os.environ.get("WANDB_MODE")
-    os.environ["WANDB_MODE"] = "disabled"
-    try:
-        run_recipe(write_recipe(place / "toy.yaml"), {}, runs=place / "runs", quiet=True)
-    finally:
-        del os.environ["WANDB_MODE"]
-        if before is not None:
-            os.environ["WANDB_MODE"] = before
+    run_recipe(write_recipe(place / "toy.yaml"), {}, runs=place / "runs", quiet=True)
     return place / "runs" / "toy" / "latest"
 
 
@@ -212,6 +213,7 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(run, tmp_path, monkeyp
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main([*words, str(whole)]) == 0
 
+    monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("END_OF_STEPWISE", "stop in 1")
     assert main([*words, str(broken)]) == 130
     assert "the same 'catchmark train' again" in capsys.readouterr().err
@@ -227,6 +229,9 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(run, tmp_path, monkeyp
     assert main([*words, str(broken)]) == 0
     assert same(weights(broken), weights(whole))
     assert epochs_of(broken) == epochs_of(whole) and about(broken) == about(whole)
+    (log,) = logged(broken)  # of three attempts
+    assert log.points == json.loads((broken / "metrics.json").read_text())["epochs"] and len(log.points) == 4
+    assert (log.run.run_group, log.run.job_type, log.exits[0].exit_code) == (run.parent.name, "train", 0)
     sys.modules.pop("stepwise", None)
 
 

@@ -26,6 +26,11 @@ from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
 from tests.search.wandb_runs.test_searches import logged
 
+# Less what this process may have told its children of its own W&B.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | {
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "offline",
+}
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
 
 
@@ -152,8 +157,7 @@ def check_wandb(folder):
 def test_several_workers_give_the_same(tmp_path):
     # Workers import the truth by its name, so it must be found from where they start.
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment["WANDB_MODE"] = "offline"
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
     summaries = []
     for workers in (1, 2):
         runs = tmp_path / f"runs{workers}"
@@ -171,8 +175,7 @@ def test_several_workers_give_the_same(tmp_path):
 def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     folder, expected = run(path, tmp_path / "whole")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment["WANDB_MODE"] = "offline"
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "search.cli", "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
     place, kills, seen = tmp_path / "killed" / "study" / "latest", 0, set()
     for _ in range(20):
