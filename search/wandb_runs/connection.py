@@ -139,6 +139,7 @@ class WandbConnection:
                 **settings,
             ),
         )
+        there = set(self.earlier(identity))
         try:
             # Asked for here, for `init` would stop and wait for someone to type a key.
             if self.mode in _ONLINE and not wandb.login(prompt=False, verify=False):
@@ -156,6 +157,9 @@ class WandbConnection:
             # died since the last run, it starts another one.
             with suppress(Exception):
                 wandb.teardown()
+            for folder in set(self.earlier(identity)) - there:
+                if not list(folder.glob("*.wandb")):  # nobody could send it
+                    shutil.rmtree(folder, ignore_errors=True)
             return wandb.init(mode="offline", **arguments)
 
     def finish(self, run: Any, failed: bool = False) -> None:
