@@ -20,6 +20,7 @@ from search.tasks.base import Evaluation, Task
 
 _STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_unused_parameters_(?:true|false))?")
 _LOST = "ProcessExitedException: "
+_PORT_TAKEN = "address already in use"
 _PR_SET_PDEATHSIG = 1
 """Of Linux' ``prctl``: which signal a process gets when its parent ends."""
 
@@ -65,8 +66,12 @@ def forked(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def was_lost(evaluation: Evaluation) -> bool:
-    """Whether one of a candidate's processes was killed or crashed, which says nothing about the candidate."""
-    return evaluation.status == "failed" and evaluation.reason.startswith(_LOST)
+    """Whether one of a candidate's processes was killed or crashed, or the port where they meet was taken by somebody.
+
+    Neither says anything about the candidate.
+    """
+    reason = evaluation.reason
+    return evaluation.status == "failed" and (reason.startswith(_LOST) or _PORT_TAKEN in reason.lower())
 
 
 def _trained(task: Task) -> list[Any]:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
@@ -24,7 +26,7 @@ from search.agents.regularized_evolution import RegularizedEvolution
 from search.errors import CatchmarkError, RunError
 from search.executors.inline import evaluate_one
 from search.executors.ray import RayExecutor
-from search.executors.ray_groups import forked, groups_of, processes_of
+from search.executors.ray_groups import forked, groups_of, processes_of, was_lost
 from search.executors.ray_session import RaySession
 from search.journal import Journal
 from search.loop import Search, Stage, run_search
@@ -491,6 +493,18 @@ def single_then_groups():
     process.kill()
     process.communicate()
     shutil.rmtree(root)
+
+
+def test_what_a_candidate_is_not_to_blame_for():
+    """The words are those of torch for a port on which another process listens already."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        try:
+            TCPStore("127.0.0.1", taken.getsockname()[1], is_master=True, wait_for_workers=False)
+        except RuntimeError as error:
+            words = f"{type(error).__name__}: {error}"
+    assert was_lost(Evaluation.failed(words))
+    assert was_lost(Evaluation.failed("ProcessExitedException: process 1 terminated with signal SIGKILL"))
+    assert not was_lost(Evaluation.failed("RuntimeError: shapes do not match")) and not was_lost(Evaluation(1.0))
 
 
 def test_groups_may_follow_single_processes_and_end_with_a_driver_that_is_killed(single_then_groups):
