@@ -472,7 +472,7 @@ from tests.search.test_ray import Plain, Reserved, evaluate, group, train_on
 with RayExecutor(1) as executor:
     print(evaluate(executor, Plain(), (1, 5))[0].score, flush=True)
     print(train_on(executor, group(sys.argv[1], kind=Reserved)).metrics["reserved"], flush=True)
-    train_on(executor, group(sys.argv[2], trouble="hangs"))
+    print(train_on(executor, group(sys.argv[2], trouble="hangs")).reason, flush=True)
 """
 
 
@@ -512,7 +512,8 @@ def test_groups_may_follow_single_processes_and_end_with_a_driver_that_is_killed
     driver, hanging = single_then_groups
     assert float(driver.stdout.readline()) == math.sin(1) + 5 / 3
     assert float(driver.stdout.readline()) == 2
-    wait_until(lambda: len(notes(hanging)) == 2, seconds=60)
+    wait_until(lambda: len(notes(hanging)) >= 2 or driver.poll() is not None, seconds=60)
+    assert driver.poll() is None, f"the group did not hang: {driver.stdout.read()}"
     processes = descendants_of(driver.pid)
     assert {process for each in notes(hanging) for process in each} < set(processes)
     driver.kill()
