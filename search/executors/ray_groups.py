@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Evaluation, Task, parts
 
 _STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_unused_parameters_(?:true|false))?")
 _LOST = "ProcessExitedException: "
@@ -76,8 +76,7 @@ def was_lost(evaluation: Evaluation) -> bool:
 
 def _trained(task: Task) -> list[Any]:
     """The task and those that it asks, as far as they have a Trainer."""
-    found = [each for part in vars(task).values() if isinstance(part, Task) for each in _trained(part)]
-    return [task, *found] if isinstance(getattr(task, "trainer", None), dict) else found
+    return [part for _, part in parts(task) if isinstance(getattr(part, "trainer", None), dict)]
 
 
 def _devices(trainer: Mapping[str, Any]) -> int:

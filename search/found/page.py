@@ -11,7 +11,7 @@ from typing import Any
 from search.found.choice import Choice
 from search.reports.page import decimals_for, number, render_page
 from search.reports.plots import architecture_svg
-from search.reports.svg import DASHES, GRID, INK, SERIES, house_style, new_figure, shortened, to_svg
+from search.reports.svg import DASHES, INK, SERIES, house_style, new_figure, shortened, style_course, to_svg
 
 _MOST_LINES = len(SERIES)
 
@@ -53,8 +53,6 @@ def curve_svg(history: Sequence[Mapping[str, float]], names: Sequence[str], labe
     Returns:
         An ``<svg>`` element.
     """
-    from matplotlib.ticker import MaxNLocator
-
     right = 0.35 + 0.083 * max(len(shortened(name)) for name in names)
     width, height, left, bottom, top = 6.0 + right, 2.9, 0.65, 0.5, 0.45
     with house_style():
@@ -89,10 +87,5 @@ def curve_svg(history: Sequence[Mapping[str, float]], names: Sequence[str], labe
         # Above the axis, not beside it: names of scores are longer than the axis is high.
         axes.set_ylabel(shortened(label, 80), rotation=0, ha="left", va="bottom")
         axes.yaxis.set_label_coords(-0.1, 1.05)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        axes.ticklabel_format(axis="y", useOffset=False)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        style_course(axes)
         return to_svg(figure, f"{label} after each epoch: {', '.join(names)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,19 +13,11 @@ from search.launch import Launch
 from search.ranks.joint_calls import JointCalls, Order, RankFailed, Together
 from search.ranks.trainers import arguments_of_rank, is_joint
 from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task, TaskPool
+from search.tasks.base import Evaluation, Task, TaskPool, parts
 
 Address = list[str | int]
 """Where a task is: ``["target", name]``, ``["pool", number, index, seed]`` or ``["truth"]``, then attributes that lead
 to a part."""
-
-
-def parts(task: Task) -> Iterator[tuple[list[str | int], Task]]:
-    """The tasks that evaluate networks: the task itself, or those that it asks, with the attributes that lead there."""
-    yield [], task
-    for name, inner in vars(task).items():
-        if isinstance(inner, Task):
-            yield from (([name, *path], part) for path, part in parts(inner))
 
 
 def prepare_task(task: Task, address: Address, key: str, launch: Launch, together: Together | None) -> bool:

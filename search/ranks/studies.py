@@ -8,10 +8,11 @@ from search.errors import CatchmarkError
 from search.experiment import Experiment
 from search.launch import Launch
 from search.ranks.joint_calls import JointCalls, Together
-from search.ranks.joint_tasks import JointTasks, parts
+from search.ranks.joint_tasks import JointTasks
 from search.ranks.trainers import arguments_alone, count
 from search.study import Study
 from search.supernets.study import SupernetStudy
+from search.tasks.base import parts
 
 
 def train_alone(study: Study) -> None:

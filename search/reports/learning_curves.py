@@ -10,7 +10,17 @@ import numpy as np
 
 from search.experiment import Experiment
 from search.journal import Record
-from search.reports.svg import DASHES, GRID, INK, MUTED, SERIES, house_style, new_figure, shortened, to_svg
+from search.reports.svg import (
+    DASHES,
+    INK,
+    MUTED,
+    SERIES,
+    house_style,
+    new_figure,
+    shortened,
+    style_course,
+    to_svg,
+)
 
 MOST_CHILDREN = 300
 """Children of a target that are drawn; the first ones of each agent."""
@@ -76,8 +86,6 @@ class LearningCurves:
 
 
 def _draw(target: _Target, metric: str, colors: Mapping[str, int]) -> str:
-    from matplotlib.ticker import MaxNLocator
-
     share = max(1, MOST_CHILDREN // len(target.by_agent))
     faint = [child for children in target.by_agent.values() for child in children[:share]]
     best = {
@@ -114,11 +122,7 @@ def _draw(target: _Target, metric: str, colors: Mapping[str, int]) -> str:
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric, rotation=0, ha="left", va="bottom")
         axes.yaxis.set_label_coords(-0.6 / inner_width, 1 + 0.2 / inner_height)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        style_course(axes)
         return to_svg(figure, f"{metric} by epoch of {len(faint)} children; best of: {', '.join(best) or 'nobody'}")
 
 

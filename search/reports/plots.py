@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.reports.svg import DASHES, GRID, INK, MUTED, PAPER, SERIES, TINT, house_style, new_figure, shortened, to_svg
+from search.reports.svg import (
+    DASHES,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    TINT,
+    house_style,
+    new_figure,
+    shortened,
+    style_course,
+    to_svg,
+)
 from search.spaces.base import Edge
 
 if TYPE_CHECKING:
@@ -53,8 +65,6 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
     Returns:
         An ``<svg>`` element.
     """
-    from matplotlib.ticker import MaxNLocator
-
     names = [shortened(curve.label) for curve in curves]
     right = 0.35 + 0.083 * max(map(len, names))
     width, height = 6.6 + right, max(3.9, 1.2 + 0.2 * len(curves))
@@ -83,12 +93,7 @@ def curves_svg(curves: Sequence[Curve], score_name: str, best_possible: float | 
         # Above the axis, not beside it: names of scores are longer than the axis is high.
         axes.set_ylabel(f"best so far: {shortened(score_name, 80)}", rotation=0, ha="left", va="bottom")
         axes.yaxis.set_label_coords(-0.6 / inner_width, 1 + 0.2 / inner_height)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        axes.ticklabel_format(axis="y", useOffset=False)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        style_course(axes)
         return to_svg(figure, f"Best score so far, {score_name}, of: {', '.join(curve.label for curve in curves)}")
 
 

@@ -21,6 +21,7 @@ from search.reports.svg import (
     house_style,
     new_figure,
     shortened,
+    style_course,
     to_svg,
 )
 
@@ -88,8 +89,6 @@ def courses_svg(
     Returns:
         An ``<svg>`` element.
     """
-    from matplotlib.ticker import MaxNLocator
-
     names = [shortened(label) for label in (*(course.label for course in courses), *references)]
     left, bottom, top, inner_width = 0.65, 0.5, 0.5, 5.6
     inner_height = max(3.2, 0.21 * len(names))
@@ -124,12 +123,7 @@ def courses_svg(
         axes.set_xlabel("epochs")
         axes.set_ylabel(measure, rotation=0, ha="left", va="bottom")
         axes.yaxis.set_label_coords(-0.6 / inner_width, 1 + 0.2 / inner_height)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        axes.ticklabel_format(axis="y", useOffset=False)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        style_course(axes)
         return to_svg(figure, f"{measure} over epochs, of: {', '.join([*(c.label for c in courses), *references])}")
 
 

@@ -93,6 +93,14 @@ class Task(ABC):
         return None
 
 
+def parts(task: Task) -> Iterator[tuple[list[str | int], Task]]:
+    """The tasks that evaluate networks: the task itself, or those that it asks, with the attributes that lead there."""
+    yield [], task
+    for name, inner in vars(task).items():
+        if isinstance(inner, Task):
+            yield from (([name, *path], part) for path, part in parts(inner))
+
+
 class TaskPool(ABC):
     """An endless supply of related tasks to meta-train on."""
 
