@@ -8,9 +8,9 @@ RECIPE ?= experiments/quickstart.yaml
 quickstart: install ## install, then meta-train a CATCHer, adapt it, and write the report
 	$(BIN)/catchmark run $(RECIPE)
 
-# Two processes, each with one thread: tests are many and small.
+# Two processes, each with one thread: tests are many and small. PYTEST passes on more, for instance PYTEST=--cov.
 test: lint types ## lint, types and every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST)
 
 lint: install
 	$(BIN)/ruff check .
