@@ -1,12 +1,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RECIPE ?= experiments/quickstart.yaml
+RECIPE ?= experiments/quickstart.yaml experiments/quickstart_table.yaml
 
 .PHONY: quickstart test lint types install clean
 
-quickstart: install ## install, then meta-train a CATCHer, adapt it, and write the report
-	$(BIN)/catchmark run $(RECIPE)
+quickstart: install ## install, then meta-train a CATCHer, adapt it, and write a report: trained, and on a table
+	set -e; for recipe in $(RECIPE); do $(BIN)/catchmark run $$recipe; done
 
 # Two processes, each with one thread: tests are many and small. PYTEST passes on more, for instance PYTEST=--cov.
 test: lint types ## lint, types and every test

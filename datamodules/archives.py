@@ -12,18 +12,19 @@ import numpy as np
 from datamodules.locations import locations, looked_in
 
 
-def find_archive(path: str | PathLike[str], absent: str, cure: str) -> Path:
-    """Where a file lies: below the current folder, else below ``$CATCHMARK_DATA``; an absolute path is taken as it is.
+def find_archive(path: str | PathLike[str], absent: str, cure: str, shipped: Path | None = None) -> Path:
+    """Where a file lies, looked for as `datamodules.locations.locations` says; an absolute path is taken as it is.
 
     Args:
         path: the file's.
         absent: opens the message where there is no such file, for instance ``no table``.
         cure: closes it: how to come by the file.
+        shipped: the folder of those that ship, where some of its kind do.
 
     Raises:
-        FileNotFoundError: it is in neither.
+        FileNotFoundError: it is in none of these places.
     """
-    for candidate in locations(path):
+    for candidate in locations(path, shipped):
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(f"{absent} '{Path(path).expanduser()}'{looked_in(path)}; {cure}")

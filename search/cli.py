@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_converters(data)
 
-    words = "Name what there is: recipes, spaces, tasks, pools, agents and path samplers."
+    words = "Name what there is: recipes, spaces, tasks, pools, agents, path samplers and tables."
     command("list", _list, words, "catchmark list")
     return parser
 

@@ -165,11 +165,12 @@ def rewrite_report(folder: Path) -> Path:
 
 
 def list_everything() -> str:
-    """The recipes, spaces, tasks, pools, agents and path samplers there are, a line each."""
+    """The recipes, spaces, tasks, pools, agents, path samplers and tables there are, a line each."""
     from lightning_modules.path_samplers.base import PathSampler
     from search.agents.base import Agent
     from search.recipes.catalogue import find_classes
     from search.spaces.base import SearchSpace
+    from search.tables import SHIPPED
     from search.tasks.base import Task, TaskPool
 
     lines = ["recipes"]
@@ -187,6 +188,7 @@ def list_everything() -> str:
         lines.append(title)
         for name, found in find_classes(package, base).items():
             lines.append(f"  {name:<24} {(found.__doc__ or '').strip().splitlines()[0]}")
+    lines += ["tables", *(f"  {name:<28} {holds}" for name, holds in SHIPPED.items())]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Benchmark tables: their format, and the converters that make them, and image files, from published files.
+"""Benchmark tables: their format, those that ship, and the converters that make them, and images, from published files.
 
 Light enough for a command line to import: a converter's code is loaded when it runs.
 """
@@ -10,6 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import CatchmarkError, one_line
+
+SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+"""Where the tables are that ship; its README says for each what it holds, whose it is, and under which licence."""
+SHIPPED = {
+    "nasbench201.npz": "NAS-Bench-201: accuracies on three data sets and sizes of 15,625 cells.",
+    "nasbench201_latency.npz": "Latencies of NAS-Bench-201's cells on 27 devices.",
+    "transnasbench101.npz": "TransNAS-Bench-101, micro space: seven vision tasks, 4,096 cells.",
+    "nasbench_macro.npz": "NAS-Bench-Macro: accuracies on CIFAR-10 and sizes of 6,561 networks.",
+    "fbnet_operator_latency.npz": "Latencies of FBNet's operators, layer by layer, on 27 devices.",
+}
+"""What each of them holds, by file name."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.archives import find_archive, write_archive
+from search.tables import SHIPPED, SHIPPED_FOLDER
 
 _CURE = "make it again with 'catchmark data', or fetch it again"
 
@@ -57,13 +58,18 @@ def column_name(dataset: str, split: str, metric: str, epochs: int | None) -> st
 
 
 def find_table(table: str | os.PathLike[str]) -> Path:
-    """Where a table lies: below the current folder, else below ``$CATCHMARK_DATA``; an absolute path is taken as it is.
+    """Where a table lies: below the current folder, else below ``$CATCHMARK_DATA``, else among the tables that ship.
+
+    An absolute path is taken as it is.
 
     Raises:
-        FileNotFoundError: it is in neither.
+        FileNotFoundError: it is in none of these places; the message names the tables that ship.
     """
-    cure = "make it with 'catchmark data', or set CATCHMARK_DATA to the folder that has it"
-    return find_archive(table, "no table", cure)
+    cure = (
+        f"those that ship are {', '.join(SHIPPED)}; make another with 'catchmark data', or set CATCHMARK_DATA to the "
+        "folder that has it"
+    )
+    return find_archive(table, "no table", cure, SHIPPED_FOLDER)
 
 
 def list_columns(path: str | os.PathLike[str]) -> list[str]:

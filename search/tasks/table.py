@@ -73,7 +73,7 @@ class TableTask(Task):
     Args:
         space: the search space of the table.
         table: the table's path (format: `search.tables.table`); a relative one is looked for below the current folder,
-            then below ``$CATCHMARK_DATA``.
+            then below ``$CATCHMARK_DATA``, then among the tables that ship.
         dataset: data set of the column, for instance ``cifar10_valid``.
         split: what it was measured on: ``val`` or ``test``.
         metric: what was measured, for instance ``acc``; higher must be better.

@@ -1,7 +1,6 @@
 """Detection data in COCO's format: one whose right answers can be read off its pixels, and 160 images of COCO."""
 
 import json
-import os
 import random
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from datamodules.batches import EpochLoader, whole
 from datamodules.coco import CocoDataModule
 from datamodules.halves import HalvesDataModule
 
-COCO = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "coco_tiny"
-needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason=f"no COCO images in {COCO}; set CATCHMARK_DATA")
 COLOURS = {7: (250, 0, 0), 3: (0, 250, 0), 9: (0, 0, 250)}
 """Of the objects of each category; the image is black elsewhere."""
 CATEGORIES = [{"id": 7, "name": "red"}, {"id": 3, "name": "green"}, {"id": 9, "name": "blue"}]
@@ -208,20 +205,20 @@ def test_a_perfect_detector_has_a_mean_average_precision_of_1(root):
     assert evaluate(data, answers(Path(root) / "annotations" / "instances_train2017.json", data)) == 1
 
 
-@needs_coco
 @pytest.mark.parametrize(("split", "settings"), [("val", {}), ("val", {"val_images": 20}), ("train", {"images": 10})])
-def test_perfect_on_coco_itself(split, settings):
-    data = CocoDataModule(str(COCO), batch_size=8, val_split=split, resolution=(160, 96), **settings)
-    assert evaluate(data, answers(COCO / "annotations" / f"instances_{split}2017.json", data)) == 1
+def test_perfect_on_coco_itself(split, settings, real_data):
+    root = real_data("images/coco_tiny")
+    data = CocoDataModule(str(root), batch_size=8, val_split=split, resolution=(160, 96), **settings)
+    assert evaluate(data, answers(root / "annotations" / f"instances_{split}2017.json", data)) == 1
 
 
-@needs_coco
-def test_coco_has_80_training_images_with_every_box_inside():
+def test_coco_has_80_training_images_with_every_box_inside(real_data):
     from mmdet.datasets import CocoDataset
 
-    data = CocoDataModule(str(COCO), batch_size=8)
+    root = real_data("images/coco_tiny")
+    data = CocoDataModule(str(root), batch_size=8)
     assert data.metainfo["classes"] == CocoDataset.METAINFO["classes"]
-    content = json.loads((COCO / "annotations" / "instances_train2017.json").read_text())
+    content = json.loads((root / "annotations" / "instances_train2017.json").read_text())
     names = {each["id"]: each["name"] for each in content["categories"]}
     wanted: dict[int, list[str]] = {}
     for each in content["annotations"]:

@@ -1,6 +1,4 @@
-import os
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from PIL import Image
 
 from datamodules.depth_folder import DepthFolderDataModule, DepthPictures, find_pairs
 
-NYU = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "nyuv2"
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -204,11 +201,10 @@ def test_numbers_out_of_range_are_refused(arguments, message):
         DepthFolderDataModule(**arguments)
 
 
-def test_real_pairs():
-    if not NYU.is_dir():
-        pytest.skip(f"{NYU} is not there: set CATCHMARK_DATA to the folder that has images/nyuv2")
-    data = DepthFolderDataModule(str(NYU), resolution=64, images=16, val_images=4)
-    assert [len(each) for each in find_pairs(str(NYU))[:2]] == [320, 80]
+def test_real_pairs(real_data):
+    root = str(real_data("images/nyuv2"))
+    data = DepthFolderDataModule(root, resolution=64, images=16, val_images=4)
+    assert [len(each) for each in find_pairs(root)[:2]] == [320, 80]
     images, (inverse_depth, mask) = data.training_set().__getitems__(range(16))
     assert abs(images.mean()) < 1.5 and 0.5 < images.std() < 2
     metres = 1 / inverse_depth[mask]

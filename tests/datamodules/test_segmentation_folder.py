@@ -1,6 +1,5 @@
 """Segmentation data from folders: pictures that say in every pixel where it is, and CamVid."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from PIL import Image
 
 from datamodules.segmentation_folder import CamVidDataModule, SegmentationFolderDataModule
 
-CAMVID = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "camvid"
-needs_camvid = pytest.mark.skipif(not CAMVID.is_dir(), reason=f"no CamVid in {CAMVID}; set CATCHMARK_DATA")
 CLASSES = ["near", "middle", "far"]
 HEIGHT, WIDTH = 40, 48
 
@@ -201,9 +198,8 @@ def test_classes_must_differ(root):
         SegmentationFolderDataModule(root, ["a", "a"])
 
 
-@needs_camvid
-def test_camvid_has_the_frequencies_of_street_scenes():
-    data = CamVidDataModule(str(CAMVID))
+def test_camvid_has_the_frequencies_of_street_scenes(real_data):
+    data = CamVidDataModule(str(real_data("images/camvid")))
     assert data.num_classes == 11 == len(data.metainfo["palette"])
     counts = np.zeros(256, dtype=int)
     samples = data.training_set(augmented=False)

@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +13,6 @@ from search.spaces.depth_fusion import DepthFusion
 from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
 
-NYU = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "nyuv2"
 QUIET = {
     "accelerator": "cpu",
     "logger": False,
@@ -225,11 +221,9 @@ def test_a_search_task_trains_and_scores_depth_networks(tmp_path):
     assert task.evaluate(arch, seed=4).score == evaluation.score != task.evaluate(arch, seed=5).score
 
 
-def test_it_learns_real_depth():
+def test_it_learns_real_depth(real_data):
     """Eight pictures of rooms: within a few seconds the loss halves."""
-    if not NYU.is_dir():
-        pytest.skip(f"{NYU} is not there: set CATCHMARK_DATA to the folder that has images/nyuv2")
-    data = DepthFolderDataModule(str(NYU), resolution=64, images=8).training_set(augmented=False)
+    data = DepthFolderDataModule(str(real_data("images/nyuv2")), resolution=64, images=8).training_set(augmented=False)
     loader = DataLoader(data, batch_size=8, collate_fn=lambda batch: batch)
     space = DepthFusion(2)
     network = seeded(lambda: space.build(space.draw(0), channels=16, width=8))

@@ -22,6 +22,7 @@ from search.recipes.classes import find_parameters
 from search.recipes.yaml_text import dump_yaml
 from search.run import run_recipe
 from search.summary import without_seconds
+from search.tables import SHIPPED
 from search.tables.table import write_table
 
 COMMAND = Path(sys.executable).parent / "catchmark"
@@ -180,9 +181,19 @@ def test_list(capsys):
         "task pools",
         "agents",
         "path samplers",
+        "tables",
     ]
     words = text.split()
-    for name in ("NASBench201", "TableTask", "TrainedTask", "SubtaskPool", "CATCHer", "RandomSearch", "GumbelSampler"):
+    for name in (
+        "NASBench201",
+        "TableTask",
+        "TrainedTask",
+        "SubtaskPool",
+        "CATCHer",
+        "RandomSearch",
+        "GumbelSampler",
+        *SHIPPED,
+    ):
         assert name in words
     assert "quickstart.yaml" in text
 

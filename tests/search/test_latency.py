@@ -1,6 +1,5 @@
 """Look-up latencies."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ import torch
 from search.latency import read_latency
 from tests.search.latency_tables import DEVICES, SIZE, SPACE, write_latency
 from tests.search.spaces.masked_space import MaskedSpace
-
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[2].parent / "shared/data")
 
 
 def test_rows_are_found_by_architecture(tmp_path):
@@ -58,11 +55,8 @@ def test_what_it_refuses(tmp_path):
         read_latency(tmp_path / "cut.npz", SPACE)
 
 
-def test_the_published_latencies():
-    path = DATA / "nasbench201_latency.npz"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    table = read_latency(path, SPACE)
+def test_the_published_latencies(real_data):
+    table = read_latency(real_data("nasbench201_latency.npz"), SPACE)
     missing = {device: int(table.of(device).isnan().sum()) for device in table.devices}
     assert {device: count for device, count in missing.items() if count} == {"pixel3": 273, "raspi4": 284}
     # A cell of six 3x3 convolutions is slower than one of six skip connections, on every device.

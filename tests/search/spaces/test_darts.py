@@ -1,7 +1,5 @@
 import ast
 import math
-import os
-from pathlib import Path as FilePath
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from search.randomness import TrialRandom
 from search.spaces.base import Edge
 from search.spaces.darts import DARTS
 
-DATA = FilePath(os.environ.get("CATCHMARK_DATA") or FilePath(__file__).parents[3].parent / "shared/data")
 SPACE = DARTS()
 
 # Published cells: the public code of DARTS, PC-DARTS (CIFAR-10) and P-DARTS.
@@ -185,11 +182,8 @@ def test_parameters_of_random_cells_and_other_sizes():
         assert count_parameters(network) == count_by_hand(list(SPACE.genotype(arch).values()), 8, 5, 7)
 
 
-def test_parameters_of_nas_bench_301():
-    path = DATA / "zero_cost_proxies.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with zero_cost_proxies.npz")
-    with np.load(path, allow_pickle=False) as arrays:
+def test_parameters_of_nas_bench_301(real_data):
+    with np.load(real_data("zero_cost_proxies.npz"), allow_pickle=False) as arrays:
         rows = np.flatnonzero(arrays["space"] == "nasbench301")[::20]
         codes = [ast.literal_eval(text) for text in arrays["arch"][rows].tolist()]
         millions = arrays["values"][rows, arrays["columns"].tolist().index("params")]

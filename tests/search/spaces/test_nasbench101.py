@@ -1,9 +1,7 @@
 """NAS-Bench-101: the graph's rules, the benchmark's own hashes, counts and parameters, and shared weights."""
 
 import itertools
-import os
 from collections import Counter
-from pathlib import Path as FilePath
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from search.randomness import TrialRandom
 from search.spaces.nasbench101 import EDGES, NASBench101
 
 SPACE = NASBench101()
-DATA = FilePath(os.environ.get("CATCHMARK_DATA") or FilePath(__file__).parents[3].parent / "shared/data")
 CHAIN = "conv3x3-bn-relu(0)|maxpool3x3(0,1)|conv1x1-bn-relu()|conv3x3-bn-relu()|conv3x3-bn-relu()|output(1,2)"
 PATHS = [
     set(itertools.pairwise((0, *between, 6))) for k in range(6) for between in itertools.combinations(range(1, 6), k)
@@ -27,11 +24,8 @@ PUBLISHED = {2: 1, 3: 6, 4: 84, 5: 2441, 6: 62010, 7: 359082}
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    source = DATA / "nasbench101_sample.npz"
-    if not source.is_file():
-        pytest.skip(f"{source} is not there: set CATCHMARK_DATA to a folder with nasbench101_sample.npz")
-    with np.load(source, allow_pickle=False) as arrays:
+def benchmark(real_data):
+    with np.load(real_data("nasbench101_sample.npz"), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in ("adjacency", "ops", "n_vertices", "hash", "trainable_parameters")}
 
 

@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,18 +6,14 @@ from lightning_modules.networks.complexity import count_flops, count_parameters
 from search.spaces.base import Edge
 from search.spaces.nasbench201 import NASBench201
 
-DATA = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SPACE = NASBench201()
 ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 
 
 @pytest.fixture(scope="module")
-def table():
-    path = DATA / "nasbench201.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to the folder of the benchmark tables")
-    with np.load(path, allow_pickle=False) as arrays:
+def table(real_data):
+    with np.load(real_data("nasbench201.npz"), allow_pickle=False) as arrays:
         return {key: arrays[key] for key in ("arch", "arch_str", "params_m", "flops_m")}
 
 

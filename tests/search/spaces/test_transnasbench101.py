@@ -1,6 +1,4 @@
 import ast
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,17 +6,9 @@ import torch
 
 from lightning_modules.networks.complexity import count_flops, count_parameters
 from search.spaces.transnasbench101 import TransNASBench101Micro
+from search.tables.table import read_columns
 
-DATA = Path(os.environ.get("CATCHMARK_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SPACE = TransNASBench101Micro()
-
-
-def load(name, *keys):
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to the folder of the benchmark tables")
-    with np.load(path, allow_pickle=False) as arrays:
-        return tuple(arrays[key] for key in keys)
 
 
 def build(arch, **head):
@@ -26,12 +16,12 @@ def build(arch, **head):
         return SPACE.build(arch, **head)
 
 
-def test_every_row_of_the_table():
-    (texts,) = load("transnasbench101_micro.npz", "arch_str")
-    assert len(texts) == 4096
-    for row, text in enumerate(texts.tolist()):
+def test_every_row_of_the_table(real_data):
+    archs = read_columns(real_data("transnasbench101.npz"), []).arch
+    assert len(archs) == 4096
+    for row, codes in enumerate(archs.tolist()):
         arch = SPACE.from_index(row)
-        assert SPACE.format(arch) == text and SPACE.parse(text) == arch and SPACE.index(arch) == row
+        assert arch == tuple(codes) and SPACE.parse(SPACE.format(arch)) == arch and SPACE.index(arch) == row
 
 
 def test_the_index_is_the_place_in_sorted_order():
@@ -80,11 +70,12 @@ def test_parameters_by_hand(cell, size):
     assert count_parameters(network) == stem + sum(size(i, o) for i, o in CELLS) + 513 * 47
 
 
-def test_parameters_are_those_of_the_published_zero_cost_table():
+def test_parameters_are_those_of_the_published_zero_cost_table(real_data):
     """NAS-Bench-Suite-Zero built the networks with 100 classes; its operation codes are the benchmark's."""
-    space, dataset, archs, columns, values = load(
-        "zero_cost_proxies.npz", "space", "dataset", "arch", "columns", "values"
-    )
+    with np.load(real_data("zero_cost_proxies.npz"), allow_pickle=False) as arrays:
+        space, dataset, archs, columns, values = (
+            arrays[name] for name in ("space", "dataset", "arch", "columns", "values")
+        )
     rows = np.flatnonzero((space == "transbench101_micro") & (dataset == "class_object"))[:60]
     assert len(rows) == 60
     for row in rows:

@@ -6,7 +6,6 @@ import pickle
 import sys
 import types
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from search.spaces.nasbench201 import NASBench201
 from search.tables.analog_nasbench import METRICS, convert_analog_nasbench
 from search.tables.table import list_columns, read_columns
 
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 SPACE = NASBench201()
 
 
@@ -112,12 +110,9 @@ def _installed() -> bool:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    wheel = DATA / "analog_nasbench-0.1.3-py3-none-any.whl"
-    if not _installed() and not wheel.is_file():
-        pytest.skip(f"neither the package analog-nasbench nor {wheel} is there")
-    out = tmp_path_factory.mktemp("analog") / "o.npz"
-    return convert_analog_nasbench(out, wheel if wheel.is_file() else None)
+def real(tmp_path_factory, real_data):
+    wheel = None if _installed() else real_data("analog_nasbench-0.1.3-py3-none-any.whl")
+    return convert_analog_nasbench(tmp_path_factory.mktemp("analog") / "o.npz", wheel)
 
 
 def _by_code(archs, *columns):
@@ -125,24 +120,18 @@ def _by_code(archs, *columns):
     return [column[order] for column in columns]
 
 
-def test_real_file_agrees_with_another_copy(real):
-    reference = DATA / "nasbench201_analog.npz"
-    if not reference.is_file():
-        pytest.skip(f"{reference} is not there")
+def test_real_file_agrees_with_another_copy(real, real_data):
     table = read_columns(real, list_columns(real))
-    with np.load(reference) as arrays, np.load(DATA / "nasbench201.npz") as benchmark:
+    with np.load(real_data("nasbench201_analog.npz")) as arrays, np.load(real_data("nasbench201.npz")) as benchmark:
         (want,) = _by_code(benchmark["arch"], arrays["accuracy"])
     (got,) = _by_code(table.arch, np.stack(list(table.columns.values()), axis=1))
     assert got.shape == (15625, 13) and np.array_equal(got, want)
 
 
-def test_real_file_ranks_like_nasbench201(real):
+def test_real_file_ranks_like_nasbench201(real, real_data):
     """The edges and operations are decoded right only if the networks rank as in another benchmark's training."""
-    path = DATA / "nasbench201.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
     digital = read_columns(real, ["cifar10_test_acc_digital_200ep"])
-    benchmark = read_columns(path, ["cifar10_test_acc_200ep"])
+    benchmark = read_columns(real_data("nasbench201.npz"), ["cifar10_test_acc_200ep"])
     (a,) = _by_code(digital.arch, *digital.columns.values())
     (b,) = _by_code(benchmark.arch, *benchmark.columns.values())
     assert np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1] > 0.98

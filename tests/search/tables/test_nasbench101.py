@@ -1,8 +1,5 @@
 """NAS-Bench-101's cells as a table."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +9,6 @@ from search.tables.nasbench101 import convert_nasbench101
 from search.tables.table import list_columns, read_columns
 
 SPACE = NASBench101()
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 EMPTY = "conv3x3-bn-relu()|" * 5 + "output(0)"
 POOLED = "maxpool3x3(0)|" + "conv3x3-bn-relu()|" * 4 + "output(0,1)"
 
@@ -134,10 +130,8 @@ def test_no_source(tmp_path):
         convert_nasbench101(tmp_path / "text.npz", tmp_path / "o.npz")
 
 
-def test_the_real_file(tmp_path):
-    source = DATA / "nasbench101_sample.npz"
-    if not source.is_file():
-        pytest.skip(f"{source} is not there: set CATCHMARK_DATA to a folder with nasbench101_sample.npz")
+def test_the_real_file(tmp_path, real_data):
+    source = real_data("nasbench101_sample.npz")
     out = convert_nasbench101(source, tmp_path / "o.npz")
     accuracies = [f"cifar10_val_acc_{epochs}ep" for epochs in (4, 12, 36, 108)]
     assert set(list_columns(out)) == {*accuracies, "cifar10_train_seconds_108ep", "params_m"}

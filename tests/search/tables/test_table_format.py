@@ -1,15 +1,12 @@
 """The table format: what is written is read, and nothing damaged is."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from search.tables.table import column_name, find_table, list_columns, read_columns, write_table
 
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 ARCH = np.array([[0, 1], [2, 0], [1, 1]], dtype=np.int8)
 COLUMNS = {"a_val_acc_12ep": np.array([50.0, 60.5, np.nan]), "a_test_acc_12ep": np.array([1.0, 2.0, 3.0])}
 
@@ -124,10 +121,8 @@ def test_find_table(table, tmp_path, monkeypatch):
     assert find_table(table) == table
 
 
-def test_a_table_without_provenance_opens():
-    path = DATA / "nasbench201.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with nasbench201.npz")
+def test_a_table_without_provenance_opens(real_data):
+    path = real_data("nasbench201.npz")
     names = list_columns(path)
     assert "cifar10_test_acc_200ep" in names and "flops_m" in names and "arch_str" not in names
     content = read_columns(path, ["cifar10_test_acc_200ep"])

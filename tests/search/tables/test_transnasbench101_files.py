@@ -1,15 +1,12 @@
 """TransNAS-Bench-101's two plain layouts."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from search.spaces.transnasbench101 import TransNASBench101Micro
 from search.tables.table import list_columns, read_columns
 from search.tables.transnasbench101 import convert_transnasbench101
 
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 TEXTS = ["64-41414-1_02_333", "64-41414-0_00_000"]
 
 
@@ -47,13 +44,21 @@ def test_wrong_sources(tmp_path):
     assert not out.exists()
 
 
-def test_real_file(tmp_path):
-    source = DATA / "transnasbench101_micro.npz"
-    if not source.is_file():
-        pytest.skip(f"{source} is not there: set CATCHMARK_DATA to a folder with transnasbench101_micro.npz")
-    out = convert_transnasbench101(source, tmp_path / "o.npz")
-    assert len(list_columns(out)) == 7
-    table = read_columns(out, ["class_scene_val_acc", "segmentsemantic_val_acc"])
+def test_the_real_table_comes_out_of_its_own_layout(tmp_path, real_data):
+    table = read_columns(path := real_data("transnasbench101.npz"), list_columns(path))
+    columns = {name.partition("_val_")[0]: column for name, column in table.columns.items()}
+    texts = [TransNASBench101Micro().format(arch) for arch in table.arch.tolist()]
+    values = np.stack(list(columns.values()), axis=1)
+    np.savez(tmp_path / "s.npz", arch_str=texts, tasks=list(columns), val_metric=values)
+    made = read_columns(convert_transnasbench101(tmp_path / "s.npz", tmp_path / "o.npz"), list(table.columns))
+    assert np.array_equal(made.arch, table.arch)
+    assert made.provenance["columns_sha256"] == table.provenance["columns_sha256"]
+
+
+def test_real_values(real_data):
+    path = real_data("transnasbench101.npz")
+    assert len(list_columns(path)) == 7
+    table = read_columns(path, ["class_scene_val_acc", "segmentsemantic_val_acc"])
     assert table.arch.shape == (4096, 6)
     # The empty cell can only guess one of some 50 scenes; the best cells recognise more than half.
     scene = table.columns["class_scene_val_acc"]

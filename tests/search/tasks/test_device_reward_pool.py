@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from search.experiment import Experiment
 from search.journal import Journal
 from search.meta_training import MetaTraining
 from search.spaces.nasbench201 import NASBench201
-from search.tables.table import find_table
 from search.tasks.device_reward_pool import DeviceRewardPool
 from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table import TableTask
@@ -127,24 +124,18 @@ def test_what_it_refuses(tables):
         make(tables, target_quantile=math.nan)
 
 
-def test_a_meta_training_is_told_what_is_paid_for_and_bills_it_once(tmp_path, monkeypatch):
+def test_a_meta_training_is_told_what_is_paid_for_and_bills_it_once(tmp_path, real_data):
     """Through the experiment: four devices' tasks, one bill, and no network outside it."""
-    if "CATCHMARK_DATA" not in os.environ:
-        monkeypatch.setenv("CATCHMARK_DATA", str(Path(__file__).resolve().parents[4] / "shared" / "data"))
-    for name in ("nasbench201.npz", "nasbench201_latency.npz"):
-        try:
-            find_table(name)
-        except FileNotFoundError as error:
-            pytest.skip(str(error))
-    column = {"table": "nasbench201.npz", "dataset": "cifar100", "split": "val", "metric": "acc", "epochs": 12}
+    quality, latencies = str(real_data("nasbench201.npz")), str(real_data("nasbench201_latency.npz"))
+    column = {"table": quality, "dataset": "cifar100", "split": "val", "metric": "acc", "epochs": 12}
     experiment = Experiment(
         NASBench201(),
-        {"c10": lambda space: TableTask(space, "nasbench201.npz", "cifar10_valid", "val", "acc", 200)},
+        {"c10": lambda space: TableTask(space, quality, "cifar10_valid", "val", "acc", 200)},
         {"naive": NaiveTransfer},
         budget=3,
         trials=2,
         meta_training=MetaTraining(
-            lambda space: DeviceRewardPool(space, [column], "nasbench201_latency.npz", ["fpga"], -0.3, evaluations=30),
+            lambda space: DeviceRewardPool(space, [column], latencies, ["fpga"], -0.3, evaluations=30),
             ["naive"],
             epochs=4,
             networks=20,

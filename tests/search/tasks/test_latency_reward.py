@@ -1,8 +1,6 @@
 """Rewards of quality and latency, looked up."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from search.randomness import TrialRandom
 from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table_pool import TableColumn
 from tests.search.latency_tables import SIZE, SPACE, column, write_latency, write_quality
-
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +95,12 @@ def test_what_it_refuses(tables):
         LatencyRewardTask(SPACE, TableColumn(**column(tables[2], dataset="z")), tables[0], "chip", -0.3)
 
 
-def test_more_weight_on_latency_finds_faster_networks():
-    if not (DATA / "nasbench201_latency.npz").is_file():
-        pytest.skip(f"no nasbench201_latency.npz in {DATA}")
-    quality = TableColumn(str(DATA / "nasbench201.npz"), "cifar10_valid", "val", "acc", 200)
+def test_more_weight_on_latency_finds_faster_networks(real_data):
+    latencies = str(real_data("nasbench201_latency.npz"))
+    quality = TableColumn(str(real_data("nasbench201.npz")), "cifar10_valid", "val", "acc", 200)
     best = []
     for exponent in (0.0, -0.07, -0.3):
-        task = LatencyRewardTask(SPACE, quality, str(DATA / "nasbench201_latency.npz"), "eyeriss", exponent)
+        task = LatencyRewardTask(SPACE, quality, latencies, "eyeriss", exponent)
         code = int(task.all_scores().nan_to_num(-1.0).argmax())
         arch = torch.cartesian_prod(*[torch.arange(5)] * 6)[code]
         best.append(task.evaluate(tuple(arch.tolist()), 0).metrics)

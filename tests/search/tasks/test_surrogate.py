@@ -1,7 +1,6 @@
 import ast
 import itertools
 import json
-import os
 import pickle
 import shutil
 import sys
@@ -17,9 +16,6 @@ from search.spaces.darts import DARTS
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.surrogate import SurrogateTask
 
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
-FOLDER = DATA / "nasbench301_surrogate"
-MODEL, ENCODING = str(FOLDER / "model_v2.onnx"), str(FOLDER / "encoding_v2.json")
 SPACE = DARTS()
 SEP, SKIP, POOL = (
     SPACE.from_genotype(*([(name, 0), (name, 1)] * 4 for _ in range(2)))
@@ -32,16 +28,17 @@ DARTS_V2 = SPACE.parse(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed():
+@pytest.fixture(scope="module")
+def files(real_data):
+    """The model's path and the encoding's."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install catchmark[surrogate]")
-    if not FOLDER.exists():
-        pytest.skip(f"{FOLDER} is not there: set CATCHMARK_DATA to a folder with nasbench301_surrogate/")
+    folder = real_data("nasbench301_surrogate")
+    return str(folder / "model_v2.onnx"), str(folder / "encoding_v2.json")
 
 
 @pytest.fixture(scope="module")
-def task():
-    return SurrogateTask(SPACE, MODEL, ENCODING)
+def task(files):
+    return SurrogateTask(SPACE, *files)
 
 
 def some(n, seed=3):
@@ -62,8 +59,8 @@ def by_hand(arch):
     return values
 
 
-def test_the_inputs_are_those_of_the_encoding_file_by_number(task):
-    encoding = {name.split("_COLON_")[-1]: codes for name, codes in json.loads(Path(ENCODING).read_text()).items()}
+def test_the_inputs_are_those_of_the_encoding_file_by_number(task, files):
+    encoding = {name.split("_COLON_")[-1]: codes for name, codes in json.loads(Path(files[1]).read_text()).items()}
     order = [f"edge_{cell}_{k}" for cell in ("normal", "reduce") for k in range(14)]
     order += [f"inputs_node_{cell}_{node}" for cell in ("normal", "reduce") for node in (3, 4, 5)]
     assert sorted(order) == sorted(encoding)
@@ -85,11 +82,8 @@ def test_predictions_are_plausible(task):
     assert task.evaluate(SEP, 0).cost_seconds > 1.5 * task.evaluate(SKIP, 0).cost_seconds
 
 
-def test_predictions_agree_with_the_benchmarks_own_predictor(task):
-    path = DATA / "zero_cost_proxies.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with zero_cost_proxies.npz")
-    with np.load(path, allow_pickle=False) as arrays:
+def test_predictions_agree_with_the_benchmarks_own_predictor(task, real_data, files):
+    with np.load(real_data("zero_cost_proxies.npz"), allow_pickle=False) as arrays:
         rows = np.flatnonzero(arrays["space"] == "nasbench301")
         codes = [ast.literal_eval(text) for text in arrays["arch"][rows].tolist()]
         columns = arrays["columns"].tolist()
@@ -103,7 +97,7 @@ def test_predictions_agree_with_the_benchmarks_own_predictor(task):
     assert kendalltau(predicted[:, 1], accuracy).statistic < -0.25
     assert np.corrcoef(predicted[:, 3], parameters)[0, 1] > 0.75
     # The alphabetical order of the encoding's file would be wrong: the agreement falls.
-    encoding = list(json.loads(Path(ENCODING).read_text()))
+    encoding = list(json.loads(Path(files[1]).read_text()))
     order = [
         encoding.index(name) for name in sorted(encoding, key=lambda n: (n.split("_")[:-1], int(n.split("_")[-1])))
     ]
@@ -113,8 +107,8 @@ def test_predictions_agree_with_the_benchmarks_own_predictor(task):
     assert kendalltau(wrong[:, 0], accuracy).statistic < kendalltau(predicted[:, 0], accuracy).statistic - 0.03
 
 
-def test_evaluations_hold_the_accuracy_the_cost_and_the_metrics_asked_for():
-    task = SurrogateTask(SPACE, MODEL, ENCODING, metrics=["val_cross_entropy", "runtime_increase"])
+def test_evaluations_hold_the_accuracy_the_cost_and_the_metrics_asked_for(files):
+    task = SurrogateTask(SPACE, *files, metrics=["val_cross_entropy", "runtime_increase"])
     accuracy, cross_entropy, runtime, increase = task.predict(torch.tensor([DARTS_V2]))[0].tolist()
     evaluation = task.evaluate(DARTS_V2, 5)
     assert evaluation.status == "ok" and evaluation.score == 100 * accuracy and evaluation.cost_seconds == runtime
@@ -124,8 +118,8 @@ def test_evaluations_hold_the_accuracy_the_cost_and_the_metrics_asked_for():
     assert task.score_name == "cifar10 val accuracy after 98 epochs, predicted (%)" and task.instant
 
 
-def test_fewer_epochs_are_worth_less_and_cost_less():
-    evaluations = [SurrogateTask(SPACE, MODEL, ENCODING, epochs).evaluate(DARTS_V2, 0) for epochs in (5, 20, 50, 98)]
+def test_fewer_epochs_are_worth_less_and_cost_less(files):
+    evaluations = [SurrogateTask(SPACE, *files, epochs).evaluate(DARTS_V2, 0) for epochs in (5, 20, 50, 98)]
     for earlier, later in itertools.pairwise(evaluations):
         assert earlier.score < later.score and earlier.cost_seconds < later.cost_seconds
 
@@ -145,9 +139,9 @@ def test_the_task_travels_to_another_process(task):
     assert pickle.loads(pickle.dumps(task)).evaluate(DARTS_V2, 0) == task.evaluate(DARTS_V2, 0)
 
 
-def test_files_are_found_below_the_data_folder(monkeypatch, tmp_path, task):
+def test_files_are_found_below_the_data_folder(monkeypatch, tmp_path, task, files):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CATCHMARK_DATA", str(DATA))
+    monkeypatch.setenv("CATCHMARK_DATA", str(Path(files[0]).parents[1]))
     assert SurrogateTask(SPACE).evaluate(DARTS_V2, 0) == task.evaluate(DARTS_V2, 0)
     monkeypatch.setenv("CATCHMARK_DATA", str(tmp_path))
     with pytest.raises(
@@ -155,43 +149,43 @@ def test_files_are_found_below_the_data_folder(monkeypatch, tmp_path, task):
     ):
         SurrogateTask(SPACE)
     (tmp_path / "nasbench301_surrogate").mkdir()
-    shutil.copy(ENCODING, tmp_path / "nasbench301_surrogate")
+    shutil.copy(files[1], tmp_path / "nasbench301_surrogate")
     with pytest.raises(FileNotFoundError, match=r"no surrogate 'nasbench301_surrogate/model_v2.onnx'"):
         SurrogateTask(SPACE)
 
 
-def test_wrong_arguments_are_refused(task):
+def test_wrong_arguments_are_refused(task, files):
     with pytest.raises(ValueError, match=r"space is 'nasbench201', .* on the space 'darts' only"):
-        SurrogateTask(NASBench201(), MODEL, ENCODING)
+        SurrogateTask(NASBench201(), *files)
     for epochs in (0, 99):
         with pytest.raises(ValueError, match=rf"epochs is {epochs}, it must lie in \[1, 98\]"):
-            SurrogateTask(SPACE, MODEL, ENCODING, epochs)
+            SurrogateTask(SPACE, *files, epochs)
     with pytest.raises(ValueError, match=r"metrics has 'run_time', allowed: .*did you mean 'runtime'"):
-        SurrogateTask(SPACE, MODEL, ENCODING, metrics=["run_time"])
+        SurrogateTask(SPACE, *files, metrics=["run_time"])
     with pytest.raises(ValueError, match=r"darts: decision 'normal 3 inputs' .* is 3, allowed"):
         task.evaluate((0, 0, 0, 3, *DARTS_V2[4:]), 0)
 
 
-def test_wrong_files_are_refused(tmp_path):
+def test_wrong_files_are_refused(tmp_path, files):
     damaged = tmp_path / "damaged"
-    damaged.write_bytes(Path(MODEL).read_bytes()[:5000])
+    damaged.write_bytes(Path(files[0]).read_bytes()[:5000])
     with pytest.raises(ValueError, match="damaged: the surrogate cannot be opened"):
-        SurrogateTask(SPACE, str(damaged), ENCODING)
+        SurrogateTask(SPACE, str(damaged), files[1])
     with pytest.raises(ValueError, match="damaged: the encoding is damaged"):
-        SurrogateTask(SPACE, MODEL, str(damaged))
-    content = json.loads(Path(ENCODING).read_text())
+        SurrogateTask(SPACE, files[0], str(damaged))
+    content = json.loads(Path(files[1]).read_text())
     del content["NetworkSelectorDatasetInfo_COLON_darts_COLON_inputs_node_reduce_4"]["1_3"]
     lacking = tmp_path / "lacking.json"
     lacking.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"lacking.json: not NAS-Bench-301's encoding: .*reduce_4' has no .*'1_3'"):
-        SurrogateTask(SPACE, MODEL, str(lacking))
+        SurrogateTask(SPACE, files[0], str(lacking))
     lacking.write_text("[]")
     with pytest.raises(ValueError, match="not NAS-Bench-301's encoding"):
-        SurrogateTask(SPACE, MODEL, str(lacking))
+        SurrogateTask(SPACE, files[0], str(lacking))
 
 
-def test_a_missing_package_is_one_line_with_the_cure(monkeypatch):
+def test_a_missing_package_is_one_line_with_the_cure(monkeypatch, files):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install catchmark\[surrogate\]") as caught:
-        SurrogateTask(SPACE, MODEL, ENCODING)
+        SurrogateTask(SPACE, *files)
     assert "\n" not in str(caught.value)

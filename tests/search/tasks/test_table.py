@@ -1,8 +1,6 @@
 """Looking evaluations up in a table."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from search.randomness import TrialRandom
 from search.spaces.base import Decision, SearchSpace
 from search.tables.table import write_table
 from search.tasks.table import CostModel, Measurement, TableTask
-
-DATA = Path(os.environ.get("CATCHMARK_DATA") or Path(__file__).parents[3].parent / "shared/data")
 
 
 class Toy(SearchSpace):
@@ -143,12 +139,10 @@ def test_a_row_twice_is_refused(tmp_path):
         TableTask(Toy(), str(tmp_path / "t.npz"), **COLUMN)
 
 
-def test_nasbench201():
+def test_nasbench201(real_data):
     from search.spaces.nasbench201 import NASBench201
 
-    path = DATA / "nasbench201.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with nasbench201.npz")
+    path = real_data("nasbench201.npz")
     space = NASBench201()
     task = TableTask(space, str(path), "cifar10", "test", "acc", 200)
     with np.load(path) as arrays:
@@ -235,12 +229,10 @@ def test_further_columns_become_metrics(tmp_path):
         TableTask(Toy(), make_rich(tmp_path, **columns), **COLUMN, also=[Measurement("e", "test", "acc", 20)])
 
 
-def test_nasbench201_costs_and_columns():
+def test_nasbench201_costs_and_columns(real_data):
     from search.spaces.nasbench201 import NASBench201
 
-    path = DATA / "nasbench201.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there: set CATCHMARK_DATA to a folder with nasbench201.npz")
+    path = real_data("nasbench201.npz")
     space = NASBench201()
     also = [Measurement("imagenet16_120", "test", "acc", 200)]
     task = TableTask(space, str(path), "cifar10_valid", "val", "acc", 12, CostModel(154.0, 0.5), also)
