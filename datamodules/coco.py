@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from datamodules.coco_annotations import CocoAnnotations
+from datamodules.coco_selection import SLACK, Selection, agree_on_classes, select, size_of
 from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
+from datamodules.picture_sizes import LoadPicture, Size
 
-_LEAST_SIDE = 32
-"""Of a training image, in pixels (the detection configurations of mmdet 3.3.0)."""
-_MANY_BYTES = 2**26
-"""Of annotations; COCO's own are 450 and 20 million bytes long."""
+_MANY_IMAGES = 10_000
+"""COCO's own are 118,287 and 5,000."""
 _CURE = (
     "download train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org/#download and unpack "
     "them there, or set CATCHMARK_DATA to the folder that holds it"
@@ -27,7 +27,10 @@ class CocoDataModule(OpenMMLabDataModule):
     """Boxes in COCO's format, read by mmdet's ``CocoDataset`` and scored by its ``CocoMetric``.
 
     Training images without a box, or with a side below 32 pixels, are left out; crowds count as ignored regions. Images
-    are scaled so that they just fit into the resolution; in training they are mirrored at random.
+    are scaled so that they just fit into the resolution; in training they are mirrored at random. Labels go by the
+    names of categories, whatever their order and ids in the two files.
+
+    Files are looked at at once: annotations whole, images only so far as they are there and of the right size.
 
     Args:
         root: the folder; a relative one is looked for below the current folder, then below ``$CATCHMARK_DATA``.
@@ -39,6 +42,7 @@ class CocoDataModule(OpenMMLabDataModule):
         train_folder: the images of ``train_annotations``, below ``root``.
         val_folder: likewise.
         classes: names of the categories to detect, which are taken in the order of the annotations; None for all.
+            Where the two files differ in their order it is that of the training categories' ids.
         val_split: ``train`` to validate on the training images, which shows what a network can learn by heart.
         images: only the first so many training images; None for all.
         val_images: likewise of the validation images.
@@ -47,7 +51,8 @@ class CocoDataModule(OpenMMLabDataModule):
         seed: of order and augmentation; `reseed` changes it.
 
     Raises:
-        ValueError: a number is out of range.
+        FileNotFoundError: there are no data, or an image is missing.
+        ValueError: a number is out of range, or annotations cannot be used.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class CocoDataModule(OpenMMLabDataModule):
         self.root, self.resolution, self.flip, self.classes = root, resolution, check_flip(flip), classes
         self.annotations: dict[Split, str] = {"train": train_annotations, "val": val_annotations}
         self.folders: dict[Split, str] = {"train": train_folder, "val": val_folder}
+        self._look_at_files()
 
     @cached_property
     def folder(self) -> Path:
@@ -81,22 +87,10 @@ class CocoDataModule(OpenMMLabDataModule):
         needed = [*self.annotations.values(), *self.folders.values()]
         return find_folder(self.root, needed, "no data set in COCO's format", _CURE)
 
-    @cached_property
+    @property
     def metainfo(self) -> dict[str, Any]:
         """The names of the ``classes`` and their ``palette``."""
-        # Of the validation annotations, for those of training take a quarter of a minute to read.
-        known = _categories(self.folder / self.annotations["val"])
-        if self.classes is not None:
-            for name in self.classes:
-                if name not in known:
-                    near = get_close_matches(name, known, n=1)
-                    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-                    raise ValueError(f"classes: '{name}' is no category of {self.annotations['val']}; {hint}")
-            if not self.classes or len(set(self.classes)) < len(self.classes):
-                raise ValueError(f"classes is {self.classes}, one or more different names are needed")
-        # mmdet numbers classes in the order of the annotations, whatever the order in which they are asked for.
-        classes = tuple(name for name in known if self.classes is None or name in self.classes)
-        return {"classes": classes, "palette": [_colour(known.index(name)) for name in classes]}
+        return self._metainfo
 
     def load_records(self, split: Split, most: int | None) -> Records:
         """The data set of mmdet, in which each record has the path, size and instances of an image."""
@@ -105,25 +99,21 @@ class CocoDataModule(OpenMMLabDataModule):
         prepare()
         from mmdet.datasets import CocoDataset
 
-        file = self.folder / self.annotations[split]
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports that it reads
-            records = CocoDataset(
-                ann_file=self.annotations[split],
-                data_root=str(self.folder),
-                data_prefix={"img": self.folders[split]},
-                metainfo=self.metainfo,
-                # None for validation, where every image counts.
-                filter_cfg={"filter_empty_gt": True, "min_size": _LEAST_SIDE} if split == "train" else None,
-                indices=most,
-                # Workers share records that are serialised, which pays for many.
-                serialize_data=file.stat().st_size > _MANY_BYTES,
-            )
-        if len(records.cat_ids) != self.num_classes:
-            raise ValueError(
-                f"{self.annotations[split]} has {len(records.cat_ids)} of the {self.num_classes} categories of "
-                f"{self.annotations['val']}; both need the same"
-            )
-        self._check_images(records, split)
+        content = self._select(split)
+        records = CocoDataset(
+            ann_file=self.annotations[split],
+            data_root=str(self.folder),
+            data_prefix={"img": self.folders[split]},
+            metainfo=self.metainfo,
+            filter_cfg=None,  # what is selected has been filtered
+            indices=most,
+            # Workers share records that are serialised, which pays for many.
+            serialize_data=len(content.images) > _MANY_IMAGES,
+            lazy_init=True,
+        )
+        records.COCOAPI = lambda file: _index(content)
+        records.full_init()
+        del records.COCOAPI  # it holds the annotations
         return records
 
     def transforms(self, augmented: bool) -> tuple[list[Transform], list[Transform]]:
@@ -131,11 +121,10 @@ class CocoDataModule(OpenMMLabDataModule):
         from lightning_modules.openmmlab import prepare
 
         prepare()
-        from mmcv.transforms import LoadImageFromFile
         from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 
         resize, boxes = Resize(scale=tuple(self.resolution), keep_ratio=True), LoadAnnotations(with_bbox=True)
-        loading = [_without_outlines, LoadImageFromFile()]
+        loading: list[Transform] = [LoadPicture(_drawn, upright=True, slack=SLACK)]
         if augmented:
             return loading, [boxes, resize, RandomFlip(prob=self.flip), PackDetInputs()]
         # Boxes come after the resize, for validation compares them in the image's own pixels.
@@ -148,40 +137,59 @@ class CocoDataModule(OpenMMLabDataModule):
         prepare()
         from mmdet.evaluation import CocoMetric
 
-        with contextlib.redirect_stdout(io.StringIO()):
-            metric = CocoMetric(ann_file=str(self.folder / self.annotations[self.val_split]), metric="bbox")
+        metric = CocoMetric(metric="bbox")
+        metric._coco_api = _index(self._select(self.val_split))
         metric.dataset_meta = self.metainfo
         # Of the images that are looked at; the annotations may hold more, each of which would count as missed.
         metric.img_ids = [self.val_records.get_data_info(index)["img_id"] for index in range(len(self.val_records))]
         return [metric]
 
-    def _check_images(self, records: Records, split: Split) -> None:
-        # A thousand of them tell as well as 118,287 would.
-        some = range(0, len(records), -(-len(records) // 1000) or 1)
-        paths = [Path(records.get_data_info(index)["img_path"]) for index in some]
-        missing = [path for path in paths if not path.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of {len(paths)} images of {self.annotations[split]} are not there, "
-                f"for instance {missing[0]}; {_CURE}"
-            )
+    def _look_at_files(self) -> None:
+        """Notice data that cannot be right before a search has begun."""
+        splits: tuple[Split, ...] = ("train", "val") if self.val_split == "val" else ("train",)
+        files = {
+            split: CocoAnnotations(self.folder / self.annotations[split], self.folder / self.folders[split])
+            for split in splits
+        }
+        known = agree_on_classes(files["train"], files.get("val"), self._check_classes(list(files["train"].ids)))
+        classes = tuple(name for name in known if self.classes is None or name in self.classes)
+        self._metainfo = {"classes": classes, "palette": [_colour(known.index(name)) for name in classes]}
+        most = {"train": self.images, "val": self.val_images}
+        # Serialised, because workers can share that, and because mmdet and COCO's evaluation write into annotations.
+        self._selections = {
+            split: json.dumps(select(file, classes, split == "train", most[split], _CURE))
+            for split, file in files.items()
+        }
+
+    def _check_classes(self, known: list[str]) -> list[str] | None:
+        if self.classes is not None:
+            for name in self.classes:
+                if name not in known:
+                    near = get_close_matches(name, known, n=1)
+                    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+                    raise ValueError(f"classes: '{name}' is no category of {self.annotations['train']}; {hint}")
+            if not self.classes or len(set(self.classes)) < len(self.classes):
+                raise ValueError(f"classes is {self.classes}, one or more different names are needed")
+        return self.classes
+
+    def _select(self, split: Split) -> Selection:
+        return Selection(*json.loads(self._selections[split]))
 
 
-def _categories(file: Path) -> list[str]:
-    """The names of the categories, in the order of the file."""
-    try:
-        content = json.loads(file.read_bytes())
-        categories: Sequence[dict[str, Any]] = content["categories"]
-        return [category["name"] for category in categories]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} holds no annotations in COCO's format ({type(error).__name__}: {error})") from error
+def _index(content: Selection) -> Any:
+    """COCO's way to annotations."""
+    from mmdet.datasets.api_wrappers import COCO
+
+    index = COCO()
+    index.dataset = content._asdict()
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports that it indexes
+        index.createIndex()
+    index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
+    return index
 
 
-def _without_outlines(record: Record) -> Record:
-    """Boxes are all that is needed; to copy polygons takes longer than to decode an image."""
-    for instance in record["instances"]:
-        instance.pop("mask", None)
-    return record
+def _drawn(record: Record) -> tuple[Size, str]:
+    return size_of(record), "its annotations"
 
 
 def _colour(category: int) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ Transform = Callable[[Record], Record | None]
 Batch = dict[str, list[Any]]
 """``inputs``, uint8 ``[3, height, width]`` each, in the order blue, green, red; and their ``data_samples``."""
 Split = Literal["train", "val"]
+_SHOWN = 6  # names in a message
 
 
 class Records(Protocol):
@@ -236,6 +238,17 @@ def find_folder(root: str, needed: Sequence[str], absent: str, cure: str) -> Pat
         if folder.is_dir() and found is None:
             found = f"{absent} in '{folder}', which lacks {', '.join(missing)}; {cure}"
     raise FileNotFoundError(found or f"{absent} '{Path(root).expanduser()}'{looked_in(root)}; {cure}")
+
+
+def say(text: str) -> None:
+    """Warn in one line: below a plain warning Python shows the line of code that gave it."""
+    warnings.warn_explicit(text, UserWarning, "data", 0)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, of many only the first."""
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} others"
 
 
 def check_flip(flip: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,20 +9,32 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.label_maps import (
+    IGNORED,
+    LabelledPictures,
+    Pair,
+    check_classes,
+    check_sizes,
+    find_pairs,
+    read_label_map,
+    size_of,
+)
 from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
+from datamodules.picture_sizes import LoadPicture, Size
 
-IGNORED = 255
-"""The label of pixels that neither train nor count."""
 _MOST_OF_ONE_CLASS = 0.75
 """Of a crop: up to ten others are tried first (mmsegmentation 1.2.2, its Cityscapes configurations)."""
 
 
 class SegmentationFolderDataModule(OpenMMLabDataModule):
-    """Pictures and label maps, read by mmseg's ``BaseSegDataset`` and scored by its ``IoUMetric``.
+    """Pictures and label maps, scored by mmseg's ``IoUMetric``.
 
-    A label map is a one-channel PNG file with the name of its picture, whose values are indices of ``classes``, or 255
-    for a pixel that does not count. In training a picture is scaled at random, cropped, mirrored and changed in
-    brightness, contrast and colour. A picture that is smaller than a crop stays so.
+    A label map is a one-channel PNG file with the name and the size of its picture, whose values are indices of
+    ``classes``, or 255 for a pixel that does not count. A photo that is to be turned, as its EXIF data say, is turned
+    where its label map was drawn on it so, and else stays as it is stored. In training a picture is scaled at random,
+    cropped, mirrored and changed in brightness, contrast and colour. A picture that is smaller than a crop stays so.
+
+    Files are looked at at once: names and sizes, and what label maps say, of large data sets only some of them.
 
     Args:
         root: the folder; a relative one is looked for below the current folder, then below ``$CATCHMARK_DATA``.
@@ -40,7 +51,7 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         val_folder: validation pictures.
         val_label_folder: their label maps.
         picture_suffix: how the names of pictures end; what precedes it is the name of the label map, without its own.
-            None for ``.jpg`` or ``.png``, as the first picture has it.
+            None for any usual one, such as ``.jpg`` and ``.png``.
         label_suffix: how the names of label maps end.
         val_split: ``train`` to validate on the training images, which shows what a network can learn by heart.
         images: only the first so many training images; None for all.
@@ -50,7 +61,9 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         seed: of order and augmentation; `reseed` changes it.
 
     Raises:
-        ValueError: a number is out of range, or there are fewer than two classes.
+        FileNotFoundError: there are no data, or a picture has no label map.
+        ValueError: a number is out of range, or there are fewer than two classes; or pictures and label maps do not
+            go together.
     """
 
     palette: Sequence[Sequence[int]] | None = None
@@ -98,6 +111,7 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
             "val": (val_folder, val_label_folder),
         }
         self.picture_suffix, self.label_suffix = picture_suffix, label_suffix
+        self._look_at_files()
 
     @cached_property
     def folder(self) -> Path:
@@ -109,58 +123,24 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
     def metainfo(self) -> dict[str, Any]:
         """The names of the ``classes`` and their ``palette``."""
         arbitrary = np.random.default_rng(0).integers(30, 256, (len(self.classes), 3)).tolist()
-        _ = self.folder  # so that data that are not there are noticed before a search has begun
         return {"classes": self.classes, "palette": list(self.palette or arbitrary)}
 
     def load_records(self, split: Split, most: int | None) -> Records:
-        """The data set of mmseg, in which each record has the paths of a picture and its label map."""
-        from lightning_modules.openmmlab import prepare
-
-        prepare()
-        from mmseg.datasets import BaseSegDataset
-
-        pictures, labels = self.folders[split]
-        suffix = self.picture_suffix or _suffix_of_pictures(self.folder / pictures)
-        records = BaseSegDataset(
-            data_root=str(self.folder),
-            data_prefix={"img_path": pictures, "seg_map_path": labels},
-            img_suffix=suffix,
-            seg_map_suffix=self.label_suffix,
-            metainfo=self.metainfo,
-            indices=most,
-            serialize_data=False,
-            lazy_init=True,
-        )
-        # Each record takes its own map of labels along.
-        records.label_map = dict.fromkeys(self.ignored_labels, IGNORED)
-        records.full_init()
-        if not len(records):
-            raise ValueError(f"'{self.folder / pictures}' has no pictures *{suffix}; {self.cure}")
-        missing = [
-            path
-            for index in range(len(records))
-            if not os.path.isfile(path := records.get_data_info(index)["seg_map_path"])
-        ]
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of {len(records)} pictures in '{self.folder / pictures}' have no label map, "
-                f"for instance '{missing[0]}' is not there; {self.cure}"
-            )
-        return records
+        """Pairs of a picture and its label map."""
+        return LabelledPictures(self._pairs[split][:most])
 
     def transforms(self, augmented: bool) -> tuple[list[Transform], list[Transform]]:
         """The pipeline of mmseg's Cityscapes configurations."""
         from lightning_modules.openmmlab import prepare
 
         prepare()
-        from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, Resize
-        from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetricDistortion, RandomCrop
+        from mmcv.transforms import RandomFlip, RandomResize, Resize
+        from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 
-        scale = tuple(self.resolution)
+        load, scale = LoadPicture(_drawn, upright=self._upright), tuple(self.resolution)
         if not augmented:
             # Labels come after the resize, for validation compares them in the picture's own pixels.
-            resize = Resize(scale=scale, keep_ratio=True)
-            return [LoadImageFromFile(), resize, LoadAnnotations(), self._check_labels], [PackSegInputs()]
+            return [load, Resize(scale=scale, keep_ratio=True), self._load_labels], [PackSegInputs()]
         random: list[Transform] = [
             RandomResize(scale=scale, ratio_range=tuple(self.scale_range), keep_ratio=True),
             RandomCrop(crop_size=tuple(self.crop), cat_max_ratio=_MOST_OF_ONE_CLASS),
@@ -168,34 +148,37 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         ]
         if self.photometric:
             random.append(PhotoMetricDistortion())
-        return [LoadImageFromFile(), LoadAnnotations(), self._check_labels], [*random, PackSegInputs()]
+        return [load, self._load_labels], [*random, PackSegInputs()]
 
     @property
     def val_batch_size(self) -> int:
         """Images of a validation batch: 1 where they differ in size, for mmseg pads none in validation."""
-        from PIL import Image
-
-        sizes = set()
-        for index in range(len(self.val_records)):
-            with Image.open(self.val_records.get_data_info(index)["img_path"]) as picture:  # its header, no more
-                sizes.add(picture.size)
+        records = (self.val_records.get_data_info(index) for index in range(len(self.val_records)))
+        sizes = {size_of(record["seg_map_path"])[0] for record in records}
         return self.batch_size if len(sizes) == 1 else 1
 
     def val_metrics(self) -> list[Any]:
         """The mean intersection over union, ``mIoU``, and pixel accuracy, from 0 to 100."""
         return [iou_metric(self.metainfo)]
 
-    def _check_labels(self, record: Record) -> Record:
-        labels = record["gt_seg_map"]
-        if labels.ndim != 2:
-            raise ValueError(f"{record['seg_map_path']} has {labels.shape[-1]} channels, a label map has one")
-        unknown = np.setdiff1d(labels[labels >= self.num_classes], [IGNORED])
-        if len(unknown):
-            raise ValueError(
-                f"{record['seg_map_path']} has label {unknown[0]}, with {self.num_classes} classes 0 to "
-                f"{self.num_classes - 1} and {IGNORED} are allowed; name others in ignored_labels"
+    def _look_at_files(self) -> None:
+        """Notice data that cannot be right before a search has begun."""
+        shared = len({labels for _, labels in self.folders.values()}) == 1
+        most: dict[Split, int | None] = {"train": self.images, "val": self.val_images}
+        self._pairs: dict[Split, list[Pair]] = {}
+        for split in sorted({"train", self.val_split}):
+            pictures, labels = (self.folder / name for name in self.folders[split])
+            self._pairs[split] = find_pairs(
+                pictures, labels, self.picture_suffix, self.label_suffix, most[split], self.cure, shared
             )
-        return record
+        self._upright = check_sizes([pair for pairs in self._pairs.values() for pair in pairs])
+        for split, pairs in self._pairs.items():
+            name = "training" if split == "train" else "validation"
+            check_classes([label_map for _, label_map in pairs], self.classes, self.ignored_labels, name)
+
+    def _load_labels(self, record: Record) -> Record:
+        labels = read_label_map(Path(record["seg_map_path"]), self.num_classes, self.ignored_labels)
+        return record | {"gt_seg_map": labels, "seg_fields": ["gt_seg_map"]}
 
 
 class CamVidDataModule(SegmentationFolderDataModule):
@@ -275,9 +258,8 @@ class CamVidDataModule(SegmentationFolderDataModule):
         )
 
 
-def _suffix_of_pictures(folder: Path) -> str:
-    names = sorted(path.name for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
-    return Path(names[0]).suffix if names else ".jpg"
+def _drawn(record: Record) -> tuple[Size, str]:
+    return size_of(record["seg_map_path"])
 
 
 def iou_metric(metainfo: dict[str, Any]) -> Any:

@@ -164,7 +164,7 @@ def test_missing_data_are_named_with_the_cure(tmp_path):
         FileNotFoundError, match=r"1 of 2 pictures in .*val' have no label map, for instance '.*1\.png'"
     ):
         load(root).validation_set()
-    with pytest.raises(ValueError, match=r"val' has no pictures \*\.gif; "):
+    with pytest.raises(ValueError, match=r"train' has no pictures \*\.gif; "):
         load(root, picture_suffix=".gif").validation_set()
 
 
