@@ -62,6 +62,7 @@ class ArrayDataModule(EpochDataModule):
     def arrays(self) -> ImageArrays:
         """The data set, loaded on first use."""
         arrays = self.load()
+        self.leaves_out_rest(len(arrays.train_images))  # refuses a single image before a search has begun
         if self.resolution in (None, arrays.resolution):
             return arrays
         train, val = (resize(images, self.resolution) for images in (arrays.train_images, arrays.val_images))

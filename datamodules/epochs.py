@@ -54,19 +54,32 @@ class EpochDataModule(LightningDataModule, ABC):
         return {}
 
     def leaves_out_rest(self, images: int) -> bool:
-        """Whether an epoch of so many images leaves out those that do not fill a batch."""
-        return False
+        """Whether an epoch of so many images leaves out those that do not fill a batch.
+
+        A single one is left out, for a network cannot normalise over a batch of one, unless ``batch_size`` is 1.
+
+        Raises:
+            ValueError: there is no other image.
+        """
+        alone = self.batch_size > 1 and images % self.batch_size == 1
+        if alone and images == 1:
+            raise ValueError(
+                "there is 1 training image, and a network cannot normalise over a batch of one; give more images, or "
+                "batch_size 1"
+            )
+        return alone
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled and augmented batches of `training_set`."""
         samples = self.training_set()
+        order = EpochShuffle(samples, self.seed)
         return EpochLoader(
             samples,
             batch_size=self.batch_size,
-            sampler=EpochShuffle(samples, self.seed),
+            sampler=order,
             num_workers=self.num_workers,
             collate_fn=whole,
-            drop_last=self.leaves_out_rest(len(samples)),
+            drop_last=self.leaves_out_rest(len(order)),  # of this rank
             # The loader draws a base seed for its workers; without this it would draw it from the global state.
             generator=generator_of(self.seed, 2),
             **self.loader_settings(),

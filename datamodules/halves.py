@@ -110,8 +110,11 @@ class HalvesDataModule(LightningDataModule):
         order = torch.randperm(len(self._train), generator=generator_of(seed, 3, 1))[:count]
         held_out = round(count * held_out_share)
         evaluation = _number(evaluation_images, held_out)
-        if not 0 < evaluation < held_out:
-            raise ValueError(f"evaluation_images is {evaluation_images}, of {held_out} that are held out")
+        if not 2 <= evaluation < held_out:  # a network cannot normalise over a batch of one
+            raise ValueError(
+                f"evaluation_images is {evaluation_images}, of {held_out} that are held out; at least 2 and not all of "
+                "them are allowed"
+            )
         self.evaluation, self.held_out, self.weights = order.split(
             [evaluation, held_out - evaluation, count - held_out]
         )
@@ -158,6 +161,8 @@ class HalvesDataModule(LightningDataModule):
     def calibration_batches(self, count: int, batch_size: int = 256) -> list[tuple[Tensor, Any]]:
         """Some of the weights' images, as they are, to recalibrate normalisation on."""
         some = self.weights[: count * batch_size]
+        if len(some) > 1 and len(some) % batch_size == 1:
+            some = some[:-1]  # a network cannot normalise over a batch of one
         return [self._plain.__getitems__(part.tolist()) for part in some.split(batch_size)] if count else []
 
 

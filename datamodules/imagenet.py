@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.epochs import EpochDataModule
-from datamodules.image_folder import find_pictures
+from datamodules.image_folder import find_both, find_splits
 from datamodules.locations import locations, looked_in
+from datamodules.pictures import as_rgb, opened, survey, upright_size
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels, as torchvision's networks take them."""
@@ -42,6 +43,7 @@ class PictureFiles(Dataset):
             it. Only where ``augment``.
         threads: that decode pictures.
         seed: of crops, flips and colours.
+        bits: of grey pictures of more than 8 bits, as `datamodules.pictures.survey` counts them.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class PictureFiles(Dataset):
         color_jitter: float = 0.0,
         threads: int = 1,
         seed: int = 0,
+        bits: int = 16,
     ):
         self.files, self.labels = files, torch.from_numpy(labels)
         self.resolution, self.augment, self.color_jitter = resolution, augment, color_jitter
-        self.threads, self.seed = threads, seed
+        self.threads, self.seed, self.bits = threads, seed, bits
         self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         self.set_epoch(0)
 
@@ -85,24 +88,20 @@ class PictureFiles(Dataset):
         from PIL import Image
 
         generator = np.random.default_rng((self.seed, self.epoch, index))
-        try:
-            with Image.open(self.files[index]) as picture:
-                width, height = picture.size
-                if self.augment:
-                    window = _random_window(width, height, generator)
-                else:
-                    window = _central_window(width, height)
-                # A JPEG is decoded at the smallest of its sizes in which the window still has enough pixels.
-                shrink = int(min(window[2] - window[0], window[3] - window[1]) / self.resolution)
-                if shrink > 1:
-                    picture.draft("RGB", (width // shrink, height // shrink))
-                    across, down = picture.width / width, picture.height / height
-                    window = (window[0] * across, window[1] * down, window[2] * across, window[3] * down)
-                small = picture.convert("RGB").resize(
-                    (self.resolution, self.resolution), Image.Resampling.BILINEAR, box=window
-                )
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.files[index]} cannot be read as an image ({error})") from error
+        with opened(self.files[index]) as picture:
+            width, height = upright_size(picture)
+            if self.augment:
+                window = _random_window(width, height, generator)
+            else:
+                window = _central_window(width, height)
+            # A JPEG is decoded at the smallest of its sizes in which the window still has enough pixels.
+            shrink = int(min(window[2] - window[0], window[3] - window[1]) / self.resolution)
+            if shrink > 1:
+                picture.draft("RGB", (picture.width // shrink, picture.height // shrink))
+            rgb = as_rgb(picture, self.bits)
+            across, down = rgb.width / width, rgb.height / height
+            window = (window[0] * across, window[1] * down, window[2] * across, window[3] * down)
+            small = rgb.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR, box=window)
         image = torch.from_numpy(np.array(small)).permute(2, 0, 1)
         if self.augment:
             if generator.random() < 0.5:
@@ -147,6 +146,15 @@ def _jitter(image: Tensor, most: float, generator: np.random.Generator) -> Tenso
     return image
 
 
+class _Found(NamedTuple):
+    """What a folder holds: names of classes, picture files of each, and the bits of deep grey."""
+
+    names: list[str]
+    train: list[list[Path]]
+    val: list[list[Path]]
+    bits: int
+
+
 class ImageFolderDataModule(EpochDataModule):
     """Image classification from pictures on disk.
 
@@ -154,8 +162,9 @@ class ImageFolderDataModule(EpochDataModule):
     taken.
 
     Args:
-        root: has ``train`` and ``val`` with a sub-folder a class; a relative one is looked for below the current
-            folder, then below ``$CATCHMARK_DATA``.
+        root: has ``train`` and ``val`` with a sub-folder a class, or what `datamodules.image_folder.SPLITS` calls them;
+            where there is no ``val``, ``test`` takes its place, and where there is, ``test`` is left aside. A relative
+            one is looked for below the current folder, then below ``$CATCHMARK_DATA``.
         resolution: height and width of the images.
         batch_size: images a step.
         color_jitter: see `PictureFiles`; 0.4 in the scripts of Landmark Regularization.
@@ -194,7 +203,7 @@ class ImageFolderDataModule(EpochDataModule):
     def folder(self) -> Path:
         """Where the pictures are."""
         for folder in locations(self.root):
-            if (folder / "train").is_dir() and (folder / "val").is_dir():
+            if folder.is_dir() and len(find_splits(folder)) > 1:
                 return folder
         path = Path(self.root).expanduser()
         raise FileNotFoundError(f"no folder '{path}' with train and val{looked_in(path)}; {_CURE}")
@@ -202,7 +211,7 @@ class ImageFolderDataModule(EpochDataModule):
     @cached_property
     def class_names(self) -> list[str]:
         """The folders' names, in their order."""
-        return self._train[0]
+        return self._found.names
 
     @property
     def num_classes(self) -> int:
@@ -211,21 +220,33 @@ class ImageFolderDataModule(EpochDataModule):
 
     def training_set(self, augmented: bool = True) -> PictureFiles:
         """The training images, by index: augmented (`PictureFiles.set_epoch` draws anew), or their centres."""
-        return self._pictures(self._train[1], augmented)
+        return self._pictures(self._found.train, augmented)
 
     def validation_set(self) -> PictureFiles:
         """The centres of the validation images, by index."""
-        return self._pictures(find_pictures(self.folder / "val", None, self.class_names)[1], False)
+        return self._pictures(self._found.val, False)
 
     def loader_settings(self) -> dict[str, Any]:
         """Large images travel faster from pinned memory."""
         return {"pin_memory": torch.cuda.is_available()}
 
     @cached_property
-    def _train(self) -> tuple[list[str], list[list[Path]]]:
-        return find_pictures(self.folder / "train", self.classes)
+    def _found(self) -> _Found:
+        splits = find_splits(self.folder)
+        names, train, val = find_both(splits["train"], splits.get("val") or splits["test"], self.classes)
+        self.leaves_out_rest(sum(map(len, train)))  # refuses a single image before a search has begun
+        return _Found(names, train, val, survey([path for paths in train + val for path in paths]))
 
     def _pictures(self, of_classes: list[list[Path]], augment: bool) -> PictureFiles:
         files = [path for paths in of_classes for path in paths]
         labels = np.repeat(np.arange(len(of_classes), dtype=np.int64), [len(paths) for paths in of_classes])
-        return PictureFiles(files, labels, self.resolution, augment, self.color_jitter, self.threads, self.seed)
+        return PictureFiles(
+            files,
+            labels,
+            self.resolution,
+            augment,
+            self.color_jitter,
+            self.threads,
+            self.seed,
+            self._found.bits,
+        )

@@ -189,10 +189,12 @@ class ReductionBlock(nn.Module):
         self.convolutions = nn.Sequential(
             ReLUConvNorm(in_channels, out_channels, 3, 2, norm), ReLUConvNorm(out_channels, out_channels, 3, 1, norm)
         )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+        # Of an odd size both paths round up, so that images of any size fit.
+        pooling = nn.AvgPool2d(2, 2, ceil_mode=True)
+        self.shortcut = nn.Sequential(pooling, nn.Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[batch, in_channels, height, width]`` (even sizes) to ``[batch, out_channels, height / 2, width / 2]``."""
+        """``[batch, in_channels, height, width]`` to ``[batch, out_channels, height / 2, width / 2]``, rounded up."""
         return self.shortcut(x) + self.convolutions(x)
 
 
@@ -237,7 +239,7 @@ class CellNetwork(nn.Module):
         return self.activation(self.body(self.stem(images)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[batch, in_channels, height, width]`` (sizes divisible by 4) to logits ``[batch, num_classes]``."""
+        """``[batch, in_channels, height, width]`` to logits ``[batch, num_classes]``."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))
 
 

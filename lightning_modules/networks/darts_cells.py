@@ -331,5 +331,5 @@ class DARTSNetwork(nn.Module):
         return last
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[batch, in_channels, height, width]`` (sizes divisible by 4, or 32) to logits ``[batch, num_classes]``."""
+        """``[batch, in_channels, height, width]`` to logits ``[batch, num_classes]``."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))

@@ -377,5 +377,5 @@ class VertexCellNetwork(nn.Module):
         return self.body(self.stem(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[batch, in_channels, height, width]`` (sizes divisible by 4) to logits ``[batch, num_classes]``."""
+        """``[batch, in_channels, height, width]`` (at least 4 pixels) to logits ``[batch, num_classes]``."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))

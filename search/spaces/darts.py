@@ -163,7 +163,7 @@ class DARTS(SearchSpace):
             stem: ``cifar``, or ``imagenet`` for large images, which divides their resolution by eight.
 
         Returns:
-            A module from ``[batch, in_channels, height, width]``, sizes divisible by 4 (or 32), to logits
+            A module from ``[batch, in_channels, height, width]`` to logits
             ``[batch, num_classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check

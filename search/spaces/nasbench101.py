@@ -238,7 +238,7 @@ class NASBench101(SearchSpace):
             in_channels: of the images.
 
         Returns:
-            A module from ``[batch, in_channels, height, width]``, sizes divisible by 4, to logits
+            A module from ``[batch, in_channels, height, width]``, at least 4 pixels each way, to logits
             ``[batch, num_classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check

@@ -127,7 +127,7 @@ class NASBench201(SearchSpace):
             in_channels: of the images.
 
         Returns:
-            A module from ``[batch, in_channels, height, width]``, sizes divisible by 4, to logits
+            A module from ``[batch, in_channels, height, width]`` to logits
             ``[batch, num_classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.batches import ImageBatches
@@ -192,3 +194,43 @@ def test_an_iterator_made_before_its_epoch_is_announced_gives_that_epoch():
             loader.sampler.set_epoch(5)
         batches.append(next(iterator))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_rest_of_one_image_is_left_out_and_any_other_kept(workers):
+    # 1,201 digits: the rest of one is in 8, 16, 20 and 120, none in 1 and 1201, others in 7 and 128.
+    for batch_size in (8, 16, 20, 120, 1200, 1, 7, 128, 1201, 2000):
+        data = DigitsDataModule(batch_size=batch_size, num_workers=workers if batch_size > 100 else 0)
+        samples, sizes = data.training_set(), []
+        order = list(data.train_dataloader().sampler)
+        for place, (images, labels) in enumerate(data.train_dataloader()):
+            there = order[place * batch_size : (place + 1) * batch_size]
+            assert torch.equal(images, samples.__getitems__(there)[0]) and len(labels) == len(there)
+            sizes.append(len(labels))
+        full, rest = divmod(1201, batch_size)
+        assert sizes == [batch_size] * full + [rest] * (rest > (batch_size > 1))
+
+
+def test_a_network_that_shrinks_an_image_to_one_value_trains_on_a_rest_of_one():
+    norm = torch.nn.BatchNorm2d(1)
+    for images, _ in DigitsDataModule(batch_size=16).train_dataloader():
+        assert norm(images.mean((2, 3), keepdim=True)).isfinite().all()
+
+
+def test_a_single_training_image_is_refused_unless_a_batch_shall_be_one():
+    with pytest.raises(ValueError, match="there is 1 training image, and a network cannot normalise over a batch of"):
+        _ = ArrayDataModule(make_arrays(n=1), batch_size=2).num_classes
+    (batch,) = ArrayDataModule(make_arrays(n=1), batch_size=1).train_dataloader()
+    assert len(batch[1]) == 1
+    assert len(list(ArrayDataModule(make_arrays(n=2), batch_size=2).train_dataloader())) == 1
+    assert [len(labels) for _, labels in ArrayDataModule(make_arrays(n=33), batch_size=32).train_dataloader()] == [32]
+
+
+def test_the_rest_is_that_of_each_rank():
+    dist.init_process_group("fake", rank=1, world_size=2, store=FakeStore())  # real but for messages, which go nowhere
+    try:
+        for images, sizes in ((33, [16]), (34, [16]), (35, [16, 2])):
+            data = ArrayDataModule(make_arrays(n=images), batch_size=16)
+            assert [len(labels) for _, labels in data.train_dataloader()] == sizes
+    finally:
+        dist.destroy_process_group()

@@ -103,7 +103,7 @@ def test_batches_are_a_function_of_seed_epoch_and_index(nyu):
 
 
 def loaded(nyu, epochs=2, **arguments):
-    loader = DepthFolderDataModule(str(nyu), resolution=32, batch_size=3, **arguments).train_dataloader()
+    loader = DepthFolderDataModule(str(nyu), resolution=32, batch_size=2, **arguments).train_dataloader()
     passes = []
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)

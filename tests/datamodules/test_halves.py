@@ -210,6 +210,9 @@ def test_calibration_images_are_the_weights_own():
     expected = data.data.training_set(augmented=False).__getitems__(data.weights[:80].tolist())
     assert torch.equal(torch.cat([images, more]), expected[0]) and torch.equal(labels, expected[1][:40])
     assert data.calibration_batches(0) == []
+    # Of 601 images in batches of 100 or 200 one is over.
+    for count, size, sizes in ((9, 100, [100] * 6), (9, 200, [200] * 3), (1, 601, [601]), (9, 299, [299, 299, 3])):
+        assert [len(labels) for _, labels in data.calibration_batches(count, size)] == sizes
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -223,6 +226,7 @@ def test_calibration_images_are_the_weights_own():
         ({"images": 0}, "images is 0, the training set has 1201"),
         ({"images": 1202}, "images is 1202, the training set has 1201"),
         ({"evaluation_images": 0}, "evaluation_images is 0, of 600 that are held out"),
+        ({"evaluation_images": 1}, "evaluation_images is 1, of 600 that are held out; at least 2 and not all of"),
         ({"evaluation_images": 600}, "evaluation_images is 600, of 600 that are held out"),
     ],
 )

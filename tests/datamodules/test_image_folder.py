@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from datamodules.arrays import ArrayDataModule
@@ -51,6 +52,124 @@ def test_a_folder_for_validation_is_used(tmp_path):
     assert arrays.train_images[:, 0, 0, 0].tolist() == [0, 1, 10, 11]
     assert arrays.val_images[:, 0, 0, 0].tolist() == [2, 12]
     assert read_image_folder(tmp_path, 4).num_classes == 3
+
+
+def fill(folder, *places, count=1):
+    """A picture or some in each of these folders; its grey value says which folder it is."""
+    for grey, place in enumerate(places):
+        for k in range(count):
+            save(folder / place / f"{k}.png", flat(grey))
+
+
+@pytest.mark.parametrize(
+    "train, val",
+    [
+        ("train", "valid"),
+        ("train", "validation"),
+        ("train", "dev"),
+        ("Train", "Val"),
+        ("TRAIN", "VALID"),
+        ("training", "testing"),
+        ("training_set", "test_set"),
+        ("train2017", "val2017"),
+        ("trainset", "Validation Set"),
+        ("seg_train", "seg_test"),
+    ],
+)
+def test_splits_go_by_many_names(tmp_path, train, val):
+    fill(tmp_path, f"{train}/cat", f"{train}/dog", f"{val}/cat", f"{val}/dog")
+    arrays = read_image_folder(tmp_path, 4)
+    assert arrays.classes == ("cat", "dog")
+    assert arrays.train_images[:, 0, 0, 0].tolist() == [0, 1] and arrays.val_images[:, 0, 0, 0].tolist() == [2, 3]
+
+
+def test_the_valid_split_validates_and_test_is_left_aside(tmp_path, capsys):
+    fill(tmp_path, "train/cat", "train/dog", "valid/cat", "valid/dog", "test/cat", "test/dog", "train_small/cat")
+    assert read_image_folder(tmp_path, 4).val_images[:, 0, 0, 0].tolist() == [2, 3]
+    assert capsys.readouterr().err == f"{tmp_path}/valid is for validation, {tmp_path}/test is left aside\n"
+
+
+def test_labels_go_by_the_names_of_classes(tmp_path):
+    fill(tmp_path, "train/a", "train/b", "train/c", "val/b", "val/c")
+    (tmp_path / "val" / "empty").mkdir()
+    arrays = read_image_folder(tmp_path, 4)
+    assert arrays.train_labels.tolist() == [0, 1, 2] and arrays.val_labels.tolist() == [1, 2]
+    assert read_image_folder(tmp_path, 4, classes=2).val_labels.tolist() == [1]
+
+
+def test_folders_that_programs_leave_behind_are_no_classes(tmp_path):
+    fill(tmp_path, "cat", "dog", "__MACOSX/cat", ".ipynb_checkpoints", "dog/.ipynb_checkpoints", "@eaDir", count=5)
+    fill(tmp_path / "cat" / "__MACOSX", ".", count=5)
+    save(tmp_path / "dog" / "._0.png", flat(9))
+    arrays = read_image_folder(tmp_path, 4)
+    assert arrays.classes == ("cat", "dog")
+    assert arrays.train_images[:, 0, 0, 0].tolist() == [0] * 4 + [1] * 4
+    fill(
+        tmp_path / "in",
+        "train/cat",
+        "train/dog",
+        "val/cat",
+        "val/dog",
+        "train/__MACOSX",
+        "val/.x",
+        "__MACOSX/train/cat",
+    )
+    assert read_image_folder(tmp_path / "in", 4).classes == ("cat", "dog")
+
+
+def test_a_train_can_be_a_class(tmp_path):
+    fill(tmp_path, "bus", "car", "train", count=5)
+    assert read_image_folder(tmp_path, 4).classes == ("bus", "car", "train")
+
+
+def test_of_a_training_split_alone_every_fifth_image_is_held_out(tmp_path):
+    fill(tmp_path, "Train/cat", "Train/dog", count=5)
+    arrays = read_image_folder(tmp_path, 4)
+    assert arrays.classes == ("cat", "dog") and len(arrays.train_labels) == 8 and len(arrays.val_labels) == 2
+
+
+@pytest.mark.parametrize(
+    "places, message",
+    [
+        (["valid/a", "valid/b", "test/a", "test/b"], "has 'test' and 'valid' but no 'train' to train on"),
+        (["train/a", "train/b", "a", "b"], "has 'a' with pictures beside 'train', which look like splits of data"),
+        (["train/a", "train/b", "valid/a", "bird"], "has 'bird' with pictures beside 'train' and 'valid'"),
+        (["train/a", "train/b", "val/a", "valid/a"], "has 'val' and 'valid' for one split, move all but one"),
+        (["train/dog", "train/cat", "val/dog", "val/Cat"], "val has class 'Cat', which .* has not; did you mean 'cat'"),
+        (["train/a", "train/b", "val/x"], "val has class 'x', which .*train has not"),
+        (["train/a", "val/a"], "train has 1 sub-folders, one for each of 2 classes is needed"),
+        (["train", "val"], "train has 0 sub-folders, one for each of 2 classes is needed"),
+        (["train/a", "train/b", "test"], "test has none of the classes of .*train, a sub-folder for each is needed"),
+    ],
+)
+def test_splits_that_cannot_be_told_from_classes_are_refused(tmp_path, places, message):
+    fill(tmp_path, *places)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_image_folder(tmp_path, 4)
+    assert "\n" not in str(caught.value)
+
+
+def test_deep_grey_is_scaled_alike_in_both_splits(tmp_path):
+    ramp = np.add.outer(np.arange(8), np.arange(8)).astype(np.uint16)
+    for split, factor in (("train", 16), ("val", 272)):  # of the highest value, 3808, 12 bits are enough for all
+        for k, name in enumerate("ab"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(ramp * factor + k * 16).save(tmp_path / split / name / "0.png")
+    arrays = read_image_folder(tmp_path, 8)
+    np.testing.assert_array_equal(arrays.train_images[..., 0], [ramp, ramp + 1])
+    np.testing.assert_array_equal(arrays.val_images[..., 0], [ramp * 17, ramp * 17 + 1])
+
+
+def test_photographs_are_turned_as_their_exif_data_say(tmp_path):
+    left_dark = np.repeat(np.array([[0, 0, 250, 250]], dtype=np.uint8), 8, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right: dark at the top
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(left_dark).save(tmp_path / split / name / "0.png", exif=exif)
+    image = read_image_folder(tmp_path, 4).train_images[0, ..., 0]
+    assert image[0].max() < 50 and image[-1].min() > 200
 
 
 def test_pictures_of_every_kind_become_rgb(tmp_path):

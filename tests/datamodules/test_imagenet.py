@@ -1,5 +1,7 @@
 """Pictures from disk."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,78 @@ def test_a_large_jpeg_decoded_small_shows_the_same(tmp_path):
         images.append(data(tmp_path / suffix, resolution=32).validation_set()[0][0])
     # A JPEG is read at a quarter or an eighth of its size; a smooth picture looks the same to about two grey levels.
     assert (images[0] - images[1]).abs().max() < 0.06
+
+
+def test_splits_go_by_many_names_and_labels_by_those_of_classes(root, tmp_path):
+    shutil.copytree(root / "train", tmp_path / "Training")
+    for name in CLASSES[1:]:
+        shutil.copytree(root / "val" / name, tmp_path / "valid" / name)
+    shutil.copytree(root / "train", tmp_path / "test")
+    module = data(tmp_path)
+    assert module.class_names == list(CLASSES) and len(module.training_set()) == 18
+    ((images, labels),) = module.val_dataloader()
+    assert labels.tolist() == [1, 1, 2, 2] and torch.equal(colours(images).argmax(1), labels)
+    (tmp_path / "valid" / CLASSES[1]).rename(tmp_path / "valid" / "other")
+    with pytest.raises(ValueError, match=r"valid has class 'other', which .*Training has not"):
+        _ = data(tmp_path).num_classes
+    shutil.rmtree(tmp_path / "valid")
+    assert len(data(tmp_path).validation_set()) == 18  # of test
+    shutil.rmtree(tmp_path / "test")
+    with pytest.raises(FileNotFoundError, match=r"no folder .* with train and val"):
+        _ = data(tmp_path).num_classes
+
+
+def save_everywhere(folder, picture, name="0.png", **options):
+    for split in ("train", "val"):
+        for label in CLASSES[:2]:
+            (folder / split / label).mkdir(parents=True, exist_ok=True)
+            picture.save(folder / split / label / name, **options)
+
+
+def shown(image):
+    """Grey values 0 to 255 of a normalised image."""
+    return ((image * torch.tensor(STD).view(-1, 1, 1) + torch.tensor(MEAN).view(-1, 1, 1)) * 255)[0]
+
+
+@pytest.mark.parametrize("factor", [16, 257])
+def test_deep_grey_is_scaled(tmp_path, factor):
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint16) * 2
+    save_everywhere(tmp_path, Image.fromarray(ramp * factor))
+    image = data(tmp_path, resolution=56).validation_set()[0][0]
+    torch.testing.assert_close(shown(image), torch.from_numpy(ramp[4:60, 4:60].astype(np.float32)), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("size", [64, 1024])  # the larger one is decoded at a fraction of its size
+def test_photographs_are_turned_as_their_exif_data_say(tmp_path, size):
+    left_dark = np.zeros((size, 2 * size), dtype=np.uint8)
+    left_dark[:, size:] = 250
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right: dark at the top
+    save_everywhere(tmp_path, Image.fromarray(left_dark), "0.jpg", exif=exif)
+    image = shown(data(tmp_path, resolution=32).validation_set()[0][0])
+    assert image[:14].max() < 20 and image[18:].min() > 230
+    pictures = data(tmp_path, resolution=32).training_set()
+    for epoch in range(8):  # every crop has its darker rows above
+        pictures.set_epoch(epoch)
+        rows = shown(pictures[0][0]).mean(1)
+        assert (rows.diff() > -20).all()
+
+
+def test_what_is_drawn_in_the_alpha_channel_is_seen(tmp_path):
+    alpha = np.zeros((64, 64), dtype=np.uint8)
+    alpha[:, 32:] = 255
+    save_everywhere(tmp_path, Image.merge("LA", [Image.new("L", (64, 64), 0), Image.fromarray(alpha)]))
+    image = shown(data(tmp_path, resolution=32).validation_set()[0][0])
+    assert image[:, :14].min() > 250 and image[:, 18:].max() < 5
+
+
+def test_damaged_files_are_named_before_a_search(tmp_path):
+    save_everywhere(tmp_path, Image.effect_noise((64, 64), 90), "0.jpg")
+    whole = (tmp_path / "val" / CLASSES[0] / "0.jpg").read_bytes()
+    for content in (b"", b"no picture", whole[:-200]):
+        (tmp_path / "val" / CLASSES[1] / "0.jpg").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"val/{CLASSES[1]}/0\.jpg cannot be read as an image"):
+            _ = data(tmp_path).num_classes
 
 
 def test_absent_and_damaged_data_name_the_cure(root, tmp_path):

@@ -123,6 +123,15 @@ def test_the_reduction_block_is_shortcut_plus_two_convolutions():
     torch.testing.assert_close(block(x), expected)
 
 
+def test_the_reduction_block_averages_what_there_is_at_an_odd_edge():
+    block = ReductionBlock(1, 1).eval()
+    nn.init.ones_(block.shortcut[1].weight)
+    x = torch.arange(15.0).reshape(1, 1, 3, 5)
+    expected = torch.tensor([[[[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]]]])
+    torch.testing.assert_close(block.shortcut(x), expected)
+    assert block(x).shape == (1, 1, 2, 3)
+
+
 def test_the_network_takes_any_cell_and_any_norm():
     widths = []
 

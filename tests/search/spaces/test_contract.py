@@ -18,6 +18,13 @@ from .masked_space import LENGTHS, LIMITS, MaskedSpace
 SPACES = {**find_classes("search.spaces", SearchSpace), "MaskedSpace": MaskedSpace}
 NARROWER = {"residual_backbone": {"width": 0.125}}
 """Networks of that space have up to hundreds of millions of weights."""
+SMALLEST = {
+    "darts": {"channels": 4, "cells": 3},
+    "nasbench101": {"channels": 8, "cells": 1},
+    "residual_backbone": {"width": 0.125},
+    "depth_fusion_v1_sync": {"channels": 8},
+}
+"""Where the size of a network doesn't matter."""
 ENUMERABLE = 50_000
 """Larger spaces are looked at through samples instead of one by one."""
 
@@ -261,6 +268,20 @@ def test_networks_have_the_declared_outputs_and_learn(space):
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "MaskedSpace"])
+def test_images_of_every_size_are_taken_by_a_network_or_refused_in_words(name):
+    space = space_of(name)
+    for arch in some(space, 2).tolist():
+        network = space.build(tuple(arch), **SMALLEST.get(space.name, {})).eval()
+        for size in (8, 10, 15, 18, 30, 33, 50):
+            images = torch.zeros(1, 3, size, size + 5)
+            if space.name.startswith("depth_fusion"):
+                with pytest.raises(ValueError, match=f"images are {size}x{size + 5} pixels, both must be divisible"):
+                    network(images)
+            else:
+                assert network(images).isfinite().all()
 
 
 def test_a_network_is_a_function_of_the_random_state(space):
