@@ -102,7 +102,7 @@ def summarise_exchange(
         ``winners``: by target its architecture and who found it; ``scores``: by target, and by the target whose winner
         was evaluated, the scores of every time, None where it failed; ``agreement``: for each two targets the number of
         ``architectures`` that both have evaluated in their searches, and ``kendall_tau`` of their mean scores there
-        (None where there are too few).
+        (None where there are too few, or all are worth the same).
     """
     return {
         "winners": {
@@ -141,11 +141,9 @@ def _agreement(journal: Journal, targets: Sequence[str], agents: Sequence[str]) 
         tau = None
         if len(common) >= FEWEST_IN_COMMON:
             means = [[float(np.mean(by_target[target][arch])) for arch in common] for target in (first, second)]
-            tau = kendall_tau(*means)
-        known = tau is not None and not math.isnan(tau)
-        agreement.append(
-            {"targets": [first, second], "architectures": len(common), "kendall_tau": tau if known else None}
-        )
+            if all(len(set(each)) > 1 for each in means):  # none of the two is a prediction
+                tau = kendall_tau(*means)
+        agreement.append({"targets": [first, second], "architectures": len(common), "kendall_tau": tau})
     return agreement
 
 

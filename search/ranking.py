@@ -35,10 +35,12 @@ def sparse_ranks(accuracies: Sequence[float] | np.ndarray, threshold: float = CI
 def sparse_kendall_tau(
     accuracies: Sequence[float] | np.ndarray, predicted: Sequence[float] | np.ndarray, threshold: float = CIFAR_BIN
 ) -> float:
-    """S-KdT exactly as Landmark Regularization's code computes it.
+    """S-KdT; where no two predictions are equal, exactly as Landmark Regularization's code computes it.
 
     It correlates the sorted sparse ranks with the same ranks in the order of the predictions: tau-b of two lists that
-    are permutations of each other, which is close to, but not, tau-b between predictions and binned accuracies.
+    are permutations of each other, which is close to, but not, tau-b between predictions and binned accuracies. Equal
+    predictions have no order; that code leaves them in the order of the list, which may be the truth's. Here they count
+    as the mean over all their orders.
 
     Args:
         accuracies: of stand-alone training, ``[n]``.
@@ -46,19 +48,35 @@ def sparse_kendall_tau(
         threshold: as for `sparse_ranks`.
 
     Returns:
-        In [-1, 1]; NaN where all accuracies fall into one bin.
+        In [-1, 1]; 0 where all predictions are equal; NaN where all accuracies fall into one bin.
     """
-    from scipy.stats import kendalltau
-
-    ranks = sparse_ranks(accuracies, threshold)
-    # One without a score, as of a network that diverged, is the last; NumPy would sort it behind every number.
-    known = np.nan_to_num(np.asarray(predicted, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    listed = ranks[np.argsort(known, kind="stable")]
-    return float(kendalltau(np.sort(ranks), listed).statistic)
+    _, bins, members = np.unique(sparse_ranks(accuracies, threshold), return_inverse=True, return_counts=True)
+    _, groups, sizes = np.unique(_known(predicted), return_inverse=True, return_counts=True)
+    pairs = len(bins) ** 2 - np.square(members).sum()
+    if not pairs:
+        return float("nan")
+    if len(sizes) == 1:
+        return 0.0  # exactly
+    ideal, listed = np.zeros((2, len(sizes), len(members)))
+    np.add.at(ideal, (np.sort(groups), np.sort(bins)), 1)
+    np.add.at(listed, (groups, bins), 1)
+    # At how many places of the two lists which two ranks meet, on average over the orders of equal predictions.
+    meetings = (ideal / sizes[:, None]).T @ listed
+    above = np.sign(np.subtract.outer(np.arange(len(members)), np.arange(len(members))))
+    # Each two places as often as they agree, less as often as they disagree. Two of one group cancel out.
+    return float((meetings * (above @ meetings @ above.T)).sum() / pairs)
 
 
 def kendall_tau(accuracies: Sequence[float] | np.ndarray, predicted: Sequence[float] | np.ndarray) -> float:
-    """Kendall's tau-b; NaN where one of the two is constant."""
+    """Kendall's tau-b; 0 where all predictions are equal, NaN where all accuracies are."""
     from scipy.stats import kendalltau
 
-    return float(kendalltau(np.asarray(accuracies), np.asarray(predicted)).statistic)
+    worth, known = np.asarray(accuracies, dtype=np.float64), _known(predicted)
+    if len(np.unique(known)) == 1 < len(np.unique(worth)):
+        return 0.0
+    return float(kendalltau(worth, known).statistic)
+
+
+def _known(predicted: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Predictions; one without a score, as of a network that diverged, is below every other."""
+    return np.nan_to_num(np.asarray(predicted, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

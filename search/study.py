@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ class Study(ABC):
     seed: int
     unit: str = "evaluations"
     """What `planned` counts."""
+    recipe: Mapping[str, Any] | None = None
+    """The arguments that the recipe gives, defaults included, as plain values; None of a study made in Python."""
     log_children: bool = False
     """Whether every child network is a W&B run of its own."""
 

@@ -229,4 +229,5 @@ def _build(recipe: dict[str, Any], check: RecipeCheck, study: type[Study]) -> tu
         experiment = parser.instantiate(config, instantiators=[(construct, object, True)]).experiment
     except (ArgumentError, ValueError, TypeError) as error:
         raise CatchmarkError(one_line(error).replace('"experiment.', '"')) from error
+    experiment.recipe = resolved
     return experiment, dump_yaml(resolved)

@@ -8,11 +8,9 @@ of the journal alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -244,7 +242,7 @@ class SupernetStudy(Study):
                 else:
                     waiting.append(job)
         waiting.sort(key=lambda job: job.trial)  # so that an unfinished run can compare methods soon
-        for wave in self._waves(waiting):
+        for wave in self._waves(folder, waiting):
             for job, outcome, seconds in run_jobs(self, folder, wave, tell):
                 if job.until is None:
                     for listener in listeners:
@@ -252,8 +250,10 @@ class SupernetStudy(Study):
                     self._keep(journal, job, outcome, seconds)
         return self.summarise(journal)
 
-    def _waves(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    def _waves(self, folder: Path, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Trainings that do not wait for each other: first what several have in common, then the rest from there."""
+        from search.supernets.job import checkpoint_of
+
         if not self.share_warmups:
             yield list(jobs)
             return
@@ -265,10 +265,12 @@ class SupernetStudy(Study):
         for (kinship, trial), members in groups.items():
             ends = [self._warmup(job.method) for job in members]
             until = min(ends)
-            if len(members) < 2 or until < 1:
+            begun = all(checkpoint_of(folder, job.place).is_file() for job in members)
+            if len(members) < 2 or until < 1 or begun:
                 rest += members
                 continue
-            place, names = f"warmup-{kinship}-{until}-{trial}", tuple(job.method for job in members)
+            # No method's name has a dot, so no training has this place.
+            place, names = f"warmup.{kinship}-{until}-{trial}", tuple(job.method for job in members)
             first.append(replace(members[0], place=place, landmarks=[], until=until, methods=names))
             rest += [replace(job, start=place, begins=until) for job in members]
         yield first
@@ -280,26 +282,16 @@ class SupernetStudy(Study):
         return self.settings_of(method).epochs if landmarks is None else landmarks.warmup
 
     def kinship(self, method: str) -> str:
-        """The same for methods that differ in nothing but landmarks."""
-        with torch.random.fork_rng(devices=[]):
-            sampler = self.methods[method].sampler(self.space)
-        # A sampler's parts too, such as a controller; what begins with an underscore is torch's own, or follows.
-        plain = {
-            f"{name}.{key}": repr(value)
-            for name, part in sampler.named_modules()
-            for key, value in vars(part).items()
-            if isinstance(value, (int, float, str, bool, tuple, dict, type(None))) and not key.startswith("_")
-        } | {name: list(value.shape) for name, value in sampler.named_parameters()}
-        hidden = {key: repr(group) for key, group in vars(sampler).items() if isinstance(group, torch.optim.Optimizer)}
-        # The settings of an optimiser stand in its text; what samplers start from is the same for equal arguments.
-        about = [
-            type(sampler).__qualname__,
-            sorted(plain.items()),
-            sorted(hidden.items()),
-            asdict(self.settings_of(method)),
-            self.head(method),
-        ]
-        return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:8]
+        """The first of the methods that train the same but for landmarks, perhaps this one."""
+        own = self._besides_landmarks(method)
+        return next(name for name in self.methods if self._besides_landmarks(name) == own)
+
+    def _besides_landmarks(self, method: str) -> list[Any]:
+        """All that a training depends on and that methods can differ in."""
+        # A sampler's text in the recipe, not what came of it: two objects can look the same and differ. Made in Python,
+        # only the very same callable is known to make the same.
+        sampler = self.methods[method].sampler if self.recipe is None else self.recipe["methods"][method]["sampler"]
+        return [sampler, self.settings_of(method), self.head(method)]
 
     def _job(self, method: str, trial: int, truth: dict[str, list[tuple[Architecture, float]]]) -> Job:
         from search.supernets.job import Job

@@ -9,19 +9,24 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from lightning_modules.networks.supernet import Path
+from lightning_modules.path_samplers.uniform import UniformSampler
 from search.cli import main
 from search.compare import compare_runs
 from search.errors import CatchmarkError
 from search.journal import Journal
 from search.recipes.recipe import load_recipe
+from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.summary import without_seconds
 from search.supernets.job import checkpoint_of
 from search.supernets.stretch import read_checkpoint
+from search.supernets.verdict import landmark_pairs
 from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
 from tests.search.wandb_runs.test_searches import logged
@@ -45,6 +50,25 @@ class ConvolutionsTask(Task):
 
     def evaluate(self, architecture, seed):
         return Evaluation(sum({2: 1.0, 3: 2.0}.get(choice, 0.0) for choice in architecture))
+
+
+class OneOperationSampler(UniformSampler):
+    """Every path has one operation throughout, chosen by what a list, an array or a private attribute holds.
+
+    Args:
+        space: what can be sampled.
+        listed: operations to choose from; kept as a list.
+        ordered: kept as an array.
+        hidden: kept in a private attribute.
+    """
+
+    def __init__(self, space: SearchSpace, listed: list[int], ordered: list[int], hidden: int = 0):
+        super().__init__(space, population=3, tournament=2, budget=6)
+        self.listed, self.ordered, self._hidden = listed, np.array(ordered), hidden
+
+    def path(self, seed, step, index=0):
+        place = int(self.ordered[(step + self._hidden) % len(self.ordered)])
+        return Path((self.listed[place],) * len(self.space.sizes))
 
 
 def recipe(tmp_path, **changes):
@@ -137,6 +161,85 @@ def test_warmups_in_common_change_nothing(tmp_path):
     for place in ("spos-0", "spos_landmarks-0"):
         ours, theirs = weights_of(shared[0], place), weights_of(alone[0], place)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def one_operation(**differing):
+    return {
+        "class_path": "tests.search.supernets.test_study.OneOperationSampler",
+        "init_args": {"listed": [0, 3], "ordered": [0, 1], "hidden": 0} | differing,
+    }
+
+
+def test_samplers_that_differ_in_anything_share_no_warmup(tmp_path):
+    landmarks = {"landmarks": {"warmup": 1}, "landmarks_from": {"count": 5}}
+    methods = {
+        "one": {"sampler": one_operation()},
+        "same": {"sampler": one_operation(), **landmarks},
+        "list": {"sampler": one_operation(listed=[3, 0]), **landmarks},
+        "array": {"sampler": one_operation(ordered=[1, 0]), **landmarks},
+        "private": {"sampler": one_operation(hidden=1), **landmarks},
+    }
+    path = recipe(tmp_path, methods=methods, settings={"epochs": 3}, measurements=1)
+    study, _ = load_recipe(path)
+    assert landmark_pairs(study) == [("one", "same")]
+    folder, summary = run(path, tmp_path / "shared")
+    places = {each.name for each in (folder / "supernets").iterdir()}
+    assert places == {f"{method}-0" for method in methods} | {"warmup.one-1-0"}
+    alone, expected = run(path, tmp_path / "alone", "--share_warmups", "false")
+    assert timeless(summary) == timeless(expected)
+    ones, others = weights_of(alone, "same-0"), weights_of(alone, "private-0")
+    assert any(not torch.equal(ones[key], others[key]) for key in ones)  # what differs makes a difference
+
+
+def test_methods_that_train_otherwise_have_no_landmark_pair(tmp_path):
+    landmarks = {"sampler": SAMPLER, "landmarks": {"warmup": 1}}
+    for change, pairs in [
+        ({}, [("plain", "with")]),
+        ({"found": 3}, [("plain", "with")]),
+        ({"settings": {"epochs": 4}}, [("plain", "with")]),  # said again, not changed
+        ({"build": {"cells": 1, "channels": 2}}, [("plain", "with")]),
+        ({"settings": {"epochs": 5}}, []),
+        ({"build": {"cells": 1, "channels": 4}}, []),
+        ({"sampler": {**SAMPLER, "init_args": SAMPLER["init_args"] | {"budget": 7}}}, []),
+        ({"sampler": "RandomNASSampler"}, []),
+    ]:
+        study, _ = load_recipe(recipe(tmp_path, methods={"plain": {"sampler": SAMPLER}, "with": landmarks | change}))
+        assert landmark_pairs(study) == pairs, change
+
+
+class _Stop:
+    """A listener that stops a run as Ctrl+C does, once so many epochs have been trained."""
+
+    def __init__(self, epochs):
+        self.left = epochs
+
+    def trained(self, name, epochs, values, new, trial):
+        self.left -= epochs
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+    def training_ended(self, name, trial, history):
+        pass
+
+
+@pytest.mark.parametrize("epochs", [3, 7])
+def test_a_run_whose_warmup_lies_elsewhere_goes_on(tmp_path, epochs):
+    """Earlier versions named warm-ups by a hash: not found any more, at most a warm-up is trained once more."""
+    study, _ = load_recipe(recipe(tmp_path))
+    ends = []
+    for stops in ([], [epochs]):
+        folder = tmp_path / f"run{len(stops)}"
+        folder.mkdir()
+        journal = Journal(folder / "journal.sqlite")
+        for stop in stops:
+            with pytest.raises(KeyboardInterrupt):
+                study.run(folder, journal, [_Stop(stop)])
+            (folder / "supernets" / "warmup.spos-2-0").rename(folder / "supernets" / "warmup-5b0c9e1f-2-0")
+        ends.append(timeless(study.run(folder, journal)))
+        journal.close()
+    assert ends[0] == ends[1]
+    begun = (folder / "supernets" / "warmup.spos-2-0").exists()
+    assert begun == (epochs < 7)  # both had begun on their own: there was nothing left to share
 
 
 def check_wandb(folder):
