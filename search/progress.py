@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -26,16 +26,22 @@ class ProgressBar(Listener):
         stream: where to draw; standard error if None.
         pause: seconds between two lines where nobody watches.
         unit: what `planned` counts.
+        clock: seconds, from any moment on, for the lines where nobody watches.
     """
 
     def __init__(
-        self, planned: Mapping[str, int], stream: TextIO | None = None, pause: float = 10.0, unit: str = "evaluations"
+        self,
+        planned: Mapping[str, int],
+        stream: TextIO | None = None,
+        pause: float = 10.0,
+        unit: str = "evaluations",
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._stream = stream or sys.stderr
-        self._total, self._pause, self._unit = sum(planned.values()), pause, unit
+        self._total, self._pause, self._unit, self._clock = sum(planned.values()), pause, unit, clock
         self._name, self._best = "", float("-inf")
         self._done = self._new = 0
-        self._began = self._line_at = time.monotonic()
+        self._began = self._line_at = clock()
         self._bar: tqdm | None = None
         if self._stream.isatty():
             # miniters: with tqdm's own adaptation, a step of many look-ups would hide the slow evaluations after it.
@@ -70,8 +76,8 @@ class ProgressBar(Listener):
             if self._bar is not None:
                 self._bar.set_postfix_str(self._best_in_words(), refresh=False)
                 self._bar.update(len(records))
-            elif time.monotonic() - self._line_at >= self._pause:
-                self._line_at = time.monotonic()
+            elif self._clock() - self._line_at >= self._pause:
+                self._line_at = self._clock()
                 self._print(f"{self._name}: {self._line('networks', self._best_in_words())}")
 
     def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool, trial: int = 0) -> None:
@@ -85,8 +91,8 @@ class ProgressBar(Listener):
                 self._bar.set_postfix_str(words, refresh=False)
                 self._bar.initial += 0 if new else epochs
                 self._bar.update(epochs)
-            elif new and time.monotonic() - self._line_at >= self._pause:
-                self._line_at = time.monotonic()
+            elif new and self._clock() - self._line_at >= self._pause:
+                self._line_at = self._clock()
                 self._print(f"{name}: {self._line(self._unit, words)}")
 
     def _line(self, unit: str, words: str) -> str:
@@ -119,7 +125,7 @@ class ProgressBar(Listener):
         return "best -" if self._best == float("-inf") else f"best {self._best:.2f}"
 
     def _time_left(self) -> str:
-        seconds = (time.monotonic() - self._began) * (self._total - self._done) / self._new
+        seconds = (self._clock() - self._began) * (self._total - self._done) / self._new
         return tqdm.format_interval(seconds)
 
     def _print(self, line: str) -> None:

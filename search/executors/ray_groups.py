@@ -6,23 +6,16 @@ so there they are forked instead, or spawned where they can't be forked.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import signal
-import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from search.errors import CatchmarkError
+from search.ranks.trainers import arguments_of_own_processes
 from search.tasks.base import Evaluation, Task, parts
 
 _STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_unused_parameters_(?:true|false))?")
 _LOST = "ProcessExitedException: "
-_PORT_TAKEN = "address already in use"
-_PR_SET_PDEATHSIG = 1
-"""Of Linux' ``prctl``: which signal a process gets when its parent ends."""
 
 
 def processes_of(task: Task) -> int:
@@ -57,21 +50,12 @@ def forked(trainer: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CatchmarkError: the strategy can't do that.
     """
-    from pytorch_lightning.callbacks import LambdaCallback
-
-    own = trainer.get("callbacks") or []
-    ending = LambdaCallback(setup=partial(_end_with, os.getpid()), on_train_start=_end_at_once)
-    callbacks = [*(own if isinstance(own, list) else [own]), ending]
-    return {**trainer, "strategy": _own_processes(trainer), "callbacks": callbacks}
+    return arguments_of_own_processes({**trainer, "strategy": _own_processes(trainer)})
 
 
 def was_lost(evaluation: Evaluation) -> bool:
-    """Whether one of a candidate's processes was killed or crashed, or the port where they meet was taken by somebody.
-
-    Neither says anything about the candidate.
-    """
-    reason = evaluation.reason
-    return evaluation.status == "failed" and (reason.startswith(_LOST) or _PORT_TAKEN in reason.lower())
+    """Whether one of a candidate's processes was killed or crashed; that says nothing about the candidate."""
+    return evaluation.status == "failed" and evaluation.reason.startswith(_LOST)
 
 
 def _trained(task: Task) -> list[Any]:
@@ -106,20 +90,3 @@ def _own_processes(trainer: Mapping[str, Any]) -> str:
     # To spawn takes seconds, and whatever the task holds must be pickled; but what has used CUDA can't be forked.
     spawn = words["how"] == "spawn" or torch.cuda.is_initialized()
     return f"ddp_{'spawn' if spawn else 'fork'}{unused}"
-
-
-def _end_with(parent: int, *_: Any, **__: Any) -> None:
-    """Have the system kill this process when its parent ends: Ray kills workers, and knows nothing of what they start.
-
-    Args:
-        parent: its number.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:  # it had ended before
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _end_at_once(*_: Any) -> None:
-    """Answer SIGTERM by ending; Lightning would first tell the other processes, which may never listen."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -54,7 +54,7 @@ def arguments_alone(arguments: Arguments, key: str, command: str = "run") -> dic
             command again for each.
     """
     if starts_processes(arguments):
-        return dict(arguments)
+        return arguments_of_own_processes(arguments)
     devices, nodes = count(arguments, "devices"), count(arguments, "num_nodes")
     if not devices and arguments.get("accelerator") != "cpu":
         import torch
@@ -67,6 +67,24 @@ def arguments_alone(arguments: Arguments, key: str, command: str = "run") -> dic
         )
     plain = str(arguments.get("strategy", "auto")).startswith("ddp")
     return {**arguments, "strategy": "auto"} if plain else dict(arguments)
+
+
+def arguments_of_own_processes(arguments: Arguments) -> dict[str, Any]:
+    """What a Trainer is told that starts a process for each device by itself: these find each other, and end with it.
+
+    Args:
+        arguments: of the recipe.
+    """
+    from pytorch_lightning.callbacks import LambdaCallback
+
+    from search.ranks.environment import OwnProcesses
+
+    ending = LambdaCallback(on_train_start=_end_at_once)
+    return {
+        **arguments,
+        "callbacks": [*listed(arguments.get("callbacks")), ending],
+        "plugins": [*listed(arguments.get("plugins")), OwnProcesses()],
+    }
 
 
 def arguments_of_rank(arguments: Arguments, launch: Launch, key: str, any_branch: bool = True) -> dict[str, Any]:
@@ -115,6 +133,11 @@ def _with_devices(told: dict[str, Any], launch: Launch, key: str) -> dict[str, A
         if not isinstance(told.get(name), (list, tuple)):  # or it names which
             told[name] = there
     return told
+
+
+def _end_at_once(*_: Any) -> None:
+    """Answer SIGTERM by ending; Lightning would first tell the other processes, which may never listen."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _place(key: str) -> str:

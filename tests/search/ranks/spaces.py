@@ -141,6 +141,18 @@ class Jittered(ClassificationModule):
             time.sleep(0.02)
 
 
+class Late(ClassificationModule):
+    """The second of the processes that one has started never comes to where they meet."""
+
+    def configure_callbacks(self):
+        second = os.environ["LOCAL_RANK"] == "1"
+        with open(f"{os.environ['NOTES']}/{'second' if second else 'first'}.txt", "a") as file:
+            file.write(f"{os.getpid()}\n")
+        while second:
+            time.sleep(1)
+        return []
+
+
 class SlowSupernet(SmoothNorms):
     """Its supernet takes its time, or fails in its tenth step, where a test is to see that."""
 
