@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.recipes.trust import RECIPE, Trust
 from search.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Study(ABC):
     """What `planned` counts."""
     log_children: bool = False
     """Whether every child network is a W&B run of its own."""
+    trust: Trust = RECIPE
+    """What its recipe was allowed to name: who reads that again, in another process, is to allow no more."""
 
     @abstractmethod
     def planned(self) -> dict[str, int]:
