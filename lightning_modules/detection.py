@@ -70,6 +70,7 @@ class DetectionModule(OpenMMLabModule):
         ValueError: there is no such detector, the config does not fit, or the network lacks what is needed of it.
     """
 
+    library, config_argument, stock = "mmdet", "detector", DETECTORS
     metric_names = MappingProxyType(
         {
             "bbox_mAP": ("map", 100.0),

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lightning_modules.openmmlab import scope
+from lightning_modules.openmmlab_names import Named, names_beyond, with_registered_names
 
 Library = Literal["mmdet", "mmseg"]
 Config = dict[str, Any]
@@ -74,7 +76,8 @@ def load_model_config(
 ) -> dict[str, Any]:
     """The model part of a config, free to be changed.
 
-    A config file in Python is run, as the library itself would do: name no file of a stranger.
+    A config file is run, as the library itself would do, and ``custom_imports`` of a config are imported: both are for
+    what the user has written. Of others' configs `named_code` says what they would run.
 
     Args:
         library: whose config it is.
@@ -86,19 +89,76 @@ def load_model_config(
     Raises:
         ValueError: there is no such name or file, or it holds no model.
     """
-    if isinstance(wanted, str):
-        with scope(library):
-            from mmengine.config import Config as ConfigFile
-
-            found = ConfigFile.fromfile(str(_find_file(library, key, wanted, stock))).to_dict()
-    else:
-        found = copy.deepcopy(dict(wanted))
-    model = found.get("model", found)
+    with scope(library):
+        if isinstance(wanted, str):
+            found = _read_file(_find_file(library, key, wanted, stock))
+        else:
+            found = copy.deepcopy(dict(wanted))
+            _import_modules(found)
+    model = _model_of(found)
     if not isinstance(model, dict) or "type" not in model:
         raise ValueError(f"{key}: neither 'model' nor 'type' is in the config, so it describes no model of {library}")
-    if "data_preprocessor" in found:
-        model.setdefault("data_preprocessor", found["data_preprocessor"])
     return model
+
+
+def named_code(library: Library, key: str, wanted: Any, overrides: Any, stock: Mapping[str, str]) -> Iterator[Named]:
+    """What a model of these arguments would import or run, beside what the library has registered.
+
+    Who goes on with this behind an entry allows it.
+
+    Args:
+        library: whose config it is.
+        key: the argument that names it.
+        wanted: as for `load_model_config`; None for its default.
+        overrides: merged into it.
+        stock: as for `load_model_config`.
+    """
+    try:
+        with scope(library):
+            found = _described(library, key, wanted, stock)
+    except (ValueError, ImportError):  # building the model says so
+        return
+    if isinstance(found, Path):
+        yield key, str(wanted), f"is a config file outside of {library}, which is a program"
+        found = None
+    for module in _custom_imports(found):
+        yield f"{key}.custom_imports", module, "is a module that would be imported"
+    with scope(library):
+        _import_modules(found)
+        model, changes = copy.deepcopy(_model_of(found)), copy.deepcopy(overrides)
+        if isinstance(model, dict) and not keeps_backbone(model):
+            model.pop("backbone", None)
+        forget_downloads([model, changes])
+        named = [*names_beyond(library, model, key), *names_beyond(library, changes, "overrides")]
+    yield from named
+
+
+def plain_config(library: Library, key: str, wanted: Any, stock: Mapping[str, str]) -> Any:
+    """What stands in a config file, in place of its path; what names none, or one of the library's own, as it is.
+
+    A file that holds what JSON can't is left to be named.
+    """
+    if not isinstance(wanted, str):
+        return wanted
+    with scope(library):
+        path = _find_file(library, key, wanted, stock)
+        if _is_shipped(library, path):
+            return wanted
+        found = _read_file(path)
+        model = _model_of(found)
+        forget_downloads(model)
+        kept = {name: found[name] for name in ("custom_imports",) if name in found}
+        plain = with_registered_names(library, kept | {"model": model})
+    try:
+        return json.loads(json.dumps(plain, allow_nan=False))
+    except (TypeError, ValueError):
+        return wanted
+
+
+def keeps_backbone(model: Mapping[str, Any]) -> bool:
+    """Whether a model builds something around the backbone that its config describes: BiSeNet's two paths."""
+    backbone = model.get("backbone")
+    return isinstance(backbone, Mapping) and backbone.get("type") == "BiSeNetV1"
 
 
 def merge(config: Config, overrides: Mapping[str, Any]) -> None:
@@ -136,8 +196,14 @@ def forget_downloads(config: Config) -> None:
     for each in each_dict(config):
         each.pop("pretrained", None)
         initial = each.get("init_cfg")
-        if isinstance(initial, dict) and initial.get("type") == "Pretrained":
+        if isinstance(initial, (list, tuple)):
+            each["init_cfg"] = [one for one in initial if not _is_pretrained(one)]
+        elif _is_pretrained(initial):
             del each["init_cfg"]
+
+
+def _is_pretrained(initial: Any) -> bool:
+    return isinstance(initial, dict) and str(initial.get("type")).rpartition(".")[2] in ("Pretrained", "PretrainedInit")
 
 
 def set_num_classes(heads: Any, num_classes: int, key: str) -> None:
@@ -210,10 +276,53 @@ def quiet_metrics() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _find_file(library: Library, key: str, wanted: str, stock: Mapping[str, str]) -> Path:
+def _described(library: Library, key: str, wanted: Any, stock: Mapping[str, str]) -> Any:
+    """The content of a config; the path of a file that is not the library's own, which is not read."""
+    if not isinstance(wanted, str) or wanted in stock:
+        return None if isinstance(wanted, str) else wanted
+    path = _find_file(library, key, wanted, stock)
+    return _read_file(path, imports=False) if _is_shipped(library, path) else path
+
+
+def _read_file(path: Path, imports: bool = True) -> dict[str, Any]:
+    from mmengine.config import Config as ConfigFile
+
+    return ConfigFile.fromfile(str(path), import_custom_modules=imports).to_dict()
+
+
+def _model_of(found: Any) -> Any:
+    """The model part of a config's content."""
+    if not isinstance(found, dict):
+        return found
+    model = found.get("model", found)
+    if isinstance(model, dict) and "data_preprocessor" in found:
+        model.setdefault("data_preprocessor", found["data_preprocessor"])
+    return model
+
+
+def _custom_imports(config: Any) -> list[str]:
+    asked = config.get("custom_imports") if isinstance(config, Mapping) else None
+    modules = asked.get("imports", []) if isinstance(asked, Mapping) else []
+    return [str(module) for module in ([modules] if isinstance(modules, str) else modules)]
+
+
+def _import_modules(config: Any) -> None:
+    for module in _custom_imports(config):
+        importlib.import_module(module)
+
+
+def _is_shipped(library: Library, path: Path) -> bool:
+    return path.resolve().is_relative_to(_shipped(library).resolve())
+
+
+def _shipped(library: Library) -> Path:
     package = importlib.import_module(library).__file__
     assert package is not None
-    shipped = Path(package).parent / ".mim" / "configs"
+    return Path(package).parent / ".mim" / "configs"
+
+
+def _find_file(library: Library, key: str, wanted: str, stock: Mapping[str, str]) -> Path:
+    shipped = _shipped(library)
     if not wanted.endswith(_SUFFIXES):
         if wanted not in stock:
             near = get_close_matches(wanted, list(stock), n=1, cutoff=0.0)
@@ -221,7 +330,7 @@ def _find_file(library: Library, key: str, wanted: str, stock: Mapping[str, str]
                 f"{key} is '{wanted}'; did you mean '{near[0]}'? Allowed: {', '.join(stock)}, the path of a config "
                 f"file of {library} ({', '.join(_SUFFIXES)}), or a model config"
             )
-        wanted = stock[wanted]
+        return shipped / stock[wanted]
     for path in (Path(wanted), shipped / wanted):
         if path.is_file():
             return path

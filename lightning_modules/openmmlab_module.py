@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lightning_modules.classification import MeanOverImages
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
-from lightning_modules.openmmlab_config import quiet_metrics
+from lightning_modules.openmmlab_config import Library, named_code, plain_config, quiet_metrics
+from lightning_modules.openmmlab_names import Named
 
 Batch = dict[str, Any]
 """``inputs``: uint8 images ``[3, height, width]``; ``data_samples``: one of the library's samples for each."""
@@ -41,6 +42,12 @@ class OpenMMLabModule(LightningModule, ABC):
     metric_names: ClassVar[Mapping[str, tuple[str, float]]]
     """The library's metrics: what each is called here, and the factor that makes it a percentage."""
 
+    library: ClassVar[Library]
+    config_argument: ClassVar[str]
+    """Which argument names the model's config."""
+    stock: ClassVar[Mapping[str, str]]
+    """The library's own configs by short name."""
+
     model: nn.Module
     num_classes: int
 
@@ -62,6 +69,19 @@ class OpenMMLabModule(LightningModule, ABC):
         self.configure_models(network)
         self.configure_losses()
         self.configure_metrics()
+
+    @classmethod
+    def named_code(cls, arguments: Mapping[str, Any]) -> Iterator[Named]:
+        """What a module of these arguments would import or run, beside what the library has registered."""
+        wanted, overrides = arguments.get(cls.config_argument), arguments.get("overrides")
+        return named_code(cls.library, cls.config_argument, wanted, overrides, cls.stock)
+
+    @classmethod
+    def plain_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The same arguments without a config file of the user's own: what it says, in its place."""
+        if (wanted := arguments.get(cls.config_argument)) is None:
+            return dict(arguments)
+        return {**arguments, cls.config_argument: plain_config(cls.library, cls.config_argument, wanted, cls.stock)}
 
     @abstractmethod
     def configure_models(self, network: nn.Module) -> None:

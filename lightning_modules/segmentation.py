@@ -17,6 +17,7 @@ from lightning_modules.openmmlab_config import (
     building,
     each_dict,
     forget_downloads,
+    keeps_backbone,
     load_model_config,
     merge,
     set_num_classes,
@@ -75,6 +76,7 @@ class SegmentationModule(OpenMMLabModule):
         ValueError: there is no such head, the config does not fit, or the network lacks what is needed of it.
     """
 
+    library, config_argument, stock = "mmseg", "head", HEADS
     metric_names = MappingProxyType(
         {"mIoU": ("miou", 1.0), "aAcc": ("pixel_accuracy", 1.0), "mAcc": ("class_accuracy", 1.0)}
     )
@@ -103,7 +105,7 @@ class SegmentationModule(OpenMMLabModule):
         """Build the segmentation model around the network's backbone."""
         backbone, self.num_classes = split_network(network, type(self).__name__)
         config = load_model_config("mmseg", "head", self.head, HEADS)
-        two_paths = config.get("backbone", {}).get("type") == "BiSeNetV1"
+        two_paths = keeps_backbone(config)
         if "backbone" in self.overrides and not two_paths:
             raise ValueError("overrides: the 'backbone' is the network's own and cannot be overridden")
         merge(config, self.overrides)

@@ -18,6 +18,8 @@ from search.errors import CatchmarkError, one_line
 _FLAGS = ("-h", "--help", "--dry-run", "--quiet")
 _OPTIONS = ("--resume", "--runs")
 """What ``catchmark run`` keeps for itself; every other ``--key`` replaces a value of the recipe."""
+_TRUST = "--trust"
+"""Kept as well, but never taken for what was meant: SupernetStudy has a value ``truth``."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,12 +57,13 @@ def _main(words: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 2
-    # A recipe may name classes in modules of the current folder. At the end: they must not hide installed ones.
+    # A recipe may name classes in modules of the current folder. At the end: they must not hide installed ones. Where
+    # the user names neither recipe nor class, nothing is imported from that folder: it may have come with the run.
     try:
         here = os.getcwd()
     except OSError as error:
         raise CatchmarkError(f"the current folder is gone ({error.strerror}); change to another one") from error
-    if here not in sys.path:
+    if here not in sys.path and any(getattr(chosen, name, None) for name in ("recipe", "task", "trust")):
         sys.path.append(here)
     if chosen.command == "run":
         return _run(chosen, overrides)
@@ -77,9 +80,9 @@ def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         word = waiting.pop(0)
         name, equals, value = word.partition("=")
         follows = waiting[0] if waiting and not waiting[0].startswith("--") else None
-        if word in _FLAGS or (equals and name in _OPTIONS):
+        if word in _FLAGS or (equals and name in (*_OPTIONS, _TRUST)):
             rest.append(word)
-        elif word in _OPTIONS:
+        elif word in (*_OPTIONS, _TRUST):
             if word == "--resume" and (follows is None or Path(follows).suffix in (".yaml", ".yml")):
                 rest.append("--resume=latest")  # what follows is the recipe, not the run
             elif follows is not None:
@@ -127,6 +130,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
+    def trusting(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            _TRUST,
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="a class, module or package of yours that the run's folder may name, which is data and can name "
+            "catchmark's own only; may be given several times",
+        )
+
     run = command(
         "run",
         None,
@@ -134,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         "catchmark run experiments/quickstart.yaml --budget 10 --agents.catch_meta.settings.candidates 40",
         "Classes that a recipe names by import path are looked for among the installed packages and in the current "
         "folder.",
-        usage="catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--dry-run] [--quiet]",
+        usage="catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--trust NAME] [--dry-run] "
+        "[--quiet]",
     )
     run.add_argument("recipe", nargs="?", help="a YAML file; 'catchmark list' names those that ship")
     keys = run.add_argument_group("values of the recipe")
@@ -153,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         help="go on with the run in this folder, for which no recipe need be named, or with the recipe's latest run",
     )
     run.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders go (default: %(default)s)")
+    trusting(run)
     run.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -172,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=int, metavar="N", help="in place of the task's")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET")
     train.add_argument("--seed", type=int, metavar="N", help="in place of the run's")
+    trusting(train)
     train.add_argument("--quiet", action="store_true", help="no progress bar")
 
     export = command(
@@ -197,9 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, metavar="FILE", help="default: beside the weights")
     export.add_argument("--resolution", type=int, metavar="N", help="of the images; default: as in training")
     export.add_argument("--batch", default="dynamic", metavar="N", help="images a pass, or 'dynamic' (the default)")
+    trusting(export)
 
     report = command("report", _report, "Write a run's report again.", "catchmark report runs/quickstart/latest")
     report.add_argument("folder", type=Path, help="a run's folder")
+    trusting(report)
 
     compare = command(
         "compare",
@@ -254,6 +272,7 @@ def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
         resume=chosen.resume,
         dry_run=chosen.dry_run,
         quiet=chosen.quiet,
+        trust=chosen.trust,
     )
 
 
@@ -270,6 +289,7 @@ def _train(chosen: argparse.Namespace) -> int:
         out=chosen.out,
         seed=chosen.seed,
         quiet=chosen.quiet,
+        trust=chosen.trust,
     )
     if folder is not None:
         print(in_words(folder))
@@ -289,6 +309,7 @@ def _export(chosen: argparse.Namespace) -> int:
         out=chosen.out,
         resolution=chosen.resolution,
         batch="dynamic" if chosen.batch == "dynamic" else int(chosen.batch),
+        trust=chosen.trust,
     )
     print(in_words(exported))
     return 0
@@ -297,7 +318,7 @@ def _export(chosen: argparse.Namespace) -> int:
 def _report(chosen: argparse.Namespace) -> int:
     from search.run import rewrite_report
 
-    print(rewrite_report(chosen.folder))
+    print(rewrite_report(chosen.folder, chosen.trust))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Runs side by side: scores, differences with their significance, curves, and what their recipes have otherwise.
 
-Everything is read from the run folders alone, so runs can be compared where their data and classes are not.
+Everything is read from the run folders alone, as plain values: runs can be compared where their data and classes are
+not, and those of a stranger too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from search.errors import CatchmarkError
 from search.journal import Journal
+from search.recipes.trust import read_json
+from search.recipes.words import explain
+from search.recipes.yaml_text import parse_yaml
 from search.reports.page import ABSENT, decimals_for, number, p_text, render_page, share
 from search.reports.plots import SERIES, Curve, curves_svg
 from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
@@ -26,6 +29,8 @@ from search.summary import best_so_far, mean_interval
 
 _WIDTH = 100
 _MOST_PAIRS = 20
+_MOST_TRIALS = 100_000
+"""No run has that many; a damaged summary may say so."""
 
 
 @dataclass(frozen=True)
@@ -179,15 +184,27 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
     if not (folder / "journal.sqlite").is_file():
         raise CatchmarkError(f"{folder} is not a run folder: it has no journal.sqlite")
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = read_json(folder / "summary.json")
     except FileNotFoundError:
         raise CatchmarkError(f"{folder} has no summary.json; write it with: catchmark report {folder}") from None
     except ValueError as error:
         raise CatchmarkError(
             f"{folder / 'summary.json'} is damaged ({error}); mend: catchmark report {folder}"
         ) from error
+    except OSError as error:
+        raise CatchmarkError(explain(error)) from error
     if "targets" not in summary:
         raise CatchmarkError(f"{folder} trained supernets; only searches are compared here, methods in its report.html")
+    try:
+        return _rows(letter, folder, summary, notes)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CatchmarkError(
+            f"{folder / 'summary.json'} is damaged, or not that of the journal beside it ({explain(error)}); mend: "
+            f"catchmark report {folder}"
+        ) from error
+
+
+def _rows(letter: str, folder: Path, summary: Mapping[str, Any], notes: list[str]) -> list[Row]:
     rows = []
     journal = Journal(folder / "journal.sqlite", writable=False)
     try:
@@ -196,6 +213,8 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
         for target, found in summary["targets"].items():
             for agent, numbers in found["agents"].items():
                 seconds = found.get("budget_seconds")
+                if not 1 <= numbers["trials"] <= _MOST_TRIALS:
+                    raise ValueError(f"trials is {numbers['trials']}")
                 curves = best_so_far(journal.records(f"{target}/{agent}"), numbers["trials"], seconds)
                 if curves.shape[1] != numbers["evaluations"]:
                     raise CatchmarkError(
@@ -206,9 +225,9 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
                         letter,
                         target,
                         agent,
-                        found["score_name"],
-                        summary["space"],
-                        numbers["failed"],
+                        str(found["score_name"]),
+                        str(summary["space"]),
+                        int(numbers["failed"]),
                         curves,
                         numbers,
                     )
@@ -235,9 +254,11 @@ def _settings(paths: Mapping[str, Path]) -> dict[str, dict[str, str | None]]:
     configs: dict[str, dict[str, str]] = {}
     for letter, path in paths.items():
         try:
-            configs[letter] = flatten(yaml.safe_load(path.read_text())) if path.is_file() else {}
-        except yaml.YAMLError as error:
-            raise CatchmarkError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+            configs[letter] = flatten(parse_yaml(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        except CatchmarkError as error:
+            raise CatchmarkError(f"{path} is not valid YAML: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise CatchmarkError(f"{path} can't be read: {explain(error)}") from error
     keys = dict.fromkeys(itertools.chain.from_iterable(configs.values()))
     values = {key: {letter: config.get(key) for letter, config in configs.items()} for key in keys}
     return {key: each for key, each in values.items() if len(set(each.values())) > 1}
@@ -322,7 +343,8 @@ def render_text(comparison: Comparison) -> str:
     lines += ["", "Recipes differ in:" if comparison.settings else "The recipes are the same."]
     for key, values in comparison.settings.items():
         lines += _wrapped([f"  {key}", *(f"    {letter}: {_absent(value)}" for letter, value in values.items())])
-    return "\n".join(lines)
+    # A name may hold what a terminal would obey.
+    return "\n".join("".join(each if each.isprintable() else "?" for each in line) for line in lines)
 
 
 def _absent(value: str | None) -> str:

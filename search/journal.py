@@ -106,6 +106,8 @@ class Journal:
             self._database = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode={mode}", isolation_level=None, uri=True
             )
+            # Nothing that a schema names is called: it may be somebody else's, and is looked at only below.
+            self._execute("PRAGMA trusted_schema=OFF")
             if (problem := self._execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(problem)
             if not (schema := dict(self._execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))):
@@ -288,12 +290,38 @@ class Journal:
                 0 if step is None else step,
                 _LAST_STEP if step is None else step,
             )
-            for at, slot, trial, stage, architecture, seed, score, metrics, cost, status, reason in rows:
-                values = json.loads(metrics)
-                # A task may have a metric of that name, which is a number.
-                history = values.pop(_HISTORY) if isinstance(values.get(_HISTORY), list) else []
-                evaluation = Evaluation(math.nan if score is None else score, values, cost, status, reason, history)
-                yield Record(at, slot, trial, stage, tuple(json.loads(architecture)), seed, evaluation)
+            for row in rows:
+                try:
+                    record = _record(*row)
+                except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
+                    raise sqlite3.DatabaseError(f"an evaluation of '{search}' does not hold what it must") from error
+                yield record
+
+
+def _record(
+    at: int,
+    slot: int,
+    trial: int,
+    stage: str,
+    architecture: str,
+    seed: int,
+    score: float | None,
+    metrics: str,
+    cost: float,
+    status: str,
+    reason: str,
+) -> Record:
+    """The evaluation of a row; SQLite keeps values of any kind in any column."""
+    values = json.loads(metrics)
+    # A task may have a metric of that name, which is a number.
+    history = values.pop(_HISTORY) if isinstance(values.get(_HISTORY), list) else []
+    for number in (score or 0.0, cost, *values.values(), *(each for epoch in history for each in epoch.values())):
+        math.isfinite(number)  # raises a TypeError where it is none
+    choices = tuple(json.loads(architecture))
+    if status not in ("ok", "failed") or not all(isinstance(each, int) for each in (at, slot, trial, seed, *choices)):
+        raise ValueError
+    evaluation = Evaluation(math.nan if score is None else score, values, cost, status, str(reason), history)
+    return Record(at, slot, trial, str(stage), choices, seed, evaluation)
 
 
 def _seal(*values: Any) -> int:

@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from functools import partial
@@ -24,6 +24,7 @@ from search.loop import Listener
 from search.ranks.joint_calls import JointCalls
 from search.ranks.studies import joint_calls_of, train_alone
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
+from search.recipes.trust import Trust, check_links, trust_of, with_trust
 from search.recipes.yaml_text import parse_yaml
 from search.run_folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
 from search.study import Study
@@ -37,6 +38,7 @@ def run_recipe(
     resume: str | None = None,
     dry_run: bool = False,
     quiet: bool = False,
+    trust: str | Iterable[str] = (),
 ) -> int:
     """Run a recipe from the start, or from where an earlier run of it stands.
 
@@ -47,6 +49,9 @@ def run_recipe(
         resume: a run's folder, its name below ``runs/NAME``, ``latest``, or None for a new run.
         dry_run: print the resolved recipe and what would be evaluated, and stop.
         quiet: no progress bar.
+        trust: what else than catchmark's own may be named where the recipe is that of a run's folder, and by runs that
+            a recipe names: classes, modules and packages by import path. A recipe that is named here is code, and may
+            name anything.
 
     Where ``torchrun`` or ``srun`` has started several processes, the first of them runs the recipe and the others help
     (`search.ranks`).
@@ -59,6 +64,7 @@ def run_recipe(
         RunError: the run could not be finished; what was found is safe in its folder.
         Interrupted: the run was stopped.
     """
+    allowed = trust_of(trust, everything=recipe is not None)
     if recipe is None:
         if resume is None:
             raise CatchmarkError("a recipe is needed, or a run to resume")
@@ -68,10 +74,10 @@ def run_recipe(
     launch = find_launch()
     if dry_run:
         if launch.rank == 0:
-            _print_plan(*load_recipe(recipe, overrides), runs, resume)
+            _print_plan(*load_recipe(recipe, overrides, allowed), runs, resume)
         return 0
     if launch.ranks == 1:
-        experiment, resolved = load_recipe(recipe, overrides)
+        experiment, resolved = load_recipe(recipe, overrides, allowed)
         train_alone(experiment)
         return _run_in_folder(experiment, resolved, runs, resume, launch, quiet)
     from search.ranks.follower import Follower
@@ -80,16 +86,16 @@ def run_recipe(
     if launch.rank > 0:
         follower = Follower(launch)
         with termination_as_interruption():
-            return follower.follow(partial(_follow, launch, recipe, overrides))
+            return follower.follow(partial(_follow, launch, recipe, overrides, allowed))
     with Leader(launch) as leader, termination_as_interruption():
-        experiment, resolved = load_recipe(recipe, overrides)
+        experiment, resolved = load_recipe(recipe, overrides, allowed)
         leader.begin(joint_calls_of(experiment, leader.launch, leader.together), resolved)
         return _run_in_folder(experiment, resolved, runs, resume, leader.launch, quiet, leader.searching())
 
 
-def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str]) -> tuple[JointCalls, str]:
+def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[JointCalls, str]:
     """What another rank than 0 does of a recipe."""
-    experiment, resolved = load_recipe(recipe, overrides)
+    experiment, resolved = load_recipe(recipe, overrides, trust)
     return joint_calls_of(experiment, launch), resolved
 
 
@@ -103,7 +109,7 @@ def _run_in_folder(
     around: AbstractContextManager[None] | None = None,
 ) -> int:
     folder = choose_folder(runs / experiment.name, resume, launch, resolved)
-    again = f"go on with: catchmark run --resume {shlex.quote(str(folder))}"
+    again = f"go on with: {_resuming(folder, resolved)}"
     with (
         told_in_one_line(folder, "what was evaluated is kept", again),
         termination_as_interruption(),
@@ -113,6 +119,11 @@ def _run_in_folder(
         print(f"summary: {folder / SUMMARY}")
         print(f"report:  {_write_report(folder, experiment, summary)}")
     return 0
+
+
+def _resuming(folder: Path, recipe: str) -> str:
+    """The command that goes on with a run."""
+    return with_trust(f"catchmark run --resume {shlex.quote(str(folder))}", parse_yaml(recipe))
 
 
 def _print_plan(experiment: Study, resolved: str, runs: Path, resume: str | None) -> None:
@@ -151,17 +162,27 @@ def _run(folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: 
         journal.close()
 
 
-def rewrite_report(folder: Path) -> Path:
-    """The report of a run, finished or not, made again from its folder."""
+def rewrite_report(folder: Path, trust: str | Iterable[str] = ()) -> Path:
+    """The report of a run, finished or not, made again from its folder.
+
+    Args:
+        folder: it is data: nothing in it is executed.
+        trust: as for `run_recipe`.
+
+    Raises:
+        CatchmarkError: it is no run's folder, is damaged, or names what is not trusted.
+    """
     if not (folder / CONFIG).is_file():
         raise CatchmarkError(f"{folder} is not a run folder: it has no {CONFIG}")
-    experiment, _ = load_recipe(folder / CONFIG)
+    check_links(folder)
+    experiment, _ = load_recipe(folder / CONFIG, trust=trust_of(trust))
     journal = Journal(folder / JOURNAL, writable=False)
-    try:
-        write_json(folder / SUMMARY, summary := experiment.summarise(journal))
-    finally:
-        journal.close()
-    return _write_report(folder, experiment, summary)
+    with told_in_one_line(folder, "the journal stays as it is", "write the report again"):
+        try:
+            write_json(folder / SUMMARY, summary := experiment.summarise(journal))
+        finally:
+            journal.close()
+        return _write_report(folder, experiment, summary)
 
 
 def list_everything() -> str:
@@ -195,19 +216,27 @@ def list_everything() -> str:
 def _settle(folder: Path, journal: Journal, resolved: str, launch: Launch) -> None:
     """Note the recipe and the environment in a new run; see that an old one has the same recipe."""
     earlier = journal.about("recipe")
-    if earlier is None or not (folder / CONFIG).is_file():
-        (folder / CONFIG).write_text(earlier or resolved, encoding="utf-8")
     if earlier is None:
+        _write_config(folder, resolved)
         journal.set_about("environment", json.dumps(_environment()))
         journal.set_about("recipe", resolved)
     elif differing := _differences(parse_yaml(earlier), parse_yaml(resolved)):
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise CatchmarkError(
             f"--resume: the recipe differs from the run's in: {', '.join(differing[:8])}{more}; to go on with the "
-            f"run's own recipe: catchmark run --resume {shlex.quote(str(folder))}"
+            f"run's own recipe: {_resuming(folder, earlier)}"
         )
+    else:
+        _write_config(folder, earlier)
     journal.set_about("launch", launch.identity)
     journal.set_about("status", "running")
+
+
+def _write_config(folder: Path, recipe: str) -> None:
+    """Other processes read the recipe there: it must be the one that was allowed here, whatever lay in the folder."""
+    path, content = folder / CONFIG, recipe.encode()
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def _differences(ours: Any, theirs: Any, key: str = "") -> list[str]:

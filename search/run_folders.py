@@ -11,6 +11,7 @@ from pathlib import Path
 from search.errors import CatchmarkError
 from search.journal import Journal
 from search.launch import Launch
+from search.recipes.trust import check_links
 
 JOURNAL, CONFIG, SUMMARY = "journal.sqlite", "config.yaml", "summary.json"
 
@@ -57,12 +58,14 @@ def old_folder(parent: Path, resume: str) -> Path:
         resume: a run's folder, its name below that one, or ``latest``.
 
     Raises:
-        CatchmarkError: there is none.
+        CatchmarkError: there is none, or it has a link that leads out of it.
     """
     for folder in (parent / "latest",) if resume == "latest" else (Path(resume), parent / resume):
         if (folder / JOURNAL).is_file():
             # Where the link leads may change while the run goes on.
-            return folder.with_name(os.readlink(folder)) if folder.is_symlink() else folder
+            folder = folder.parent / os.readlink(folder) if folder.is_symlink() else folder
+            check_links(folder)
+            return folder
     place = parent / "latest" if resume == "latest" else Path(resume)
     raise CatchmarkError(f"--resume: there is no run in {place}; start one without --resume")
 

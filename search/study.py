@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.recipes.trust import RECIPE, Trust
 from search.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Study(ABC):
     """The arguments that the recipe gives, defaults included, as plain values; None of a study made in Python."""
     log_children: bool = False
     """Whether every child network is a W&B run of its own."""
+    trust: Trust = RECIPE
+    """What its recipe was allowed to name: who reads that again, in another process, is to allow no more."""
 
     @abstractmethod
     def planned(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from search.experiment import Experiment
 from search.found.parts import build_part
 from search.journal import Journal
 from search.recipes.recipe import load_recipe, read_recipe
+from search.recipes.trust import RECIPE, Trust, check_links
 from search.recipes.words import explain, nearest
 from search.recipes.yaml_text import parse_yaml
 from search.run import CONFIG, JOURNAL
@@ -64,6 +65,7 @@ def choose(
     task_file: Path | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - frozen
 ) -> Choice:
     """What to train of a run, which may still be going on.
 
@@ -72,9 +74,11 @@ def choose(
         target: one of its targets; None for the only one.
         agent: take the best that this agent found; None for the best of all.
         architecture: take this one, in the space's canonical form, instead.
-        task_file: a YAML file with the ``class_path`` and ``init_args`` of a `TrainedTask`; None for the target's own.
+        task_file: a YAML file with the ``class_path`` and ``init_args`` of a `TrainedTask`, which is code as a recipe
+            is; None for the target's own.
         epochs: in place of the task's.
         seed: in place of the run's.
+        trust: what the run's recipe may name.
 
     Raises:
         CatchmarkError: there is no such run, target, agent or architecture, nothing succeeded yet, or the target is
@@ -82,7 +86,8 @@ def choose(
     """
     if not (run / CONFIG).is_file():
         raise CatchmarkError(f"{run} is not a run folder: it has no {CONFIG}")
-    study, resolved = load_recipe(run / CONFIG)
+    check_links(run)
+    study, resolved = load_recipe(run / CONFIG, trust=trust)
     recipe = parse_yaml(resolved)
     recipe = recipe["init_args"] if "class_path" in recipe else recipe
     found: tuple[Architecture, str | None, float | None]
@@ -97,14 +102,14 @@ def choose(
     else:
         found = _parse(study, architecture), None, None
     if task_file is not None:
-        key, part = f"--task {task_file}", read_recipe(task_file)
+        key, part, trust = f"--task {task_file}", read_recipe(task_file), RECIPE
     else:
         assert isinstance(study, Experiment) and target is not None
         key, part = f"targets.{target}", _training_of(study.targets[target], recipe["targets"][target], target)
     if epochs is not None:
         part = copy.deepcopy(part)
         part["init_args"] = {**(part.get("init_args") or {}), "epochs": epochs}
-    task, part = build_task(part, key, study.space)
+    task, part = build_task(part, key, study.space, trust)
     arch, finder, score = found
     seed = study.seed if seed is None else seed
     return Choice(study.space, recipe["space"], arch, task, part, seed, target, finder, score, study.name)
@@ -112,7 +117,7 @@ def choose(
 
 def settled(run: Path) -> Path:
     """The folder that a link such as ``latest`` leads to now; it may lead elsewhere later."""
-    return run.with_name(os.readlink(run)) if run.is_symlink() else run
+    return run.parent / os.readlink(run) if run.is_symlink() else run
 
 
 def _target(study: Experiment, target: str | None) -> str:
@@ -171,18 +176,21 @@ def _training_of(task: Task, part: dict[str, Any], target: str) -> dict[str, Any
     return part
 
 
-def build_task(part: dict[str, Any], key: str, space: SearchSpace) -> tuple[TrainedTask, dict[str, Any]]:
+def build_task(
+    part: dict[str, Any], key: str, space: SearchSpace, trust: Trust = RECIPE
+) -> tuple[TrainedTask, dict[str, Any]]:
     """The training that a part of a recipe describes; and the description with every default.
 
     Args:
         part: ``class_path`` and ``init_args``.
         key: where it stands, for messages.
         space: of the network.
+        trust: what the description may name.
 
     Raises:
         CatchmarkError: the description is wrong, or is of nothing that trains a network.
     """
-    make, resolved = build_part(part, Callable[[SearchSpace], Task], key)
+    make, resolved = build_part(part, Callable[[SearchSpace], Task], key, trust)
     try:
         task = make(space)
     except CatchmarkError:

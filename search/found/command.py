@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from search.interruption import termination_as_interruption
 from search.launch import find_launch
 from search.locking import FileLock
 from search.ranks.trainers import arguments_alone
+from search.recipes.classes import find_class
+from search.recipes.trust import RECIPE, trust_of
 from search.summary import write_json
 from search.tensor_files import save_tensors
 from search.wandb_runs.connection import WandbConnection
@@ -49,6 +51,7 @@ def train_found(
     out: Path | None = None,
     seed: int | None = None,
     quiet: bool = False,
+    trust: str | Iterable[str] = (),
 ) -> Path | None:
     """Train the best architecture of a run in full, or go on with that.
 
@@ -62,6 +65,7 @@ def train_found(
         out: the folder; None for ``RUN/trained/TARGET``.
         seed: see `choose`.
         quiet: no progress bar.
+        trust: as for `search.found.network.load_network`.
 
     Where ``torchrun`` or ``srun`` has started several processes, the first of them does all this and the others help to
     train (`search.ranks`).
@@ -75,7 +79,7 @@ def train_found(
         Interrupted: it was stopped; the same again goes on.
         SystemExit: this process has helped, and the first one, which says why, ended with this exit code.
     """
-    launch, asked = find_launch(), (target, agent, architecture, task_file, epochs, seed)
+    launch, asked = find_launch(), (target, agent, architecture, task_file, epochs, seed, trust_of(trust))
     if launch.ranks == 1:
         choice = choose(run := settled(run), *asked)
         choice.task.trainer = arguments_alone(choice.task.trainer, "task", "train")
@@ -153,7 +157,7 @@ def _about(choice: Choice) -> dict[str, Any]:
         "build": build,
         "num_classes": build["num_classes"],
         "in_channels": build["in_channels"],
-        "module": choice.task_part["init_args"].get("module") or CLASSIFICATION,
+        "module": _plain_module(choice.task_part["init_args"].get("module") or CLASSIFICATION),
         "task": choice.task_part,
         "seed": choice.seed,
         "score": task.score,
@@ -165,6 +169,15 @@ def _about(choice: Choice) -> dict[str, Any]:
         "metrics": None,
         "versions": _versions(),
     }
+
+
+def _plain_module(described: dict[str, Any]) -> dict[str, Any]:
+    """The description of a module without the programs that it names as configs: what they say in their place."""
+    from pytorch_lightning import LightningModule
+
+    found = find_class(described["class_path"], LightningModule, "module")
+    plain = getattr(found, "plain_arguments", dict)
+    return described | {"init_args": plain(described.get("init_args") or {})}
 
 
 def _settle(folder: Path, about: dict[str, Any]) -> bool:
@@ -195,7 +208,7 @@ def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained)
     from search.found.page import trained_page
 
     save_tensors(folder / WEIGHTS, trained.weights)
-    network = network_of(load_module(folder, about))  # weights that could not be loaded again are worth nothing
+    network = network_of(load_module(folder, about, RECIPE))  # weights that could not be loaded again are worth nothing
     last = trained.history[-1]
     names = [choice.task.score, *(name for name in last if name not in ("epoch", "seconds", choice.task.score))]
     about = about | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search.errors import CatchmarkError, RunError, one_line
 from search.found.network import load_module, network_of, read_about, trained_folder
+from search.recipes.trust import Trust, check_links, trust_of
 from search.recipes.words import explain, nearest
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
@@ -52,6 +53,7 @@ def export_network(
     out: Path | None = None,
     resolution: int | None = None,
     batch: int | Literal["dynamic"] = "dynamic",
+    trust: str | Iterable[str] = (),
 ) -> Exported:
     """Write a trained network as ONNX or as a program of ``torch.export``, and check what was written.
 
@@ -67,6 +69,7 @@ def export_network(
         out: the file; None for ``PART.onnx`` or ``PART.pt2`` beside the weights.
         resolution: height and width of the images; None for those of the training.
         batch: images a pass, or ``dynamic`` for any number.
+        trust: as for `search.found.network.load_network`.
 
     Raises:
         CatchmarkError: nothing was trained, a package is missing, or this part can't be exported.
@@ -80,6 +83,7 @@ def export_network(
         if isinstance(value, int) and value < 1:
             raise CatchmarkError(f"--{key} is {value}, at least 1 is needed")
     folder = trained_folder(Path(run), target)
+    check_links(folder)
     if form == "onnx":
         _need_packages("onnx", "onnxscript", "onnxruntime")
     about = read_about(folder)
@@ -87,7 +91,7 @@ def export_network(
     if size is None:
         raise CatchmarkError(f"{folder}: the training did not see how large its images are; give --resolution")
     shape = (int(about["in_channels"]), *(int(each) for each in size))
-    module, names, part = _part(folder, about, part)
+    module, names, part = _part(folder, about, part, trust_of(trust))
     path = out or folder / f"{part}{FORMATS[form]}"
     if not path.parent.is_dir():
         raise CatchmarkError(f"--out: there is no folder '{path.parent}'")
@@ -129,12 +133,14 @@ def _need_packages(*names: str) -> None:
         raise CatchmarkError(f"--format onnx needs what is not installed: pip install {' '.join(missing)}")
 
 
-def _part(folder: Path, about: dict[str, Any], part: str | None) -> tuple[nn.Module, tuple[str, ...], str]:
+def _part(
+    folder: Path, about: dict[str, Any], part: str | None, trust: Trust
+) -> tuple[nn.Module, tuple[str, ...], str]:
     """What to export, the names of its outputs as far as they are known before it runs, and which part it is."""
     from lightning_modules.classification import ClassificationModule
     from lightning_modules.detection import DetectionModule
 
-    module = load_module(folder, about)
+    module = load_module(folder, about, trust)
     network, classifies = network_of(module), isinstance(module, ClassificationModule)
     backbone = _backbone(network)
     if part is None:

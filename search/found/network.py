@@ -1,19 +1,20 @@
 """The folder of a network that was trained in full: what lies in it, and the network made of it again.
 
 ``network.json`` says what the network is and how it was trained, ``weights.pt`` is the state of its Lightning module.
-Neither can run code when it is read, beyond importing the classes that the JSON file names, as a recipe does.
+Nothing in either runs code when it is read: of the classes that the JSON file names only catchmark's own are built, and
+those that the user vouches for (`search.recipes.trust`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from search.errors import CatchmarkError, one_line
+from search.recipes.trust import Trust, read_json, trust_of
 from search.recipes.words import explain, nearest
 from search.spaces.base import SearchSpace
 from search.tasks.isolation import isolated
@@ -28,12 +29,14 @@ CLASSIFICATION = {"class_path": "lightning_modules.classification.Classification
 """The module of a training that names none."""
 
 
-def load_network(run: str | Path, target: str | None = None) -> nn.Module:
+def load_network(run: str | Path, target: str | None = None, trust: str | Iterable[str] = ()) -> nn.Module:
     """The network that ``catchmark train`` trained, on the CPU, in evaluation mode.
 
     Args:
         run: the run's folder, or that of the network itself.
         target: which of the run's targets; None for the only one that was trained.
+        trust: classes, modules and packages by import path that are not catchmark's own and may be used nevertheless,
+            and config files of mmdet and mmseg that may be run: only what you know the author of.
 
     Returns:
         For classification and depth, what turns normalised images ``[batch, channels, height, width]`` into logits or
@@ -41,10 +44,11 @@ def load_network(run: str | Path, target: str | None = None) -> nn.Module:
         segmentation, mmdet's or mmseg's model.
 
     Raises:
-        CatchmarkError: nothing was trained, or a file is damaged; nothing in it is executed.
+        CatchmarkError: nothing was trained, or a file is damaged or names what is not trusted; nothing in it is
+            executed.
     """
     folder = trained_folder(Path(run), target)
-    return network_of(load_module(folder, read_about(folder)))
+    return network_of(load_module(folder, read_about(folder), trust_of(trust)))
 
 
 def trained_folder(run: Path, target: str | None = None) -> Path:
@@ -82,7 +86,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """
     path = folder / ABOUT
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         if about["format"] != FORMAT:
             raise CatchmarkError(
                 f"{path} has format {about['format']}, this version of catchmark reads format {FORMAT}; use the "
@@ -98,14 +102,19 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def load_module(folder: Path, about: Mapping[str, Any]) -> LightningModule:
+def load_module(folder: Path, about: Mapping[str, Any], trust: Trust) -> LightningModule:
     """The Lightning module of a folder with its trained weights, in evaluation mode.
+
+    Args:
+        folder: of a trained network.
+        about: the content of its ``network.json``.
+        trust: what that may name.
 
     Raises:
         CatchmarkError: the weights are damaged, or those of another network.
     """
     path = folder / WEIGHTS
-    module = _build_module(about, str(folder / ABOUT))
+    module = _build_module(about, str(folder / ABOUT), trust)
     try:
         weights = load_tensors(path)
     except Exception as error:
@@ -119,7 +128,7 @@ def load_module(folder: Path, about: Mapping[str, Any]) -> LightningModule:
     return module.eval()
 
 
-def _build_module(about: Mapping[str, Any], key: str) -> LightningModule:
+def _build_module(about: Mapping[str, Any], key: str, trust: Trust) -> LightningModule:
     """The untrained module; no random state changes."""
     from pytorch_lightning import LightningModule
 
@@ -127,8 +136,8 @@ def _build_module(about: Mapping[str, Any], key: str) -> LightningModule:
 
     try:
         with isolated():
-            space, _ = build_part(about["space"], SearchSpace, "space")
-            make, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module")
+            space, _ = build_part(about["space"], SearchSpace, "space", trust)
+            make, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module", trust)
             network = space.build(space.parse(about["architecture"]), **about["build"])
             return make(network)
     except CatchmarkError as error:

@@ -7,19 +7,27 @@ what is wrong where, with the nearest valid spelling. Types that it has no words
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import enum
 import inspect
 import math
 import os
+import re
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from search.errors import CatchmarkError
 from search.recipes.classes import find_class, find_parameters
+from search.recipes.trust import RECIPE, Trust, Untrusted
 from search.recipes.words import join, kind, nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -32,6 +40,9 @@ _PLAIN: dict[Any, tuple[type | tuple[type, ...], str]] = {
     Path: (str, "text"),
     os.PathLike: (str, "text"),
 }
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_UNKNOWN = object()
+"""In place of a type that can't be found out here."""
 
 
 class _Mismatch(CatchmarkError):
@@ -48,9 +59,13 @@ class RecipeCheck:
 
     Every method takes the dotted ``key`` at which the recipe says something, and raises a `CatchmarkError` that begins
     with the key.
+
+    Args:
+        trust: what may be imported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust = RECIPE) -> None:
+        self._trust = trust
         self._places: list[tuple[type, dict[Any, Any], str]] = []
 
     def key_of(self, owner: type, arguments: dict[str, Any]) -> str:
@@ -67,6 +82,8 @@ class RecipeCheck:
 
     def value(self, value: Any, annotation: Any, key: str) -> Any:
         """The value, with short class names expanded, if it is of the type that a constructor asks for."""
+        if isinstance(value, str) and annotation is not str:
+            _refuse_described(value, key)
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         bare = annotation if origin is None else origin
         if origin is typing.Annotated:
@@ -84,6 +101,8 @@ class RecipeCheck:
             return self._list(value, arguments, key)
         if bare in _PLAIN:
             return self._plain(value, bare, key)
+        if annotation is _UNKNOWN or origin is type:
+            return self._anything(self._left_to_others(value, key), key)
         # Python 3.11 makes Any a class.
         if annotation in (Any, object) or not inspect.isclass(annotation) or issubclass(annotation, enum.Enum):
             return self._anything(value, key)
@@ -94,9 +113,13 @@ class RecipeCheck:
     def _union(self, value: Any, members: tuple[Any, ...], key: str) -> Any:
         needed: list[str] = []
         inside: CatchmarkError | None = None
-        for member in sorted(members, key=lambda member: member is type(None)):
+        # Of data, text comes last: jsonargparse may take for the name of a class what could also be text.
+        last = () if self._trust.everything else (str, Path, os.PathLike)
+        for member in sorted(members, key=lambda member: (member is type(None), member in last)):
             try:
                 return self.value(value, member, key)
+            except Untrusted:
+                raise
             except CatchmarkError as problem:
                 if isinstance(problem, _Mismatch) and problem.key == key:
                     needed.append(problem.needed)
@@ -114,7 +137,7 @@ class RecipeCheck:
     def _callable(self, value: Any, arguments: tuple[Any, ...], key: str) -> Any:
         takes, result = arguments or (..., Any)
         if takes is ... or not inspect.isclass(result):
-            return value
+            return self._left_to_others(value, key)
         return self.class_(value, result, key, skip=len(takes))
 
     def _mapping(self, value: Any, names: Any, inside: Any, key: str) -> dict[Any, Any]:
@@ -149,6 +172,17 @@ class RecipeCheck:
             if name == "class_path":
                 raise CatchmarkError(f"{at}: no class can be named here; '{key}' takes plain values")
             self._anything(each, at)
+        if isinstance(value, str):
+            _refuse_described(value, key)
+        return value
+
+    def _left_to_others(self, value: Any, key: str) -> Any:
+        """What jsonargparse may take for the name of something to import."""
+        inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for name, each in inside:
+            self._left_to_others(each, join(key, name))
+        if isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
+            self._trust.check(value, key)
         return value
 
     def _settings(self, value: Any, owner: type, key: str) -> dict[str, Any]:
@@ -185,7 +219,7 @@ class RecipeCheck:
                     f"{join(key, name)}: beside class_path only 'init_args' is allowed; arguments of the class go "
                     "below it"
                 )
-        found = find_class(given["class_path"], base, named_at)
+        found = find_class(given["class_path"], base, named_at, self._trust)
         arguments = {} if given.get("init_args") is None else given["init_args"]
         if not isinstance(arguments, dict):
             raise _Mismatch(join(key, "init_args"), "a mapping of arguments", arguments)
@@ -202,9 +236,34 @@ class RecipeCheck:
         for name, parameter in known.items():
             if parameter.default is parameter.empty and name not in given:
                 raise CatchmarkError(f"{join(key, name)}: this key is missing, {owner.__name__} needs it")
-        checked = {name: self.value(value, hints.get(name, Any), join(key, name)) for name, value in given.items()}
+        checked = {name: self.value(value, hints.get(name, _UNKNOWN), join(key, name)) for name, value in given.items()}
+        self._trust.check_arguments(owner, checked, key)
         self._places.append((owner, checked, key))
         return checked
+
+
+def _refuse_described(text: str, key: str) -> None:
+    """Refuse text that describes a class: jsonargparse reads text as YAML where it is not asked for text alone."""
+    if "class_path" not in text and "\\" not in text:
+        return
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+        waiting = [yaml.safe_load(text)]
+        while waiting:
+            each = waiting.pop()
+            if isinstance(each, dict) and "class_path" in each:
+                raise CatchmarkError(f"{key}: no class can be named in text")
+            waiting += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+
+
+def new_parser() -> ArgumentParser:
+    """A parser of jsonargparse that builds a class only where a constructor asks for one.
+
+    Left to itself it also builds what is named in plain values, in text that is YAML for instance.
+    """
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(instantiate_subclass_spec_in_any=False)
+    return ArgumentParser(exit_on_error=False)
 
 
 def _finite(value: Any, key: str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from search.errors import CatchmarkError, one_line
 from search.recipes.catalogue import find_classes
+from search.recipes.trust import RECIPE, Trust, Untrusted, is_ours
 from search.recipes.words import explain, nearest
 
 _HOMES = (
@@ -27,19 +28,24 @@ _HOMES = (
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def find_class(path: str, base: type, key: str) -> type:
+def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
     """The class that a recipe names, by its short name if it is one of ours, else by its import path.
 
     Args:
         path: the name.
         base: what it must be a subclass of.
         key: where the recipe says so.
+        trust: what may be imported.
 
     Raises:
+        Untrusted: it may not be imported; nothing has been.
         CatchmarkError: there is no such class, or it is no subclass, or abstract.
     """
     module_name, _, name = path.rpartition(".")
     if not module_name:
+        for hidden in {home.partition(".")[0] for home in _HOMES} if not trust.everything else ():
+            if not is_ours(hidden):
+                raise Untrusted(f"{key}: a folder '{hidden}' hides catchmark's own; run this from another folder")
         # One home after another: most recipes need none of the packages that the later ones import.
         for home in _HOMES:
             if path in (there := _shipped_classes(base, home)):
@@ -49,6 +55,9 @@ def find_class(path: str, base: type, key: str) -> type:
         raise CatchmarkError(
             f"{key}: there is no {base.__name__} '{path}'{nearest(path, _shipped_classes(base), 'known')}"
         )
+    trust.check_class(path, key)
+    if _is_protocol(base):  # any class has that form
+        trust.check(path, key)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -65,6 +74,8 @@ def find_class(path: str, base: type, key: str) -> type:
             if inspect.isclass(member) and member.__module__ == module.__name__ and not each.startswith("_")
         ]
         raise CatchmarkError(f"{key}: '{module_name}' has no class '{name}'{nearest(name, classes, 'it has')}")
+    if not trust.vouches_for(path):  # a module of ours also holds what it imports from elsewhere
+        trust.check_class(f"{found.__module__}.{found.__qualname__}", key)
     if not _is_protocol(base) and not issubclass(found, base):
         raise CatchmarkError(f"{key}: '{path}' is no {base.__name__}{_known(base)}")
     if inspect.isabstract(found):

@@ -18,8 +18,9 @@ import yaml
 from search.agents.base import Agent
 from search.errors import CatchmarkError, one_line
 from search.experiment import Experiment
-from search.recipes.check import RecipeCheck
+from search.recipes.check import RecipeCheck, new_parser
 from search.recipes.classes import find_class, find_parameters
+from search.recipes.trust import RECIPE, Trust, Untrusted
 from search.recipes.words import explain, kind, nearest
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.study import Study
@@ -31,13 +32,16 @@ _NAME = re.compile(r"\w[\w+-]{0,99}")
 _RECIPE_NAME = re.compile(r"\w(?:[\w.+() -]{0,98}[\w+()-])?")
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> tuple[Study, str]:
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, str] | None = None, trust: Trust = RECIPE
+) -> tuple[Study, str]:
     """Build what a recipe describes: agents on tasks, or the study that its ``class_path`` names.
 
     Args:
         path: the YAML file.
         overrides: values that replace the file's, by dotted key, as text in YAML: ``{"agents.catch.init_args.context":
             "zero"}``. ``init_args`` may be left out of a key; ``agent.KEY`` stands for every agent that takes KEY.
+        trust: what the file may name. Where it was found in a run's folder, and not named by the user, it is data.
 
     Returns:
         The study, and the resolved recipe as YAML: with every default, enough to run it again.
@@ -45,22 +49,32 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     Raises:
         CatchmarkError: the recipe is wrong; one line that names the key, the value and what is allowed.
     """
-    path = Path(path)
+    try:
+        with trust.held():
+            study, resolved = _load(Path(path), overrides or {}, trust)
+    except Untrusted as error:
+        raise Untrusted(f"{path}: {error}") from error
+    study.trust = trust
+    return study, resolved
+
+
+def _load(path: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[Study, str]:
     recipe = read_recipe(path)
-    for key, text in (overrides or {}).items():
-        _override(recipe, key, text)
+    for key, text in overrides.items():
+        _override(recipe, key, text, trust)
     named = "class_path" in recipe
     values = recipe if not named else recipe.setdefault("init_args", {})
     if isinstance(values, dict) and values.get("name") in (None, ""):
         values["name"] = re.sub(r"[^\w.+() -]", "_", path.stem).strip(". -")[:100] or "recipe"
-    check = RecipeCheck()
+    check = RecipeCheck(trust)
     if not named:
         checked = check.arguments(recipe, Experiment, "")
         _check_names(checked)
         return _build(checked, check, Experiment)
     described = check.class_(recipe, Study, "")
     _check_names(described["init_args"])
-    study, resolved = _build(described["init_args"], check, find_class(described["class_path"], Study, "class_path"))
+    found = find_class(described["class_path"], Study, "class_path", trust)
+    study, resolved = _build(described["init_args"], check, found)
     return study, dump_yaml({"class_path": described["class_path"], "init_args": parse_yaml(resolved)})
 
 
@@ -133,12 +147,12 @@ def shown_path(path: Path) -> str:
     return str(path) if relative.startswith(os.pardir) else relative
 
 
-def _override(recipe: dict[str, Any], key: str, text: str) -> None:
+def _override(recipe: dict[str, Any], key: str, text: str, trust: Trust) -> None:
     """Replace one value of a recipe, in place."""
     parts = key.split(".")
     if parts[0] == "agent" and len(parts) > 1:
-        for name in _agents_that_take(recipe, parts[1], key):
-            _override(recipe, ".".join(["agents", name, *parts[1:]]), text)
+        for name in _agents_that_take(recipe, parts[1], key, trust):
+            _override(recipe, ".".join(["agents", name, *parts[1:]]), text, trust)
         return
     if not all(parts):
         raise CatchmarkError(f"--{key}: a key is names with single dots between them, as in agents.catch.context")
@@ -165,14 +179,14 @@ def _override(recipe: dict[str, Any], key: str, text: str) -> None:
         at = at.setdefault(part, {})
 
 
-def _agents_that_take(recipe: dict[str, Any], argument: str, key: str) -> list[str]:
+def _agents_that_take(recipe: dict[str, Any], argument: str, key: str, trust: Trust) -> list[str]:
     """The recipe's agents whose class has such an argument; ``--agent.KEY`` is for all of them."""
     agents = recipe.get("agents")
     takers, known = [], set()
     for name, agent in agents.items() if isinstance(agents, dict) else ():
         path = agent.get("class_path") if isinstance(agent, dict) else agent
         if isinstance(path, str):
-            parameters, _, open_ended = find_parameters(find_class(path, Agent, f"agents.{name}"), skip=3)
+            parameters, _, open_ended = find_parameters(find_class(path, Agent, f"agents.{name}", trust), skip=3)
             known |= set(parameters)
             if open_ended or argument in parameters:
                 takers.append(str(name))
@@ -205,7 +219,7 @@ def _check_name(name: str, key: str, allowed: re.Pattern[str], words: str, taken
 
 
 def _build(recipe: dict[str, Any], check: RecipeCheck, study: type[Study]) -> tuple[Study, str]:
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
     def construct(owner: type, *arguments: Any, **options: Any) -> Any:
         """Make an object of the recipe; what it refuses is said with its key."""
@@ -221,7 +235,7 @@ def _build(recipe: dict[str, Any], check: RecipeCheck, study: type[Study]) -> tu
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         return made
 
-    parser = ArgumentParser(exit_on_error=False)
+    parser = new_parser()
     parser.add_class_arguments(study, "experiment")
     try:
         config = parser.parse_object({"experiment": recipe})

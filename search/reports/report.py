@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from search.compare import flatten
 from search.compare import shown_path as shown_folder
@@ -20,6 +19,8 @@ from search.exchange import EXCHANGE, exchange_table
 from search.experiment import Experiment
 from search.journal import Journal, Record
 from search.meta_training import PHASE
+from search.recipes.trust import with_trust
+from search.recipes.yaml_text import parse_yaml
 from search.reports.contexts import MOST_NETWORKS, ContextPictures
 from search.reports.fronts import Fronts
 from search.reports.gathering import gather
@@ -113,7 +114,7 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
         config=config,
         environment=json.loads(journal.about("environment") or "{}"),
         command=f"catchmark run {recipe}",
-        resume=f"catchmark run --resume {shlex.quote(shown)}",
+        resume=with_trust(f"catchmark run --resume {shlex.quote(shown)}", parse_yaml(config)),
     )
 
 
@@ -216,7 +217,7 @@ def _elsewhere(at_best: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
 def _agents(experiment: Experiment, names: Sequence[str], config: str) -> list[dict[str, Any]]:
     """What each agent is: its class in one line, and how it differs from others of the same class."""
     classes = {name: type(experiment.agent(name, trials=1)) for name in names}
-    recipe = (yaml.safe_load(config) or {}).get("agents", {})
+    recipe = (parse_yaml(config) or {}).get("agents", {})
     settings = {name: flatten(recipe.get(name, {})) for name in names}
     meta_trained = {phase.agent for phase in experiment.phases}
     described = []

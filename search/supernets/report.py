@@ -14,6 +14,8 @@ import torch
 
 from search.compare import shown_path
 from search.journal import Journal, Record
+from search.recipes.trust import with_trust
+from search.recipes.yaml_text import parse_yaml
 from search.reports.page import ABSENT, duration, number, render_page
 from search.reports.plots import architecture_svg
 from search.reports.svg import SERIES
@@ -43,7 +45,8 @@ def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: di
     alone = records.get(STAND_ALONE, [])
     methods = summary["methods"]
     colors = {name: k for k, name in enumerate(methods)}
-    config = folder / "config.yaml"
+    config_path = folder / "config.yaml"
+    config = config_path.read_text(encoding="utf-8") if config_path.is_file() else ""
     shown = shown_path(folder)
     begins = {entry.landmarks.warmup for entry in study.methods.values() if entry.landmarks is not None}
     courses = [
@@ -91,10 +94,10 @@ def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: di
         scatter_trials=sorted({trial + 1 for _, trial in rankings}),
         best=_best(study, summary),
         explained=[_explained(study, name) for name in methods],
-        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        config=config,
         environment=json.loads(journal.about("environment") or "{}"),
         command=f"catchmark run {shlex.quote(f'{shown}/config.yaml')}",
-        resume=f"catchmark run --resume {shlex.quote(shown)}",
+        resume=with_trust(f"catchmark run --resume {shlex.quote(shown)}", parse_yaml(config)),
     )
 
 

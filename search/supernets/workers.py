@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from search.errors import CatchmarkError, RunError, one_line
 
 if TYPE_CHECKING:
+    from search.recipes.trust import Trust
     from search.supernets.job import Job, Outcome
     from search.supernets.study import SupernetStudy
 
@@ -55,7 +56,7 @@ def run_jobs(
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(told, os.getpid()))
     try:
         futures: dict[Future[tuple[Outcome, float]], Job] = {
-            pool.submit(_train, str(folder / "config.yaml"), str(folder), job): job for job in jobs
+            pool.submit(_train, str(folder / "config.yaml"), str(folder), job, study.trust): job for job in jobs
         }
         by_place = {job.place: job for job in jobs}
         waiting = set(futures)
@@ -104,21 +105,21 @@ def _begin(told: Any, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train(recipe: str, folder: str, job: Job) -> tuple[Outcome, float]:
+def _train(recipe: str, folder: str, job: Job, trust: Trust) -> tuple[Outcome, float]:
     """One training, in a worker."""
     from search.supernets.training import train
 
     began = time.monotonic()
-    outcome = train(_study(recipe), Path(folder), job, lambda *what: _told.put((job.place, *what)))
+    outcome = train(_study(recipe, trust), Path(folder), job, lambda *what: _told.put((job.place, *what)))
     return outcome, time.monotonic() - began
 
 
 @lru_cache(maxsize=1)
-def _study(recipe: str) -> Any:
+def _study(recipe: str, trust: Trust) -> Any:
     """What the run's recipe describes, read once a worker: its data may take a while."""
     from search.ranks.studies import train_alone
     from search.recipes.recipe import load_recipe
 
-    study, _ = load_recipe(recipe)
+    study, _ = load_recipe(recipe, trust=trust)
     train_alone(study)
     return study

@@ -17,7 +17,8 @@ class SharedWeightsTask(Task):
 
     Args:
         space: the supernet's.
-        run: the folder of a run of a `SupernetStudy`, finished or not.
+        run: the folder of a run of a `SupernetStudy`, finished or not. It is data, whatever names it: classes of
+            your own that its recipe names need the command's ``--trust``.
         method: which of its methods' supernets.
         trial: which repetition.
         images: to evaluate on; None for all that the study keeps for it.
@@ -28,13 +29,14 @@ class SharedWeightsTask(Task):
 
     def __init__(self, space: SearchSpace, run: str, method: str, trial: int = 0, images: int | None = None):
         from search.recipes.recipe import load_recipe
+        from search.recipes.trust import granted
         from search.supernets.study import SupernetStudy
         from search.supernets.training import load_module
 
         self.space, folder = space, Path(run)
         if not (folder / "config.yaml").is_file():
             raise CatchmarkError(f"run: '{run}' is not a run's folder: it has no config.yaml")
-        study, _ = load_recipe(folder / "config.yaml")
+        study, _ = load_recipe(folder / "config.yaml", trust=granted())
         if not isinstance(study, SupernetStudy):
             raise CatchmarkError(f"run: '{run}' did not train a supernet")
         if method not in study.methods:
