@@ -5,8 +5,9 @@ RECIPE ?= experiments/quickstart.yaml experiments/quickstart_table.yaml
 
 .PHONY: quickstart test lint types install clean
 
+# One thread: matrices and networks are small, and two threads that share their cores with others mostly wait.
 quickstart: install ## install, then meta-train a CATCHer, adapt it, and write a report: trained, and on a table
-	set -e; for recipe in $(RECIPE); do $(BIN)/catchmark run $$recipe; done
+	set -e; for recipe in $(RECIPE); do OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/catchmark run $$recipe; done
 
 # Two processes, each with one thread: tests are many and small. PYTEST passes on more, for instance PYTEST=--cov.
 test: lint types ## lint, types and every test
