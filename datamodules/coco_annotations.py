@@ -109,7 +109,11 @@ class CocoAnnotations:
 
     def _complete(self, number: int, given: Entry) -> Entry:
         box, crowd, area = given["bbox"], given.get("iscrowd") or 0, given.get("area")
-        if len(box) != 4 or not all(isinstance(side, NUMBER) and math.isfinite(side) for side in box):
+        try:
+            sound = len(box) == 4 and math.isfinite(sum(box))
+        except TypeError:
+            sound = False
+        if not sound:
             raise ValueError(f"{self.file}: annotation {number} has bbox {box}, four finite numbers are needed")
         if crowd not in (0, 1):
             raise ValueError(f"{self.file}: annotation {number} has iscrowd {crowd!r}, 0 or 1 is needed")

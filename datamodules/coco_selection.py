@@ -151,8 +151,7 @@ def _check_boxes(file: CocoAnnotations, selection: Selection, training: bool, on
     if not everything:
         raise ValueError(f"{file.file}: the {len(sizes)} images for {purpose} have no box of these classes")
     reasons = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
-    as_shares = [max(each["bbox"]) <= _LARGEST_SHARE for each in selection.annotations]
-    if as_shares and all(as_shares):
+    if selection.annotations and all(max(each["bbox"]) <= _LARGEST_SHARE for each in selection.annotations):
         raise ValueError(
             f"{file.file}: {faults.total()} of {everything} {purpose} boxes are unusable ({reasons}), for they are "
             f"fractions of the image (0 to 1); {_FORM}"
@@ -194,10 +193,8 @@ def _fault(annotation: Entry, size: Size) -> str | None:
 def _reaches_past(annotation: Entry, size: Size) -> bool:
     """Whether a box ends outside of its image by more than rounding explains: a pixel and a hundredth of the side."""
     left, top, width, height = annotation["bbox"]
-    return any(
-        start < -(0.01 * side + 1) or start + extent > side + 0.01 * side + 1
-        for start, extent, side in ((left, width, size[0]), (top, height, size[1]))
-    )
+    over = max(-left, left + width - size[0]), max(-top, top + height - size[1])
+    return over[0] > 0.01 * size[0] + 1 or over[1] > 0.01 * size[1] + 1
 
 
 def _fits_as_corners(annotation: Entry, size: Size) -> bool:
