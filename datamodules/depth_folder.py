@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +19,24 @@ from tqdm import tqdm
 
 from datamodules.batches import generator_of
 from datamodules.epochs import EpochDataModule
+from datamodules.image_folder import SPLITS
 from datamodules.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from datamodules.locations import locations, looked_in
+from datamodules.pictures import (
+    SUFFIXES,
+    deep_values,
+    is_deep,
+    opened,
+    orientation_of,
+    read_rgb,
+    spaced,
+    survey,
+    upright,
+    upright_size,
+)
 
 HELD_OUT = 10
 """Without lists of a split every tenth pair is held out, which leaves 3,240 of ReDWeb's 3,600 for training."""
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _LAYOUTS = (("images", "depths", True), ("Imgs", "RDs", False))
 """Folder of pictures, folder of depth maps, and whether these hold metres (or else relative inverse depth)."""
 _CURE = (
@@ -45,6 +58,7 @@ class DepthPictures:
         metres_per_unit: of the depth maps; None where they hold relative inverse depth.
         cache_bytes: pairs that take up less than this together are decoded once and kept; others are decoded whenever
             they are asked for.
+        bits: of grey pictures of more than 8 bits, as `datamodules.pictures.survey` counts them.
     """
 
     def __init__(
@@ -53,8 +67,9 @@ class DepthPictures:
         resolution: int,
         metres_per_unit: float | None,
         cache_bytes: int = 0,
+        bits: int = 16,
     ):
-        self.files, self.resolution, self.metres_per_unit = files, resolution, metres_per_unit
+        self.files, self.resolution, self.metres_per_unit, self.bits = files, resolution, metres_per_unit, bits
         self._kept: list[Pair] | None = None
         first = self._decode(0)
         if sum(array.nbytes for array in first) * len(files) <= cache_bytes:
@@ -72,15 +87,13 @@ class DepthPictures:
         from PIL import Image
 
         picture_file, depth_file = self.files[index]
-        picture = _read(picture_file, "RGB")
-        depth = _read(depth_file)
-        if depth.ndim != 2:
-            raise ValueError(f"{depth_file} has {depth.shape[-1]} channels, a depth map has one")
-        shorter, longer = sorted(picture.shape[:2])
+        picture, depth = read_rgb(picture_file, self.bits), _read_depth(depth_file)
+        _check_shapes(picture_file, picture.size, depth_file, depth.shape[::-1])
+        shorter, longer = sorted(picture.size)
         longer = round(longer * self.resolution / shorter)
-        tall = picture.shape[0] > picture.shape[1]
+        tall = picture.height > picture.width
         height, width = (longer, self.resolution) if tall else (self.resolution, longer)
-        small = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        small = picture.resize((width, height), Image.Resampling.BILINEAR)
         # The nearest value, because a mean over the edge of an object is a depth at which there is nothing.
         rows, columns = (
             ((np.arange(new) + 0.5) * old / new).astype(int)
@@ -152,13 +165,23 @@ class DepthBatches(Dataset):
         return pixels.div_(255).sub_(self._mean).div_(self._std), (target, target > 0)
 
 
+class _Found(NamedTuple):
+    """What a folder holds: picture and depth map of each pair, whether depth is in metres, the bits of deep grey."""
+
+    train: list[tuple[Path, Path]]
+    val: list[tuple[Path, Path]]
+    metric: bool
+    bits: int
+
+
 class DepthFolderDataModule(EpochDataModule):
     """Monocular depth estimation from folders laid out as NYU Depth V2 or ReDWeb.
 
     NYU style: pictures in ``images``, depth maps in ``depths`` (metres = value x ``metres_per_unit``), the names of
-    each split in ``train.txt`` and ``test.txt`` (or ``val.txt``), one a line. ReDWeb style: pictures in ``Imgs``,
-    relative inverse depth (larger is nearer) in ``RDs``. Where there are no lists, every tenth pair in the order of
-    names is a validation image. Depth maps are PNG files of 8 or 16 bits, and 0 stands for unknown.
+    each split in ``train.txt`` and ``val.txt`` (or ``test.txt``, where there is no ``val.txt``), one a line. ReDWeb
+    style: pictures in ``Imgs``, relative inverse depth (larger is nearer) in ``RDs``. Where there are no lists, every
+    tenth pair in the order of names is a validation image. Depth maps are PNG or TIFF files of 8 or 16 bits with the
+    proportions of their pictures, at any resolution, and 0 stands for unknown.
 
     Training images are resized to ``resolution`` along their shorter side, cropped at random to a square and mirrored
     with probability 1/2; of validation images the centre is taken. All are normalised as for ImageNet.
@@ -178,8 +201,6 @@ class DepthFolderDataModule(EpochDataModule):
         ValueError: a number is out of range.
     """
 
-    num_classes = 0
-    """A depth map takes the place of logits."""
     in_channels = 3
 
     def __init__(
@@ -205,15 +226,21 @@ class DepthFolderDataModule(EpochDataModule):
         self.root, self.resolution, self.cache_megabytes = root, resolution, cache_megabytes
         self.images, self.val_images, self.metres_per_unit = images, val_images, metres_per_unit
 
+    @property
+    def num_classes(self) -> int:
+        """0, for a depth map takes the place of logits."""
+        _ = self._found  # so that data that are not there, or no pairs, are noticed before a search has begun
+        return 0
+
     @cached_property
     def train_pictures(self) -> DepthPictures:
         """The training pairs, looked for on first use."""
-        return self._pictures(0, self.images)
+        return self._pictures(self._found.train)
 
     @cached_property
     def val_pictures(self) -> DepthPictures:
         """The validation pairs, looked for on first use."""
-        return self._pictures(1, self.val_images)
+        return self._pictures(self._found.val)
 
     def training_set(self, augmented: bool = True) -> DepthBatches:
         """The training images, by index: augmented (`DepthBatches.set_epoch` draws anew), or their centres."""
@@ -224,16 +251,23 @@ class DepthFolderDataModule(EpochDataModule):
         return DepthBatches(self.val_pictures, self.resolution, augment=False)
 
     @cached_property
-    def _splits(self) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Path]], bool]:
-        return find_pairs(self.root)
+    def _found(self) -> _Found:
+        train, val, metric = find_pairs(self.root)
+        train, val = train[: self.images], val[: self.val_images]
+        self.leaves_out_rest(len(train))  # refuses a single image before a search has begun
+        pairs = train + val
+        for pair in spaced(pairs):
+            _check_pair(*pair)
+        survey([depth for _, depth in pairs], scaled=False)
+        return _Found(train, val, metric, survey([picture for picture, _ in pairs]))
 
-    def _pictures(self, split: int, most: int | None) -> DepthPictures:
-        files, metric = self._splits[split], self._splits[2]
+    def _pictures(self, files: list[tuple[Path, Path]]) -> DepthPictures:
         return DepthPictures(
-            files[:most],  # type: ignore[index]
+            files,
             self.resolution,
-            self.metres_per_unit if metric else None,
+            self.metres_per_unit if self._found.metric else None,
             self.cache_megabytes * 2**20,
+            self._found.bits,
         )
 
 
@@ -255,23 +289,22 @@ def find_pairs(root: str) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Pat
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES)
+    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES)
     return {path.stem: path for path in files if not path.name.startswith(".")}
 
 
 def _split(folder: Path, pictures: dict[str, Path], depths: dict[str, Path]) -> tuple[list, list]:
     """Pairs of both splits."""
-    train_list, held_out_list = (
-        next((folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()), None)
-        for names in (("train",), ("val", "test"))
-    )
+    lists = {path.stem.lower(): path for path in folder.iterdir() if path.suffix.lower() == ".txt"}
+    train_list, val_list, test_list = (_list_of(split, lists) for split in SPLITS)
+    held_out_list = val_list or test_list
     if train_list is not None and held_out_list is not None:
         names = [
             [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             for file in (train_list, held_out_list)
         ]
     elif train_list is not None or held_out_list is not None:
-        raise ValueError(f"{folder} has {(train_list or held_out_list).name} alone; train.txt and test.txt go together")  # type: ignore[union-attr]
+        raise ValueError(f"{folder} has {(train_list or held_out_list).name} alone; train.txt and val.txt go together")  # type: ignore[union-attr]
     else:
         both = [name for name in pictures if name in depths]
         names = [[name for k, name in enumerate(both) if k % HELD_OUT < HELD_OUT - 1], both[HELD_OUT - 1 :: HELD_OUT]]
@@ -289,11 +322,51 @@ def _split(folder: Path, pictures: dict[str, Path], depths: dict[str, Path]) -> 
     return splits[0], splits[1]
 
 
-def _read(file: Path, mode: str | None = None) -> np.ndarray:
-    from PIL import Image
+def _list_of(split: str, lists: dict[str, Path]) -> Path | None:
+    found = [lists[name] for name in SPLITS[split] if name in lists]
+    if len(found) > 1:
+        raise ValueError(f"{found[0].parent} has {found[0].name} and {found[1].name}, one of them is needed")
+    return found[0] if found else None
 
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert(mode) if mode else picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as an image ({error})") from error
+
+def _check_pair(picture_file: Path, depth_file: Path) -> None:
+    """Refuse, by the headers of both files, a depth map that does not lie on its picture."""
+    with opened(picture_file) as picture:
+        seen, turned = upright_size(picture), orientation_of(picture)
+    with opened(depth_file) as depth:
+        channels, mode = len(depth.getbands()), depth.mode
+        size, depth_turned = upright_size(depth), orientation_of(depth)
+    if channels != 1:
+        raise ValueError(f"{depth_file} has {channels} channels, a depth map has one")
+    if mode == "1":
+        raise ValueError(f"{depth_file} has 1 bit, a depth map has 8 or 16")
+    _check_shapes(picture_file, seen, depth_file, size)
+    # A map without EXIF data may lie as the picture is stored or as it is seen, unless it has one of two shapes.
+    if turned != depth_turned and (turned < 5 or depth_turned > 1 or _same_aspect(seen[::-1], size)):
+        raise ValueError(f"EXIF data turn {picture_file} and {depth_file} differently; save both upright")
+
+
+def _check_shapes(picture_file: Path, picture: tuple[int, int], depth_file: Path, depth: tuple[int, int]) -> None:
+    """Refuse different proportions of (width, height)."""
+    if not _same_aspect(picture, depth):
+        raise ValueError(
+            f"{depth_file} has {depth[0]}x{depth[1]} pixels and {picture_file.name} {picture[0]}x{picture[1]}, a depth "
+            "map must have its picture's proportions"
+        )
+
+
+def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether either is the other at another resolution, of which sides are rounded to less than a pixel."""
+    return abs(one[0] * other[1] - one[1] * other[0]) < max(*one, *other)
+
+
+def _read_depth(file: Path) -> np.ndarray:
+    """Uint8 or uint16 ``[height, width]``."""
+    with opened(file) as picture:
+        seen = upright(picture)
+        values = deep_values(seen) if is_deep(seen) else np.asarray(seen.convert("RGB") if seen.mode == "P" else seen)
+    if seen.mode == "P" and (values == values[..., :1]).all():
+        return values[..., 0]  # a palette of grey
+    if values.ndim != 2:
+        raise ValueError(f"{file} has {values.shape[-1]} channels, a depth map has one")
+    return values

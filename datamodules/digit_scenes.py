@@ -239,6 +239,11 @@ class DigitScenesDepth(DepthFolderDataModule):
             raise ValueError(f"size is {size}, a multiple of 32 is needed")
         super().__init__("digit scenes", size, batch_size, num_workers=num_workers, seed=seed)
 
+    @property
+    def num_classes(self) -> int:
+        """0, for a depth map takes the place of logits."""
+        return 0
+
     @cached_property
     def train_pictures(self) -> Sequence[Pair]:  # type: ignore[override]  # batches ask for pairs by index, no more
         """The training scenes and their inverse depth."""

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
 
+_Item = TypeVar("_Item")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 OPENED = 20_000
 """Of more pictures than this only so many, evenly spaced, are opened before training (assumed: half a minute)."""
@@ -34,13 +35,15 @@ def opened(file: Path) -> Iterator[Image]:
     Raises:
         ValueError: there is no such picture, or what is done with it in the ``with`` block fails; names the file.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        if not file.stat().st_size:
-            raise ValueError("the file is empty")
-        with Image.open(file) as picture:
+        # Not by its name: Pillow 12.3 would map a turned TIFF file into memory in the wrong shape.
+        with file.open("rb") as stream, Image.open(stream) as picture:
             yield picture
+    except UnidentifiedImageError as error:
+        what = "its content is of no known format" if file.stat().st_size else "it is empty"
+        raise ValueError(f"{file} cannot be read as an image ({what})") from error
     except (*_ERRORS, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} cannot be read as an image ({error})") from error
 
@@ -49,7 +52,18 @@ def upright_size(picture: Image) -> tuple[int, int]:
     """Width and height of an opened picture as it is seen, that is, turned as its EXIF data say."""
     width, height = picture.size
     # Pillow itself turns TIFF files, and says so in their size.
-    return (height, width) if picture.format != "TIFF" and _orientation(picture) >= 5 else (width, height)
+    return (height, width) if picture.format != "TIFF" and orientation_of(picture) >= 5 else (width, height)
+
+
+def orientation_of(picture: Image) -> int:
+    """How EXIF data turn an opened picture: 1 to 8, of which 1 is not at all, and from 5 on the sides change places."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1  # Pillow would read the whole file for it
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except _ERRORS:
+        return 1  # damaged EXIF data leave a picture as it is
+    return orientation if orientation in range(1, 9) else 1
 
 
 def read_rgb(file: Path, bits: int = 16) -> Image:
@@ -77,10 +91,10 @@ def as_rgb(picture: Image, bits: int = 16) -> Image:
     """
     from PIL import Image
 
-    turn = None if picture.format == "TIFF" else _turn(_orientation(picture))
+    turn = None if picture.format == "TIFF" else _turn(orientation_of(picture))
     if is_deep(picture):
-        values = _deep_values(picture)
-        if values.max(initial=0) >> bits:
+        values = deep_values(picture)
+        if int(values.max(initial=0)) >> bits:
             raise ValueError(f"it has a value of {values.max()}, which {bits} bits do not hold")
         rgb = Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
     elif picture.has_transparency_data:
@@ -92,7 +106,7 @@ def as_rgb(picture: Image, bits: int = 16) -> Image:
 
 def upright(picture: Image) -> Image:
     """An opened picture in its own mode, turned as its EXIF data say."""
-    turn = None if picture.format == "TIFF" else _turn(_orientation(picture))
+    turn = None if picture.format == "TIFF" else _turn(orientation_of(picture))
     picture.load()
     return picture if turn is None else picture.transpose(turn)
 
@@ -108,11 +122,26 @@ def is_deep(picture: Image) -> bool:
     return picture.mode.startswith("I")
 
 
-def survey(files: Sequence[Path]) -> int:
+def deep_values(picture: Image) -> np.ndarray:
+    """The values of an opened picture of more than 8 bits: uint16 ``[height, width]``.
+
+    Raises:
+        ValueError: they are below 0 or above 65,535.
+    """
+    values = np.asarray(picture)
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
+        raise ValueError(f"its values run from {values.min()} to {values.max()}, 0 to 65535 are read")
+    return values.astype(np.uint16)
+
+
+def survey(files: Sequence[Path], scaled: bool = True) -> int:
     """Look at the pictures of a data set before it is trained on.
 
-    Every picture is opened, and decoded where the files are small together; of very many only some are opened. Grey
-    pictures of more than 8 bits are decoded in any case.
+    Every picture is opened, and decoded where the files are small together; of very many only some are opened.
+
+    Args:
+        files: of the pictures.
+        scaled: whether grey pictures of more than 8 bits will be scaled, for which they are decoded in any case.
 
     Returns:
         The fewest bits, 8 to 16, that hold every value of the grey pictures of more than 8 bits.
@@ -121,31 +150,28 @@ def survey(files: Sequence[Path]) -> int:
         ValueError: a picture cannot be read; names the file.
     """
     decoded = len(files) <= OPENED and sum(file.stat().st_size for file in files) <= _DECODED
-    some = files[:: max(1, -(-len(files) // OPENED))]
-    highest = _highest(some, decoded)
+    some = spaced(files)
+    highest = _highest(some, decoded, scaled)
     if highest is not None and len(some) < len(files):
-        highest = _highest(files, decoded)
+        highest = _highest(files, decoded, scaled)
     return 16 if highest is None else max(8, int(highest).bit_length())
 
 
-def _highest(files: Sequence[Path], decoded: bool) -> int | None:
-    """The highest value of grey pictures of more than 8 bits; None where there are none."""
+def spaced(files: Sequence[_Item]) -> Sequence[_Item]:
+    """As many of them as are opened before training, evenly spaced."""
+    return files[:: max(1, -(-len(files) // OPENED))]
+
+
+def _highest(files: Sequence[Path], decoded: bool, scaled: bool) -> int | None:
+    """The highest value of grey pictures of more than 8 bits; None where there are none, or none is asked for."""
     highest = None
     for file in tqdm(files, desc="pictures looked at", unit=" pictures", leave=False, disable=None):
         with opened(file) as picture:
-            if is_deep(picture):
-                highest = max(highest or 0, int(_deep_values(picture).max(initial=0)))
+            if is_deep(picture) and scaled:
+                highest = max(highest or 0, int(deep_values(picture).max(initial=0)))
             elif decoded:
                 picture.load()
     return highest
-
-
-def _deep_values(picture: Image) -> np.ndarray:
-    """Int32 ``[height, width]``, 0 to 65,535."""
-    values = np.asarray(picture).astype(np.int32)
-    if values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
-        raise ValueError(f"its values run from {values.min()} to {values.max()}, 0 to 65535 are read")
-    return values
 
 
 def _over_ground(picture: Image) -> Image:
@@ -157,17 +183,6 @@ def _over_ground(picture: Image) -> Image:
     lightness = np.average(np.asarray(picture.convert("L")), weights=alpha)
     ground = Image.new("RGBA", picture.size, "black" if lightness > _LIGHT else "white")
     return Image.alpha_composite(ground, picture).convert("RGB")
-
-
-def _orientation(picture: Image) -> int:
-    """1 to 8, as EXIF counts them; 1 is upright, from 5 on width and height change places."""
-    if picture.format == "PNG" and "exif" not in picture.info:
-        return 1  # Pillow would read the whole file for it
-    try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-    except _ERRORS:
-        return 1  # damaged EXIF data leave a picture as it is
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _turn(orientation: int) -> Transpose | None:

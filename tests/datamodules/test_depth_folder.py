@@ -186,6 +186,120 @@ def test_folders_with_faults_say_which(nyu):
         DepthFolderDataModule(str(nyu), resolution=32).training_set()
 
 
+def depth_pair(root, picture=(64, 48), depth=(64, 48), turned=1, depth_turned=1, suffix="png"):
+    """Five pairs for training and one for validation, the last of which has these sizes and EXIF data."""
+    for k in range(6):
+        last = k == 5
+        for folder, size, orientation in (("images", picture, turned), ("depths", depth, depth_turned)):
+            width, height = size if last else (64, 48)
+            ramp = np.add.outer(np.arange(height), 2 * np.arange(width)).astype(np.uint8)
+            exif = Image.Exif()
+            exif[0x0112] = orientation if last else 1
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(ramp).save(root / folder / f"{k}.{suffix}", exif=exif)
+    (root / "train.txt").write_text("\n".join("01234"))
+    (root / "Valid.txt").write_text("5")
+    return DepthFolderDataModule(str(root), resolution=32)
+
+
+@pytest.mark.parametrize("depth", [(64, 48), (32, 24), (128, 96), (21, 16), (43, 32), (1000, 750)])
+def test_a_depth_map_may_have_another_resolution(tmp_path, depth):
+    assert depth_pair(tmp_path, depth=depth).num_classes == 0
+
+
+@pytest.mark.parametrize(
+    "pair, message",
+    [
+        ({"depth": (48, 64)}, r"depths/5\.png has 48x64 pixels and 5\.png 64x48, a depth map must have its picture's"),
+        ({"depth": (64, 64)}, r"5\.png has 64x64 pixels"),
+        ({"depth": (32, 23)}, r"5\.png has 32x23 pixels"),
+        ({"turned": 6}, r"5\.png has 64x48 pixels and 5\.png 48x64"),  # the map lies as the picture is stored
+        ({"turned": 3}, r"EXIF data turn .*images/5\.png and .*depths/5\.png differently; save both upright"),
+        ({"turned": 2}, "differently"),
+        ({"depth_turned": 3}, "differently"),
+        ({"picture": (48, 48), "depth": (48, 48), "turned": 8}, "differently"),
+        ({"turned": 5, "depth_turned": 7}, "differently"),
+    ],
+)
+def test_a_depth_map_that_does_not_lie_on_its_picture_is_refused_before_a_search(tmp_path, pair, message):
+    data = depth_pair(tmp_path, **pair)
+    with pytest.raises(ValueError, match=message) as caught:
+        _ = data.num_classes
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_photograph_and_depth_map_are_turned_together(tmp_path, suffix):
+    for name, pair in {
+        "both": {"turned": 6, "depth_turned": 6},
+        "upright": {"turned": 6, "depth": (48, 64)},
+        "neither": {"picture": (48, 64), "depth": (48, 64)},
+    }.items():
+        data = depth_pair(tmp_path / name, suffix=suffix, **pair)
+        picture, depth = data.val_pictures[0]
+        assert picture.shape[:2] == depth.shape == (43, 32)
+        if name != "upright":  # there the ramp of the map is another
+            far = np.where(depth > 0, 1 / np.maximum(depth, 1e-6), 0) * 255 / 10
+            assert np.corrcoef(picture[..., 0].ravel(), far.ravel())[0, 1] > 0.99
+
+
+def test_deep_photographs_are_scaled_and_deep_depth_maps_keep_their_values(tmp_path):
+    ramp = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint16)
+    for k in range(3):
+        save(tmp_path / "images" / f"{k}.png", ramp * 64)  # of 12 bits
+        save(tmp_path / "depths" / f"{k}.png", ramp * 1000 + 5 + k)
+    (tmp_path / "train.txt").write_text("0\n1")
+    (tmp_path / "val.txt").write_text("2")
+    data = DepthFolderDataModule(str(tmp_path), resolution=32, metres_per_unit=0.001)
+    picture, depth = data.val_pictures[0]
+    np.testing.assert_array_equal(picture, np.repeat(ramp[..., None] * 4, 3, 2))
+    np.testing.assert_allclose(1 / depth, (ramp * 1000.0 + 7) * 0.001, rtol=1e-5)
+
+
+def test_depth_maps_of_other_kinds(tmp_path):
+    data = depth_pair(tmp_path)
+    grey = Image.open(tmp_path / "depths" / "5.png")
+    expected = data.val_pictures[0][1]
+    palette = Image.fromarray(255 - np.asarray(grey))
+    palette.putpalette([255 - index // 3 for index in range(768)])
+    palette.save(tmp_path / "depths" / "5.png")
+    np.testing.assert_array_equal(DepthFolderDataModule(str(tmp_path), resolution=32).val_pictures[0][1], expected)
+    Image.fromarray(np.asarray(grey).astype(np.int32)).save(tmp_path / "depths" / "5.tif")
+    np.testing.assert_array_equal(DepthFolderDataModule(str(tmp_path), resolution=32).val_pictures[0][1], expected)
+    for image, message in (
+        (
+            Image.fromarray(np.asarray(grey).astype(np.float32)),
+            r"5\.tif .*floating-point numbers; save it with 8 or 16",
+        ),
+        (grey.convert("1"), r"5\.tif has 1 bit"),
+        (grey.convert("LA"), r"5\.tif has 2 channels"),
+    ):
+        image.save(tmp_path / "depths" / "5.tif")
+        with pytest.raises(ValueError, match=message):
+            _ = DepthFolderDataModule(str(tmp_path), resolution=32).num_classes
+
+
+def test_damaged_pairs_are_named_before_a_search(tmp_path):
+    depth_pair(tmp_path)
+    for folder in ("images", "depths"):
+        whole = (tmp_path / folder / "5.png").read_bytes()
+        for content in (b"", b"no picture", whole[:-60]):
+            (tmp_path / folder / "5.png").write_bytes(content)
+            with pytest.raises(ValueError, match=rf"{folder}/5\.png cannot be read as an image"):
+                _ = DepthFolderDataModule(str(tmp_path), resolution=32).num_classes
+        (tmp_path / folder / "5.png").write_bytes(whole)
+    assert DepthFolderDataModule(str(tmp_path), resolution=32).num_classes == 0
+
+
+def test_the_lists_of_splits_go_by_many_names(tmp_path):
+    depth_pair(tmp_path)
+    (tmp_path / "test.txt").write_text("0")
+    assert [path.stem for path, _ in find_pairs(str(tmp_path))[1]] == ["5"]  # of Valid.txt
+    (tmp_path / "val.txt").write_text("1")
+    with pytest.raises(ValueError, match=r"has val\.txt and Valid\.txt, one of them is needed"):
+        find_pairs(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

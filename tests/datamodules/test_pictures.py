@@ -94,6 +94,17 @@ def test_pictures_are_turned_as_their_exif_data_say(tmp_path, suffix):
             np.testing.assert_array_equal(np.asarray(upright(picture).convert("RGB")), np.asarray(turned))
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_deep_tiff_files_are_turned_too(tmp_path, compression):
+    raw = np.arange(4 * 6, dtype=np.uint16).reshape(4, 6) * 2730
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.tif", raw, exif=exif, compression=compression)
+    with opened(path) as picture:
+        np.testing.assert_array_equal(np.asarray(upright(picture)), raw[::-1].T)
+    np.testing.assert_array_equal(np.asarray(read_rgb(path))[..., 0], raw[::-1].T >> 8)
+
+
 def _lossless(suffix):
     return {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
 
