@@ -7,7 +7,6 @@ NeurIPS 2021) published such measurements for 27 devices, among them those of HW
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from search.recipes.words import nearest
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import find_table
 
 MISSING_BELOW = 0.05
 """Values below this share of a device's median are no latencies: a failed measurement was stored as almost zero."""
+_SLOW = 0.95
+"""The quantile of a device's values that is a latency, however many others are almost zero."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,25 @@ class LatencyTable:
         """One device's latencies in milliseconds: float64 ``[size]``, NaN where not measured.
 
         Raises:
-            ValueError: there is no such device; the nearest ones are named.
+            ValueError: there is no such device (the nearest spelling is named), or less than half was measured on it.
+        """
+        self.check_device(device)
+        latencies = self.milliseconds[:, self.devices.index(device)]
+        if 2 * (missing := int(latencies.isnan().sum())) > len(latencies):
+            raise ValueError(
+                f"{self.path}: {missing:,} of the {len(latencies):,} latencies of '{device}' were not measured (they "
+                "are not finite, or not above 0, or almost 0); what is left of them says little, take another device"
+            )
+        return latencies
+
+    def check_device(self, device: str) -> None:
+        """Refuse a device that the table does not have.
+
+        Raises:
+            ValueError: there is no such device; the nearest spelling is named.
         """
         if device not in self.devices:
-            near = difflib.get_close_matches(device, self.devices, n=3, cutoff=0.0)
-            raise ValueError(f"{self.path}: no device '{device}'; the nearest are {', '.join(near) or 'none at all'}")
-        return self.milliseconds[:, self.devices.index(device)]
+            raise ValueError(f"{self.path}: no device '{device}'{nearest(device, self.devices, 'it has')}")
 
 
 def read_latency(table: str | os.PathLike[str], space: SearchSpace) -> LatencyTable:
@@ -77,8 +92,9 @@ def read_latency(table: str | os.PathLike[str], space: SearchSpace) -> LatencyTa
             f"{path}: latency_ms is {latency.dtype} {list(latency.shape)}, float32 {list(shape)} is needed"
         )
     milliseconds = torch.from_numpy(latency).double()[space.indices_by_code]
-    median = milliseconds.nanmedian(dim=0).values
+    usable = milliseconds.where(milliseconds.isfinite() & (milliseconds > 0), torch.nan)
+    # The median of what is not almost zero, for that may be most of it.
+    slow = usable.nanquantile(_SLOW, dim=0)
+    median = usable.where(usable >= MISSING_BELOW * slow, torch.nan).nanmedian(dim=0).values
     archs = torch.cartesian_prod(*(torch.arange(size) for size in space.sizes))
-    return LatencyTable(
-        path, archs, devices, milliseconds.masked_fill(~(milliseconds >= MISSING_BELOW * median), torch.nan)
-    )
+    return LatencyTable(path, archs, devices, usable.where(usable >= MISSING_BELOW * median, torch.nan))

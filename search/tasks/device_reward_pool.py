@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import torch
 from torch import Tensor
 
 from search.latency import read_latency
@@ -37,7 +39,8 @@ class DeviceRewardPool(TaskPool):
 
     Raises:
         FileNotFoundError: a table is not there.
-        ValueError: a column or device does not exist, none is left to draw from, or a number is out of range.
+        ValueError: a column or device does not exist, none is left to draw from, a column has a value below 0, less
+            than half was measured on a device, or a number is out of range.
     """
 
     def __init__(
@@ -57,14 +60,12 @@ class DeviceRewardPool(TaskPool):
         self.columns = [TableTask(space, **asdict(column)) for column in columns]
         self.latencies = read_latency(latency_table, space)
         for device in held_out:
-            self.latencies.of(device)  # refuses a device that does not exist
+            self.latencies.check_device(device)
         self.devices = tuple(device for device in self.latencies.devices if device not in held_out)
         if not self.devices:
             raise ValueError("DeviceRewardPool: every device is held out, none is left to meta-train on")
         # A network whose latency is missing somewhere would make a failed evaluation out of one that was paid for.
-        measured = ~self.latencies.milliseconds[
-            :, [self.latencies.devices.index(name) for name in self.devices]
-        ].isnan()
+        measured = ~torch.stack([self.latencies.of(device) for device in self.devices], dim=1).isnan()
         self._networks_of = []
         for column in self.columns:
             scores = column.all_scores()
@@ -77,7 +78,9 @@ class DeviceRewardPool(TaskPool):
             raise ValueError(
                 f"DeviceRewardPool: evaluations is {evaluations}, {len(columns)} to {len(columns) * most} are possible"
             )
-        self._open(0, self.devices[0], 0)  # refuses numbers out of range before anything has been searched
+        # Refuses what no task can be made of before anything has been searched.
+        for place, device in itertools.product(range(len(self.columns)), self.devices):
+            self._open(place, device, 0)
 
     def draw(self, index: int, seed: int) -> LatencyRewardTask:
         """The ``index``-th task: a pure function of (index, seed)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from search.latency import LatencyTable, read_latency
-from search.objectives import latency_reward
+from search.objectives import below_zero, check_exponent, latency_reward
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
 from search.tasks.table import TableTask
@@ -34,7 +34,8 @@ class LatencyRewardTask(Task):
 
     Raises:
         FileNotFoundError: a table is not there.
-        ValueError: there is no such column or device (the nearest ones are named), or a number is out of range.
+        ValueError: there is no such column or device (the nearest spelling is named), the column has a value below 0, less
+            than half was measured on the device, or a number is out of range.
     """
 
     instant = True
@@ -87,17 +88,20 @@ class LatencyRewardTask(Task):
         target_quantile: float,
         offer: Callable[[int], Tensor] | None = None,
     ) -> None:
-        if not -math.inf < exponent <= 0:
-            raise ValueError(
-                f"exponent is {exponent}, it must be a number of at most 0: a slower network is worth less"
-            )
+        check_exponent(exponent)
         if not 0 <= target_quantile <= 1:
             raise ValueError(f"target_quantile is {target_quantile}, it must lie in [0, 1]")
         self.space, self.quality, self.device, self.exponent = quality.space, quality, device, exponent
         self._archs, self._latency, self._offer = latencies.archs, latencies.of(device), offer
         self.target = float(self._latency.nanquantile(target_quantile))
         # All at once: a vectorised power rounds by the place in its batch, and a resumed run has other batches.
-        self._rewards = latency_reward(quality.scores(self._archs), self._latency, self.target, exponent)
+        scores = quality.scores(self._archs)
+        if (scores < 0).any():
+            cure = "choose a metric that is never negative"
+            raise ValueError(below_zero(quality.score_name, scores[scores < 0].min().item(), cure))
+        self._rewards = latency_reward(scores, self._latency, self.target, exponent)
+        if (self._rewards.isinf() & scores.isfinite()).any():
+            raise ValueError(f"exponent is {exponent}: the reward of a fast network would be infinite")
         self.score_name = f"{quality.score_name} x ({device} latency / {self.target:.3g} ms)^{exponent:g}"
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:

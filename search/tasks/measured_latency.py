@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from lightning_modules.networks.latency import LatencySettings, Precision, measure_latency
 from lightning_modules.networks.operator_latency import OperatorLatencies
 from search.errors import CatchmarkError
-from search.objectives import latency_reward
+from search.objectives import below_zero, check_exponent, latency_reward
 from search.recipes.words import explain
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
@@ -85,10 +86,9 @@ class MeasuredLatencyTask(Task):
     ):
         if (target_milliseconds is None) == (target is None):
             raise ValueError("either target_milliseconds or target is needed, and not both")
-        if target_milliseconds is not None and not target_milliseconds > 0:
-            raise ValueError(f"target_milliseconds is {target_milliseconds}, more than 0 is needed")
-        if not exponent <= 0:
-            raise ValueError(f"exponent is {exponent}, it must be at most 0: a slower network is worth less")
+        if target_milliseconds is not None and not 0 < target_milliseconds < math.inf:
+            raise ValueError(f"target_milliseconds is {target_milliseconds}, a number above 0 is needed")
+        check_exponent(exponent)
         if part not in ("network", "backbone", None):
             raise ValueError(f"part is '{part}', allowed: network, backbone, and null for the one that fits")
         self.space, self.task, self.exponent, self._measured = space, task(space), exponent, part
@@ -126,10 +126,8 @@ class MeasuredLatencyTask(Task):
         if trained.status != "ok":
             return trained
         if trained.score < 0:
-            raise CatchmarkError(
-                f"the quality, '{self.task.score_name}', is {trained.score:.3g}; below 0 a slower network would be "
-                "worth more: let 'score' of the task that trains name a metric that is never negative"
-            )
+            cure = "let 'score' of the task that trains name a metric that is never negative"
+            raise CatchmarkError(below_zero(self.task.score_name, trained.score, cure))
         began = time.monotonic()
         try:
             milliseconds = self.latency(architecture, seed)

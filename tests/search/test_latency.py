@@ -36,9 +36,46 @@ def test_values_of_almost_zero_are_missing(tmp_path):
     assert int(table.milliseconds.isnan().sum()) == 3
 
 
+@pytest.mark.parametrize("broken", [0.0, -3.0, np.inf, -np.inf, np.nan, 1e-4], ids=str)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6, 0.9])
+def test_a_device_on_which_less_than_half_was_measured_is_refused(tmp_path, broken, share):
+    count = int(share * SIZE)
+
+    def change(values):
+        values[np.random.default_rng(3).permutation(SIZE)[:count], 1] = broken
+
+    path, _ = write_latency(tmp_path, change)
+    table = read_latency(path, SPACE)
+    assert not table.of("phone").isnan().any()  # the others are as good as ever
+    if share > 0.5:
+        with pytest.raises(ValueError, match=rf"{count:,} of the 15,625 latencies of 'chip' were not measured") as told:
+            table.of("chip")
+        assert "\n" not in str(told.value) and path in str(told.value)
+    else:
+        assert int(table.of("chip").isnan().sum()) == count and table.of("chip").nanquantile(0.0) >= 1
+
+
+def test_several_kinds_of_broken_values_count_together(tmp_path):
+    def change(values):
+        values[:8000, 1] = np.resize([0.0, -1.0, np.inf, np.nan, 0.01], 8000)
+
+    with pytest.raises(ValueError, match="8,000 of the 15,625 latencies of 'chip'"):
+        read_latency(write_latency(tmp_path, change)[0], SPACE).of("chip")
+
+
+def test_a_device_without_any_latency_is_refused_and_a_very_fast_one_is_not(tmp_path):
+    def change(values):
+        values[:, 0], values[:, 1] = np.nan, values[:, 1] / 1e4
+
+    table = read_latency(write_latency(tmp_path, change)[0], SPACE)
+    with pytest.raises(ValueError, match="15,625 of the 15,625 latencies of 'phone' were not measured"):
+        table.of("phone")
+    assert not table.of("chip").isnan().any()
+
+
 def test_what_it_refuses(tmp_path):
     path, _ = write_latency(tmp_path)
-    with pytest.raises(ValueError, match=r"no device 'phome'; the nearest are phone"):
+    with pytest.raises(ValueError, match=r"no device 'phome'; did you mean 'phone'"):
         read_latency(path, SPACE).of("phome")
     with pytest.raises(ValueError, match="of the space 'nasbench201', the task's is 'masked'"):
         read_latency(path, MaskedSpace())

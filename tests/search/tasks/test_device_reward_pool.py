@@ -111,7 +111,7 @@ def test_what_is_missing_on_a_held_out_device_decides_nothing(tables):
 
 
 def test_what_it_refuses(tables):
-    with pytest.raises(ValueError, match="no device 'boart'; the nearest are board"):
+    with pytest.raises(ValueError, match="no device 'boart'; did you mean 'board'"):
         make(tables, held_out=["boart"])
     with pytest.raises(ValueError, match="every device is held out"):
         make(tables, held_out=DEVICES)
@@ -125,6 +125,22 @@ def test_what_it_refuses(tables):
         make(tables, exponent=1)
     with pytest.raises(ValueError, match="target_quantile is nan"):
         make(tables, target_quantile=math.nan)
+
+
+def test_a_column_or_device_that_only_a_later_task_needs_is_refused_at_once(tables, tmp_path):
+    def negative(columns):
+        columns["b_val_acc_12ep"][77] = -0.5
+
+    def broken(values):
+        values[: 2 * len(values) // 3, 2:] = 0.0  # the server's and the held-out board's
+
+    quality, latency = write_quality(tmp_path, negative)[0], write_latency(tmp_path, broken)[0]
+    with pytest.raises(ValueError, match=r"quality, 'b val accuracy .*', is -0\.5; below 0 a slower network"):
+        make((tables[0], quality))
+    assert make((tables[0], quality), datasets="a").devices == ("phone", "chip", "server")
+    with pytest.raises(ValueError, match="10,416 of the 15,625 latencies of 'server' were not measured"):
+        make((latency, tables[1]))
+    assert make((latency, tables[1]), held_out=("board", "server")).devices == ("phone", "chip")
 
 
 def test_a_meta_training_is_told_what_is_paid_for_and_bills_it_once(tmp_path, monkeypatch):

@@ -88,15 +88,45 @@ def test_says_what_it_is(tables):
 
 
 def test_what_it_refuses(tables):
-    with pytest.raises(ValueError, match="no device 'chop'; the nearest are chip"):
+    with pytest.raises(ValueError, match="no device 'chop'; did you mean 'chip'"):
         make(tables, "chop")
     for exponent in (0.3, math.nan, -math.inf):
         with pytest.raises(ValueError, match=r"exponent is .* at most 0"):
             make(tables, exponent=exponent)
     with pytest.raises(ValueError, match=r"target_quantile is 30, it must lie in \[0, 1\]"):
         make(tables, target_quantile=30)
+    with pytest.raises(ValueError, match="exponent is -1000: the reward of a fast network would be infinite"):
+        make(tables, exponent=-1000)
     with pytest.raises(ValueError, match="no column"):
         LatencyRewardTask(SPACE, TableColumn(**column(tables[2], dataset="z")), tables[0], "chip", -0.3)
+
+
+@pytest.mark.parametrize("share", [1.0, 1 / SIZE], ids=["all", "one"])
+def test_a_quality_below_zero_is_refused(tables, tmp_path, share):
+    def negative(columns):
+        columns["a_val_acc_12ep"][: round(share * SIZE)] *= -1
+
+    path, _ = write_quality(tmp_path, negative)
+    with pytest.raises(ValueError, match=r"quality, 'a val accuracy .*', is -\d.*; below 0 a slower .* never negative"):
+        LatencyRewardTask(SPACE, column(path), tables[0], "chip", -0.3)
+    assert LatencyRewardTask(SPACE, column(path, "b"), tables[0], "chip", -0.3).evaluate((0,) * 6, 0).status == "ok"
+
+
+def test_a_quality_of_zero_is_worth_zero_however_fast(tables, tmp_path):
+    def zero(columns):
+        columns["a_val_acc_12ep"][:1000] = 0.0
+        columns["a_val_acc_12ep"][1000] = np.nan
+
+    task = LatencyRewardTask(SPACE, column(write_quality(tmp_path, zero)[0]), tables[0], "chip", -0.3)
+    assert [task.evaluate(SPACE.from_index(index), 0).score for index in (0, 1, 999)] == [0.0] * 3
+    assert task.evaluate(SPACE.from_index(1000), 0).status == "failed"
+
+
+def test_no_slower_network_of_equal_quality_is_worth_more(tables):
+    rewards, (quality, latency) = make(tables).all_scores(), make(tables).all_objectives().T
+    measured = ~rewards.isnan()
+    per_quality = (rewards / quality)[measured][latency[measured].argsort()]
+    assert (per_quality.diff() <= 1e-12).all() and len(per_quality) == SIZE - 2
 
 
 def test_more_weight_on_latency_finds_faster_networks():
