@@ -55,16 +55,26 @@ def _main(words: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 2
-    # A recipe may name classes in modules of the current folder. At the end: they must not hide installed ones.
+    _add_current_folder()
+    if chosen.command == "run":
+        return _run(chosen, overrides)
+    return chosen.function(chosen)
+
+
+def _add_current_folder() -> None:
+    """A recipe may name classes in modules of the current folder.
+
+    It comes last, for a module there must not hide an installed one: Python may have put it first, and an editable
+    install comes behind all of the path, here and in processes that are started later.
+    """
     try:
         here = os.getcwd()
     except OSError as error:
         raise CatchmarkError(f"the current folder is gone ({error.strerror}); change to another one") from error
-    if here not in sys.path:
-        sys.path.append(here)
-    if chosen.command == "run":
-        return _run(chosen, overrides)
-    return chosen.function(chosen)
+    ours = str(Path(__file__).resolve().parents[1])
+    if here != ours:
+        sys.path[:] = [each for each in sys.path if each not in ("", here)]
+    sys.path += [each for each in (ours, here) if each not in sys.path]
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
