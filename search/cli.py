@@ -57,17 +57,30 @@ def _main(words: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 2
-    # A recipe may name classes in modules of the current folder. At the end: they must not hide installed ones. Where
-    # the user names neither recipe nor class, nothing is imported from that folder: it may have come with the run.
+    # Where the user names neither recipe nor class, nothing is imported from here: it may have come with the run.
+    _place_current_folder(wanted=any(getattr(chosen, name, None) for name in ("recipe", "task", "trust")))
+    if chosen.command == "run":
+        return _run(chosen, overrides)
+    return chosen.function(chosen)
+
+
+def _place_current_folder(wanted: bool) -> None:
+    """A recipe may name classes in modules of the current folder.
+
+    It comes last, for a module there must not hide an installed one: Python may have put it first, and an editable
+    install comes behind all of the path, here and in processes that are started later.
+
+    Args:
+        wanted: whether anything may be imported from there at all.
+    """
     try:
         here = os.getcwd()
     except OSError as error:
         raise CatchmarkError(f"the current folder is gone ({error.strerror}); change to another one") from error
-    if here not in sys.path and any(getattr(chosen, name, None) for name in ("recipe", "task", "trust")):
-        sys.path.append(here)
-    if chosen.command == "run":
-        return _run(chosen, overrides)
-    return chosen.function(chosen)
+    ours = str(Path(__file__).resolve().parents[1])
+    if here != ours:
+        sys.path[:] = [each for each in sys.path if each not in ("", here)]
+    sys.path += [each for each in (ours, here)[: 1 + wanted] if each not in sys.path]
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -78,9 +79,8 @@ class DeviceRewardPool(TaskPool):
                 f"DeviceRewardPool: evaluations is {evaluations}, {len(columns)} to {len(columns) * most} are possible"
             )
         # Refuses what no task can be made of before anything has been searched.
-        for column in range(len(self.columns)):
-            for device in self.devices:
-                self._open(column, device, 0)
+        for place, device in itertools.product(range(len(self.columns)), self.devices):
+            self._open(place, device, 0)
 
     def draw(self, index: int, seed: int) -> LatencyRewardTask:
         """The ``index``-th task: a pure function of (index, seed)."""

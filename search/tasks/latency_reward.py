@@ -34,8 +34,8 @@ class LatencyRewardTask(Task):
 
     Raises:
         FileNotFoundError: a table is not there.
-        ValueError: there is no such column or device (the nearest spelling is named), the column has a value below 0, less
-            than half was measured on the device, or a number is out of range.
+        ValueError: there is no such column or device (the nearest spelling is named), the column has a value below 0,
+            less than half was measured on the device, or a number is out of range.
     """
 
     instant = True

@@ -1,1 +1,0 @@
-"""Recipes: one YAML file an experiment, one folder a paper."""
