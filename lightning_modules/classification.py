@@ -13,6 +13,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_modules.learning_rate_schedule import ScheduleError
+
 
 class MeanOverImages(Metric):
     """A mean over all images of an epoch and of all ranks.
@@ -153,7 +155,7 @@ class ClassificationModule(LightningModule):
         )
         iterations = self.trainer.estimated_stepping_batches
         if math.isinf(iterations):
-            raise ValueError("the cosine schedule needs an end: set max_epochs or max_steps")
+            raise ScheduleError("the cosine schedule needs an end: set max_epochs or max_steps")
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmed_cosine(self._warmup(iterations), iterations))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -161,13 +163,13 @@ class ClassificationModule(LightningModule):
         """Iterations of the warm-up.
 
         Raises:
-            ValueError: nothing would be left of the run.
+            ScheduleError: nothing would be left of the run.
         """
         if not self.warmup_epochs:
             return 0
         epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         if self.warmup_epochs * epoch >= iterations:
-            raise ValueError(
+            raise ScheduleError(
                 f"warmup_epochs is {self.warmup_epochs}, the whole run has {iterations / epoch:g} epochs; "
                 "it must have more, set max_epochs"
             )

@@ -9,6 +9,10 @@ from functools import partial
 from typing import Literal
 
 
+class ScheduleError(ValueError):
+    """A schedule does not fit the run, whatever network is trained."""
+
+
 @dataclass(frozen=True)
 class LearningRateSchedule:
     """How the learning rate changes from iteration to iteration.
@@ -50,16 +54,16 @@ class LearningRateSchedule:
             epochs: of the whole run; None where it is counted in iterations.
 
         Raises:
-            ValueError: the warm-up is longer than the run, or milestones are epochs and the run has none.
+            ScheduleError: the warm-up is longer than the run, or milestones are epochs and the run has none.
         """
         warmup = round(self.warmup * iterations) if self.warmup < 1 else int(self.warmup)
         if warmup >= iterations and warmup > 0:
-            raise ValueError(
+            raise ScheduleError(
                 f"schedule: a warmup of {warmup} iterations is longer than the run of {iterations}; give fewer, or a "
                 "fraction below 1"
             )
         if self.shape == "steps" and not epochs and any(milestone >= 1 for milestone in self.milestones):
-            raise ValueError("schedule: milestones in epochs need max_epochs; give fractions of the run below 1")
+            raise ScheduleError("schedule: milestones in epochs need max_epochs; give fractions of the run below 1")
         milestones = [
             round(milestone * iterations / (1 if milestone < 1 else epochs or 1)) for milestone in self.milestones
         ]

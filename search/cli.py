@@ -10,6 +10,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,20 +32,41 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 could not go on, 2 wrong input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # there is none, it is closed, or it is no file
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()  # a reader that is gone is noticed here, not at exit
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a reader that is gone is noticed here, not at exit
         return code
     except CatchmarkError as error:
-        print(f"catchmark: {one_line(error)}", file=sys.stderr)
+        _say(one_line(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("catchmark: stopped", file=sys.stderr)
+        _say("stopped")
         return 130
     except BrokenPipeError:
         # Whoever read the output, as in `catchmark list | head`, has seen enough; nothing is left to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return 1
+    except OSError as error:
+        from search.recipes.words import explain
+
+        _say(explain(error))
+        _let_go_of_output()  # it may be what can't be written
+        return 1
+
+
+def _say(line: str) -> None:
+    """A line on standard error, where there is one to be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(f"catchmark: {line}", file=sys.stderr, flush=True)
+
+
+def _let_go_of_output() -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(words: list[str]) -> int:

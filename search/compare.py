@@ -381,7 +381,11 @@ def _text_table(headings: list[str], cells: list[list[str]]) -> list[str]:
 
 
 def write_html(comparison: Comparison, path: Path) -> None:
-    """The comparison as a page that needs no other file and no network."""
+    """The comparison as a page that needs no other file and no network.
+
+    Raises:
+        CatchmarkError: it can't be written there.
+    """
     targets = [
         {
             "name": target,
@@ -400,4 +404,7 @@ def write_html(comparison: Comparison, path: Path) -> None:
         for target, rows in comparison.targets().items()
     ]
     page = render_page("comparison", comparison=comparison, targets=targets, fewest=FEWEST_TRIALS)
-    Path(path).write_text(page, encoding="utf-8")
+    try:
+        Path(path).write_text(page, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CatchmarkError(f"--html: '{path}' can't be written ({error.strerror}); name another file") from error

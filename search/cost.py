@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import CatchmarkError
+from search.executors.inline import evaluate_all
 from search.experiment import Experiment
 from search.journal import Journal
 from search.meta_training import PHASE
@@ -78,8 +79,10 @@ class Costs:
             space = task.space
             seed = derive_seed("cost")
             archs = [space.draw(seed, "cost", draw) for draw in range(_SAMPLE)]
-            seconds = [each.cost_seconds for each in task.evaluate_many(archs, [0] * _SAMPLE)]
-            return Cost(units * sum(seconds) / _SAMPLE, basis="said of look-ups")
+            evaluations = evaluate_all(task, archs, [0] * _SAMPLE)
+            if seconds := [each.cost_seconds for each in evaluations if each.status == "ok"]:
+                return Cost(units * sum(seconds) / len(seconds), basis="said of look-ups")
+            return Cost(unknown=True)
         for path in self._journals:
             with _reading(path) as journal:
                 if journal is None or _essence(journal.about("recipe") or "") != self._recipe:
@@ -112,10 +115,12 @@ class Costs:
         first, _, second = search.partition("/")
         target = first if first in self.study.targets or first == PHASE else second
         begun = journal.searches()
-        alike = [name for name in begun if name == search] or [name for name in begun if name.startswith(f"{target}/")]
-        seconds_of = [record.evaluation.cost_seconds for name in alike for record in journal.records(name)]
-        count = len(seconds_of)
-        return (sum(seconds_of) / count if count else None), f"the mean of {count} measured"
+        for alike in ([search], [name for name in begun if name.startswith(f"{target}/")]):
+            evaluations = [record.evaluation for name in alike for record in journal.records(name)]
+            # What has failed says nothing of what a network takes.
+            if seconds_of := [each.cost_seconds for each in evaluations if each.status == "ok"]:
+                return sum(seconds_of) / len(seconds_of), f"the mean of {len(seconds_of)} measured"
+        return None, ""
 
 
 def _essence(resolved: str) -> object:

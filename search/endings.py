@@ -36,10 +36,10 @@ def told_in_one_line(folder: Path, kept: str, again: str) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {kept}, {again}") from None
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: only the command itself may end the command
         account = folder / "error.txt"
+        where = ""
         with suppress(OSError):
-            account.write_text(traceback.format_exc(), encoding="utf-8")
-        raise RunError(
-            f"{explain(error)} (traceback in {account}); {kept}, once the cause is mended {again}"
-        ) from error
+            account.write_text(traceback.format_exc(), encoding="utf-8", errors="replace")
+            where = f" (traceback in {account})"
+        raise RunError(f"{explain(error)}{where}; {kept}, once the cause is mended {again}") from error

@@ -15,4 +15,8 @@ class RunError(CatchmarkError):
 
 def one_line(error: BaseException) -> str:
     """An exception's message, or its type where it has none, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    try:
+        message = str(error)
+    except Exception:  # a user's own class may be wrong about itself
+        message = ""
+    return " ".join(message.split()) or type(error).__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
-from search.errors import CatchmarkError, one_line
+from search.errors import CatchmarkError, RunError, one_line
 from search.exchange import EXCHANGE, exchange_search, find_winners, summarise_exchange
 from search.executors.base import Executor
 from search.journal import Journal, Record
@@ -20,8 +20,8 @@ from search.randomness import derive_seed
 from search.recipes.words import nearest
 from search.spaces.base import Architecture, SearchSpace
 from search.study import Study
-from search.summary import summarise_search
-from search.tasks.base import Task, TaskPool
+from search.summary import for_json, summarise_search
+from search.tasks.base import Task, TaskPool, parts
 
 ALL = "all"
 """In place of a target's name: every target."""
@@ -196,8 +196,23 @@ class Experiment(Study):
             listeners: who wants to know.
         """
         with self.executor or nullcontext():
+            self._open_tasks(journal)
             self._search_all(folder, journal, listeners)
         return self.summarise(journal)
+
+    def _open_tasks(self, journal: Journal) -> None:
+        """Refuse what would fail every evaluation of a target, before those of others are paid for.
+
+        What workers of an executor have, their machines know.
+        """
+        for target, task in self.targets.items() if self.executor is None else ():
+            if all(journal.progress(f"{target}/{name}")[0] for name in self._make_agents):
+                continue
+            try:
+                for _, part in parts(task):
+                    part.open()
+            except RunError as error:
+                raise RunError(f"targets.{target}: {error}") from error
 
     def _search_all(self, folder: Path, journal: Journal, listeners: Sequence[Listener]) -> None:
         """Every search, one after another."""
@@ -269,7 +284,7 @@ class Experiment(Study):
             summary[EXCHANGE] = {"repeats": self.exchange} | summarise_exchange(
                 journal, self.space, winners, list(summary["targets"]), self.agent_names
             )
-        return summary
+        return for_json(summary)
 
     def _summarise_meta_training(self, journal: Journal) -> dict[str, Any]:
         begun, summary = journal.searches(), {}

@@ -75,6 +75,21 @@ class Record:
     evaluation: Evaluation
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How the evaluations of a search ended.
+
+    Attributes:
+        evaluations: how many there are.
+        failed: how many of them failed.
+        reason: the most frequent one for that; empty where none failed.
+    """
+
+    evaluations: int
+    failed: int
+    reason: str
+
+
 class Journal:
     """The record of one run.
 
@@ -94,6 +109,7 @@ class Journal:
         self._lock = FileLock(self.path.with_suffix(".lock")) if writable else None
         self._writable = writable
         self._database: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         try:
             self._open()
         except BaseException:
@@ -122,6 +138,7 @@ class Journal:
             elif schema != _SCHEMA:
                 raise sqlite3.DatabaseError("its tables are not those of a journal")
             self._check_rows()
+            self._file = self._identity()
             if self._writable:
                 self._execute("PRAGMA journal_mode=WAL")
                 # FULL: a commit survives loss of power, not just of the process.
@@ -142,6 +159,26 @@ class Journal:
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         assert self._database is not None, "the journal is closed"
         return self._database.execute(statement, values)
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file lies at the path, if one does."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _check_place(self) -> None:
+        """SQLite would go on writing to a file that nobody finds any more, or to whatever has its number now."""
+        if self._lock is not None and not self._lock.held:
+            raise RunError(
+                f"{self.path} was closed by the evaluation that was under way: what was evaluated before is safe in it"
+            )
+        if self._identity() != self._file:
+            raise RunError(
+                f"{self.path} was removed, moved or replaced while the run wrote it; what was evaluated is where it "
+                "went, if anywhere"
+            )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -169,10 +206,11 @@ class Journal:
     def close(self) -> None:
         """Let go of the file, which is then a single one that can be read from a read-only folder too."""
         if self._database is not None:
-            if self._writable:
+            if self._writable and self._lock is not None and self._lock.held:
                 with suppress(sqlite3.Error):  # someone is reading it, or the disk is full: what is committed stays
                     self._execute("PRAGMA journal_mode=DELETE")
-            self._database.close()
+            with suppress(sqlite3.Error):  # its files may have been closed before
+                self._database.close()
             self._database = None
         if self._lock is not None:
             self._lock.release()
@@ -207,6 +245,17 @@ class Journal:
         with self._explained():
             row = self._execute("SELECT finished, seconds FROM searches WHERE name = ?", search).fetchone()
         return (False, 0.0) if row is None else (bool(row[0]), row[1])
+
+    def outcome(self, search: str) -> Outcome:
+        """How many evaluations of a search there are, and how they ended."""
+        with self._explained():
+            count = self._execute("SELECT COUNT(*) FROM evaluations WHERE search = ?", search).fetchone()[0]
+            reasons = self._execute(
+                "SELECT reason, COUNT(*) FROM evaluations WHERE search = ? AND status = 'failed' GROUP BY reason "
+                "ORDER BY 2 DESC, 1",
+                search,
+            ).fetchall()
+        return Outcome(count, sum(times for _, times in reasons), reasons[0][0] if reasons else "")
 
     def state(self, search: str) -> dict[str, Any] | None:
         """What was last saved with `finish_step`, or None."""
@@ -250,6 +299,8 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._file is not None:
+            self._check_place()
         with self._explained():
             self._execute("BEGIN IMMEDIATE")
             try:
@@ -312,7 +363,8 @@ def _record(
     reason: str,
 ) -> Record:
     """The evaluation of a row; SQLite keeps values of any kind in any column."""
-    values = json.loads(metrics)
+    # Earlier versions kept metrics that are infinite; what is not a number was not measured.
+    values = json.loads(metrics, parse_constant=lambda _: math.nan)
     # A task may have a metric of that name, which is a number.
     history = values.pop(_HISTORY) if isinstance(values.get(_HISTORY), list) else []
     for number in (score or 0.0, cost, *values.values(), *(each for epoch in history for each in epoch.values())):

@@ -39,21 +39,36 @@ class FileLock:
         except OSError as error:
             os.close(descriptor)
             raise RunError(f"{path} can't be locked ({error.strerror}): keep runs on another file system") from error
-        self._descriptor = descriptor
+        self._descriptor, self._file = descriptor, _identity(os.fstat(descriptor))
         _HELD.add(self)
         with suppress(OSError):  # whose lock it is matters to people only
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
 
+    @property
+    def held(self) -> bool:
+        """Whether the file is still open in this process: somebody may have closed whatever was."""
+        if self._descriptor is None:
+            return False
+        try:
+            return _identity(os.fstat(self._descriptor)) == self._file
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Let go; without effect the second time."""
-        if self._descriptor is not None:
+        if self.held:
+            assert self._descriptor is not None
             os.close(self._descriptor)
-            self._descriptor = None
+        self._descriptor = None
 
     def __del__(self) -> None:
         """A lock that nobody refers to is not held."""
         self.release()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()

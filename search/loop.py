@@ -104,6 +104,14 @@ class Listener:
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Evaluations were made and are safe in the journal."""
 
+    def failed(self, name: str, record: Record) -> None:
+        """An evaluation has failed; one of a search has been heard of with `evaluated` too.
+
+        Args:
+            name: of the search, or of the part of another study.
+            record: the evaluation.
+        """
+
     def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool, trial: int = 0) -> None:
         """Some epochs of a long training are over.
 

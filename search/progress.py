@@ -1,4 +1,4 @@
-"""The progress bar: candidates done, best so far, time left."""
+"""What the terminal says of a run under way: candidates done, best so far, time left, and why the first one failed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,41 @@ from tqdm import tqdm
 from search.journal import Record
 from search.loop import Listener, Search
 
+_LONGEST_REASON = 300
+
+
+class FirstFailure(Listener):
+    """Says of the first evaluation that fails why it did; others are counted.
+
+    Args:
+        stream: where to say it; if None, standard error as it is then: an evaluation may have closed and lost it.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream, self._told = stream, False
+
+    def failed(self, name: str, record: Record) -> None:
+        """Say it once."""
+        if not self._told:
+            self._told, stream = True, self._stream or sys.stderr
+            with _whatever_the_stream_does():
+                # Between the lines of a bar, where one is drawn.
+                tqdm.write(f"{name}: an evaluation failed: {shortened(record.evaluation.reason)}", file=stream)
+                stream.flush()
+
+
+def shortened(reason: str) -> str:
+    """The reason of a failure, as far as a line of a terminal should go."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 3]}..."
+
 
 class ProgressBar(Listener):
     """One bar over the whole run, and one line for each search that has ended.
 
     On a terminal the bar is drawn in place. Where nobody watches (a log file), a line now and then says the same. A
     stream that goes away, as the terminal of a run left to itself may, does not end the run.
+
+    What has failed is done, but says nothing of how long an evaluation takes: time left is reckoned without it.
 
     Args:
         planned: evaluations of every search, by name.
@@ -39,9 +68,10 @@ class ProgressBar(Listener):
     ):
         self._stream = stream or sys.stderr
         self._total, self._pause, self._unit, self._clock = sum(planned.values()), pause, unit, clock
-        self._name, self._best = "", float("-inf")
-        self._done = self._new = 0
-        self._began = self._line_at = clock()
+        self._name, self._best, self._made = "", float("-inf"), 0
+        self._done = self._new = self._failed = 0
+        self._spent = 0.0
+        self._heard_at = self._line_at = clock()
         self._bar: tqdm | None = None
         if self._stream.isatty():
             # miniters: with tqdm's own adaptation, a step of many look-ups would hide the slow evaluations after it.
@@ -57,12 +87,10 @@ class ProgressBar(Listener):
 
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Name the search; evaluations of an earlier attempt count as done, but not for the time left."""
-        self._name, self._best, self._made = search.name, float("-inf"), 0
+        self._name, self._best, self._made, self._failed = search.name, float("-inf"), 0, 0
         self._take(records)
         if self._bar is not None:
-            self._bar.initial += len(records)
-            self._bar.n += len(records)
-            self._bar.last_print_n += len(records)
+            self._jump(len(records))
             self._bar.set_description(search.name, refresh=False)
             self._bar.set_postfix_str(self._best_in_words(), refresh=False)
             with _whatever_the_stream_does():
@@ -71,19 +99,40 @@ class ProgressBar(Listener):
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Advance by the evaluations made."""
         self._take(records)
-        self._new += len(records)
+        failed = sum(record.evaluation.status == "failed" for record in records)
+        seconds = self._seconds() * failed / len(records)  # that the failures took
+        self._new, self._spent = self._new + len(records) - failed, self._spent - seconds
         with _whatever_the_stream_does():
             if self._bar is not None:
+                self._jump(failed, seconds)
                 self._bar.set_postfix_str(self._best_in_words(), refresh=False)
-                self._bar.update(len(records))
+                self._bar.update(len(records) - failed)
+                if failed == len(records) and self._clock() - self._line_at >= self._bar.mininterval:
+                    self._line_at = self._clock()
+                    self._bar.refresh()
             elif self._clock() - self._line_at >= self._pause:
                 self._line_at = self._clock()
                 self._print(f"{self._name}: {self._line('networks', self._best_in_words())}")
+
+    def _jump(self, count: int, seconds: float = 0.0) -> None:
+        """Move the bar on by what is no sign of its speed, nor is the time that it took."""
+        assert self._bar is not None
+        self._bar.initial += count
+        self._bar.n += count
+        self._bar.last_print_n += count
+        self._bar.last_print_t += seconds
+
+    def _seconds(self) -> float:
+        """Since this was last asked; they count as spent."""
+        earlier, self._heard_at = self._heard_at, self._clock()
+        self._spent += self._heard_at - earlier
+        return self._heard_at - earlier
 
     def trained(self, name: str, epochs: int, values: Mapping[str, float], new: bool, trial: int = 0) -> None:
         """Advance by epochs; those of an earlier attempt count as done, but not for the time left."""
         self._done += epochs
         self._new += epochs if new else 0
+        self._seconds()
         words = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
         with _whatever_the_stream_does():
             if self._bar is not None:
@@ -105,7 +154,7 @@ class ProgressBar(Listener):
         with _whatever_the_stream_does():
             if self._bar is not None:
                 self._bar.total = self._total
-            self._print(f"{search.name}: {self._best_in_words()} of {self._made} evaluations")
+            self._print(f"{search.name}: {self._found_in_words()} of {self._made} evaluations{self._failures()}")
 
     def close(self) -> None:
         """Finish the bar."""
@@ -117,16 +166,22 @@ class ProgressBar(Listener):
         self._done += len(records)
         self._made += len(records)
         for record in records:
+            self._failed += record.evaluation.status == "failed"
             # A comparison with NaN, a failed evaluation's score, is False: it never becomes the best.
             if record.evaluation.score > self._best:
                 self._best = record.evaluation.score
 
     def _best_in_words(self) -> str:
+        return f"{self._found_in_words()}{self._failures()}"
+
+    def _found_in_words(self) -> str:
         return "best -" if self._best == float("-inf") else f"best {self._best:.2f}"
 
+    def _failures(self) -> str:
+        return f", {self._failed} failed" if self._failed else ""
+
     def _time_left(self) -> str:
-        seconds = (self._clock() - self._began) * (self._total - self._done) / self._new
-        return tqdm.format_interval(seconds)
+        return tqdm.format_interval(self._spent * (self._total - self._done) / self._new) if self._new else "?"
 
     def _print(self, line: str) -> None:
         if self._bar is not None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from search.endings import told_in_one_line
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
 from search.interruption import termination_as_interruption
-from search.journal import Journal
+from search.journal import Journal, Outcome
 from search.launch import Launch, find_launch
 from search.loop import Listener
 from search.ranks.joint_calls import JointCalls
@@ -108,22 +108,47 @@ def _run_in_folder(
     quiet: bool,
     around: AbstractContextManager[None] | None = None,
 ) -> int:
-    folder = choose_folder(runs / experiment.name, resume, launch, resolved)
-    again = f"go on with: {_resuming(folder, resolved)}"
+    shown = choose_folder(runs / experiment.name, resume, launch, resolved)
+    print(f"run: {shown}", flush=True)
+    folder = shown.absolute()  # wherever a task may go
+    again = f"go on with: {_resuming(shown, resolved)}"
     with (
         told_in_one_line(folder, "what was evaluated is kept", again),
         termination_as_interruption(),
         around or nullcontext(),
     ):
-        summary = _run(folder, experiment, resolved, launch, quiet)
-        print(f"summary: {folder / SUMMARY}")
-        print(f"report:  {_write_report(folder, experiment, summary)}")
+        summary, outcomes = _run(folder, experiment, resolved, launch, quiet)
+        report = _write_report(folder, experiment, summary)
+        print(f"summary: {shown / SUMMARY}")
+        print(f"report:  {shown / report.name}")
+        _check_success(outcomes)
     return 0
 
 
 def _resuming(folder: Path, recipe: str) -> str:
     """The command that goes on with a run."""
     return with_trust(f"catchmark run --resume {shlex.quote(str(folder))}", parse_yaml(recipe))
+
+
+def _check_success(outcomes: Mapping[str, Outcome]) -> None:
+    """Say how many evaluations failed.
+
+    Raises:
+        RunError: a search had no success at all.
+    """
+    from search.progress import shortened
+
+    barren = {name: each for name, each in outcomes.items() if each.evaluations and each.failed == each.evaluations}
+    if barren:
+        raise RunError(
+            "; ".join(
+                f"{name}: none of {each.evaluations} evaluations succeeded, most often for: {shortened(each.reason)}"
+                for name, each in barren.items()
+            )
+        )
+    if failed := sum(each.failed for each in outcomes.values()):
+        total = sum(each.evaluations for each in outcomes.values())
+        print(f"failed: {failed} of {total} evaluations, the report says why", file=sys.stderr)
 
 
 def _print_plan(experiment: Study, resolved: str, runs: Path, resume: str | None) -> None:
@@ -141,7 +166,9 @@ def _print_plan(experiment: Study, resolved: str, runs: Path, resume: str | None
     print(f"# in all: {sum(planned.values())} {experiment.unit}, {total.in_words()}")
 
 
-def _run(folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: bool) -> dict[str, Any]:
+def _run(
+    folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: bool
+) -> tuple[dict[str, Any], dict[str, Outcome]]:
     journal = Journal(folder / JOURNAL)
     listeners: list[Listener] = []
     try:
@@ -152,7 +179,7 @@ def _run(folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: 
         journal.set_about("status", "finished")
         for listener in listeners:
             listener.summarised(summary)
-        return summary
+        return summary, {name: journal.outcome(name) for name in journal.searches()}
     except KeyboardInterrupt:
         journal.set_about("status", "interrupted")
         raise
@@ -270,11 +297,13 @@ def _environment() -> dict[str, Any]:
 
 
 def _listeners(folder: Path, experiment: Study, resolved: str, quiet: bool) -> list[Listener]:
-    listeners: list[Listener] = []
-    if not quiet:
-        from search.progress import ProgressBar
+    from search.progress import FirstFailure, ProgressBar
 
-        listeners.append(ProgressBar(experiment.planned(), unit=experiment.unit))
+    listeners: list[Listener] = []
+    if sys.stderr is not None:  # it is None where it was closed before Python began
+        listeners.append(FirstFailure())
+        if not quiet:
+            listeners.append(ProgressBar(experiment.planned(), unit=experiment.unit))
     if os.environ.get("WANDB_MODE") != "disabled":
         from search.wandb_runs import wandb_listeners
 

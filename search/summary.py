@@ -91,13 +91,17 @@ def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = 
 
 
 def mean_interval(values: np.ndarray) -> list[float] | None:
-    """95% confidence interval of the mean over the first axis of ``[n]`` values (Student's t), None for one value."""
+    """95% confidence interval of the mean over the first axis of ``[n]`` values (Student's t).
+
+    None for one value, and where values are so large that there is no number for it.
+    """
     if len(values) < 2:
         return None
     from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
     half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values))
-    return [float(values.mean() - half), float(values.mean() + half)]
+    ends = [float(values.mean() - half), float(values.mean() + half)]
+    return ends if all(map(math.isfinite, ends)) else None
 
 
 def share_interval(hits: int, n: int) -> list[float]:
@@ -260,6 +264,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         raise RunError(
             f"{path} could not be written ({one_line(error)}): see to the disk, then resume the run; nothing is lost"
         ) from error
+
+
+def for_json(content: Any) -> Any:
+    """The same with None in place of infinity and NaN, which JSON has no words for."""
+    if isinstance(content, dict):
+        return {key: for_json(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [for_json(value) for value in content]
+    return _number(content) if isinstance(content, float) else content
 
 
 def without_seconds(summary: Any) -> Any:

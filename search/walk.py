@@ -156,6 +156,9 @@ class Walk(ABC):
         if records:
             for listener in self.listeners:
                 listener.evaluated(self.search, records)
+                for record in records:
+                    if record.evaluation.status == "failed":
+                        listener.failed(self.search.name, record)
 
 
 @dataclass

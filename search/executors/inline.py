@@ -6,14 +6,18 @@ import math
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from search.errors import CatchmarkError, one_line
+from search.errors import CatchmarkError, RunError, one_line
 from search.executors.base import Executor, Ticket
+from search.executors.containment import Containment
 from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import LARGEST, Evaluation, Task
+
+_LONGEST = 1000
+"""Characters of a reason that are kept."""
 
 
 class InlineExecutor(Executor):
@@ -55,66 +59,103 @@ def evaluate_all(task: Task, architectures: Sequence[Architecture], seeds: Seque
     """One evaluation after another, in order; an exception in the task is a failed evaluation, and it goes on.
 
     A generator that has raised is dead: the architecture that it was at has failed, the others are asked for anew.
+    Whatever a task does to the process is undone behind each evaluation (`Containment`).
 
     Raises:
-        CatchmarkError: the task said so itself (something the user can mend), or it breaks its contract.
+        CatchmarkError: the task said so itself (something the user can mend).
+        RunError: it breaks its contract, or would end the process.
     """
-    done = 0
-    while done < len(architectures):
-        began = time.monotonic()
-        try:
-            for evaluation in task.evaluate_many(architectures[done:], seeds[done:]):
-                if done == len(architectures):
-                    raise CatchmarkError(f"{type(task).__name__}.evaluate_many gives more evaluations than were asked")
-                checked = _checked(task, evaluation)
-                done += 1
-                yield checked
-                began = time.monotonic()
-            if done < len(architectures):
-                raise CatchmarkError(
-                    f"{type(task).__name__}.evaluate_many gives {done} evaluations where {len(architectures)} are asked"
-                )
-        except CatchmarkError:
-            raise
-        except Exception as error:
-            if done == len(architectures):  # nothing is left that could have failed
+    name, done = type(task).__name__, 0
+    answers: Iterator[Any] | None = None
+    with Containment() as containment:
+        while done < len(architectures) or answers is not None:
+            began = time.monotonic()
+            try:
+                if answers is None:
+                    answers = _answers(task, architectures[done:], seeds[done:])
+                given = next(answers, _NOTHING)
+            except (CatchmarkError, KeyboardInterrupt):
                 raise
+            except Exception as error:
+                if done == len(architectures):  # nothing is left that could have failed
+                    raise
+                answers = None
+                given = Evaluation.failed(_printable(_place(error)), time.monotonic() - began)
+            except BaseException as error:
+                raise RunError(f"the task ended its process with {error!r:.200}") from error
+            finally:
+                containment.restore()
+            if given is _NOTHING and done == len(architectures):
+                return
+            if given is _NOTHING:
+                raise RunError(f"{name}.evaluate_many gives {done} evaluations where {len(architectures)} are asked")
+            if done == len(architectures):
+                raise RunError(f"{name}.evaluate_many gives more evaluations than were asked")
             done += 1
-            yield Evaluation.failed(_printable(_place(error)), time.monotonic() - began)
+            yield _checked(task, given)
+
+
+_NOTHING = object()
+
+
+def _answers(task: Task, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Any]:
+    answers = task.evaluate_many(architectures, seeds)
+    if not isinstance(answers, Iterable):
+        raise RunError(f"{type(task).__name__}.evaluate_many gives a {type(answers).__name__}, not Evaluations")
+    return iter(answers)
 
 
 def _checked(task: Task, evaluation: Evaluation) -> Evaluation:
-    """The evaluation in plain floats, as failed where its score is no number that can be compared."""
+    """The evaluation in plain floats, as failed where its score or its cost is none that can be compared and added."""
     if not isinstance(evaluation, Evaluation):
-        raise CatchmarkError(f"{type(task).__name__} gives a {type(evaluation).__name__}, an Evaluation is needed")
+        raise RunError(f"{type(task).__name__} gives a {type(evaluation).__name__}, an Evaluation is needed")
     try:
         # Plus zero: a negative zero would not come back from the journal as one.
         score, cost = float(evaluation.score) + 0.0, float(evaluation.cost_seconds) + 0.0
-        metrics = _floats(evaluation.metrics)
-        history = [_floats(epoch) for epoch in evaluation.history]
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CatchmarkError(
+        values = _floats(evaluation.metrics)
+        epochs = [_floats(epoch) for epoch in evaluation.history]
+        reason = _printable(evaluation.reason)
+    except Exception as error:  # they may be objects of anybody's class
+        raise RunError(
             f"{type(task).__name__} gives an Evaluation whose score, cost, metrics or history are no numbers: "
-            f"{one_line(error)}"
+            f"{_printable(one_line(error))}"
         ) from error
-    cost = cost if math.isfinite(cost) else 0.0
-    if evaluation.status == "ok" and math.isfinite(score):
-        return Evaluation(score, metrics, cost, history=history)
-    reason = f"the score is {score}" if evaluation.status == "ok" else evaluation.reason
-    return Evaluation(math.nan, metrics, cost, "failed", _printable(reason), history)
+    metrics = {name: value if abs(value) <= LARGEST else math.nan for name, value in values.items()}
+    history = [{name: value for name, value in epoch.items() if abs(value) <= LARGEST} for epoch in epochs]
+    affordable = 0 <= cost <= LARGEST
+    if evaluation.status != "ok":
+        problem = reason or f"its status is '{_printable(evaluation.status)}', and no reason was given"
+    elif not abs(score) <= LARGEST:  # of NaN too this is true
+        problem = f"the score is {score:g}{_too_large(score)}"
+    elif not affordable:
+        problem = f"the cost is {cost:g} seconds{_too_large(cost)}"
+    else:
+        left_out = ", ".join(f"{name} is {value:g}" for name, value in values.items() if abs(value) > LARGEST)
+        return Evaluation(score, metrics, cost, reason=f"left out: {left_out}" if left_out else "", history=history)
+    return Evaluation(math.nan, metrics, cost if affordable else 0.0, "failed", problem, history)
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in values.items()}
+    return {_printable(name): float(value) for name, value in values.items()}
 
 
-def _printable(text: str) -> str:
-    """One line that UTF-8 can hold: a file name in a message may not be text."""
-    return " ".join(str(text).encode("utf-8", "replace").decode().split())
+def _too_large(value: float) -> str:
+    return f", more than the {LARGEST:g} that can be added up" if math.isfinite(value) and abs(value) > LARGEST else ""
+
+
+def _printable(text: Any) -> str:
+    """One line, not too long, that a terminal and UTF-8 can take: a file name in a message may not be text."""
+    words = " ".join(str(text).split())
+    if len(words) > _LONGEST:
+        words = f"{words[: _LONGEST - 3]}..."
+    return "".join(each if each.isprintable() else "?" for each in words)
 
 
 def _place(error: Exception) -> str:
     """An exception with its type, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    message = one_line(error)
+    if len(message) > _LONGEST // 2:  # the place is worth more than the end of a long message
+        message = f"{message[: _LONGEST // 2]}..."
+    return f"{type(error).__name__}: {message}{place}"

@@ -228,7 +228,7 @@ def _build(recipe: dict[str, Any], check: RecipeCheck, study: type[Study]) -> tu
                 made = owner(*arguments, **options)
             except CatchmarkError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 key = check.key_of(owner, options)
                 raise CatchmarkError(f"{key}: {explain(error)}" if key else explain(error)) from error
         for warning in warned:  # a failure is told in one line; otherwise they are none of our business

@@ -61,7 +61,7 @@ def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = No
         journal.close()
     path, partial = folder / "report.html", folder / "report.partial"
     try:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="replace")
         os.replace(partial, path)
     except OSError as error:
         raise RunError(

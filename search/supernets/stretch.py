@@ -23,6 +23,7 @@ from search.ranking import sparse_kendall_tau
 from search.ranks.trainers import listed
 from search.supernets.job import Job, Outcome, Stretch, checkpoint_of
 from search.tasks.isolation import isolated, quiet_lightning, seed_global_streams
+from search.tasks.trained import construct_trainer
 from search.tensor_files import load_tensors, save_tensors
 
 if TYPE_CHECKING:
@@ -84,7 +85,11 @@ def settings_of_training(study: SupernetStudy) -> Iterator[None]:
 
 
 def make_trainer(study: SupernetStudy, **arguments: Any) -> Trainer:
-    """A Trainer as the study wants it, ``callbacks`` behind its own."""
+    """A Trainer as the study wants it, ``callbacks`` behind its own.
+
+    Raises:
+        RunError: Lightning refuses what the study says of it, or this machine can't do it.
+    """
     arguments = {
         "devices": 1,
         "accelerator": "auto",
@@ -97,7 +102,7 @@ def make_trainer(study: SupernetStudy, **arguments: Any) -> Trainer:
         "callbacks": [*listed(study.trainer.get("callbacks")), *arguments.get("callbacks", [])],
         "plugins": [*listed(study.trainer.get("plugins")), WholeCheckpoints()],
     }
-    return Trainer(**arguments)
+    return construct_trainer(study.trainer, **arguments)
 
 
 def train_stretch(study: SupernetStudy, folder: Path, stretch: Stretch, tell: Tell) -> None:

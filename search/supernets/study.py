@@ -20,8 +20,9 @@ from lightning_modules.landmark_regularizer import LandmarkRegularizer, Landmark
 from lightning_modules.objectives import ClassificationObjective, Objective
 from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
 from search.executors import evaluate_all
+from search.executors.inline import evaluate_one
 from search.journal import Journal, Record
 from search.landmarks import LandmarkChoice, read_landmarks
 from search.loop import Listener
@@ -29,7 +30,8 @@ from search.randomness import derive_seed
 from search.ranking import CIFAR_BIN
 from search.spaces.base import Architecture, SearchSpace
 from search.study import Study
-from search.tasks.base import Evaluation, Task
+from search.summary import for_json
+from search.tasks.base import LARGEST, Evaluation, Task, parts
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -43,6 +45,8 @@ LANDMARK, MEASURED, FOUND, ADDED = "landmark", "measured", "found", "added landm
 """What an architecture was evaluated as: the stage of its record. Measured rounds add their epoch."""
 _DRAWS = 200
 """Draws for each architecture to measure, before it is said that there are too few."""
+_MOST_FAILURES = 10
+"""Evaluations of the truth that may fail in a row: then it is not the architectures' fault."""
 
 
 @dataclass
@@ -230,7 +234,13 @@ class SupernetStudy(Study):
                 for name in job.methods:  # an epoch of a warm-up is one of every method that it is for
                     listener.trained(name, epochs, values, new, job.trial)
 
-        truths = [self._stand_alone(journal, trial) for trial in range(self.trials)]
+        def fail(name: str, record: Record) -> None:
+            for listener in listeners:
+                listener.failed(name, record)
+
+        if self.workers == 1 and not all(journal.progress(name)[0] for name in self.methods):
+            self._open()
+        truths = [self._stand_alone(journal, trial, fail) for trial in range(self.trials)]
         waiting: list[Job] = []
         for name in self.methods:
             journal.begin(name)
@@ -247,8 +257,19 @@ class SupernetStudy(Study):
                 if job.until is None:
                     for listener in listeners:
                         listener.training_ended(job.method, job.trial, outcome.history)
-                    self._keep(journal, job, outcome, seconds)
+                    for record in self._keep(journal, job, outcome, seconds):
+                        if record.evaluation.status != "ok":
+                            fail(job.method, record)
         return self.summarise(journal)
+
+    def _open(self) -> None:
+        """Refuse what would fail every training, before the first evaluation of the truth is paid for."""
+        from search.supernets.stretch import make_trainer, settings_of_training
+
+        with settings_of_training(self):
+            make_trainer(self, enable_checkpointing=False)
+        for _, part in parts(self.truth):
+            part.open()
 
     def _waves(self, folder: Path, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Trainings that do not wait for each other: first what several have in common, then the rest from there."""
@@ -305,8 +326,19 @@ class SupernetStudy(Study):
         # A method that adds landmarks starts from the same ones as another that does not.
         return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()
 
-    def _stand_alone(self, journal: Journal, trial: int) -> dict[str, list[tuple[Architecture, float]]]:
-        """The landmarks and measured architectures of a trial with what they are worth, evaluated once."""
+    def _stand_alone(
+        self, journal: Journal, trial: int, fail: Callable[[str, Record], None]
+    ) -> dict[str, list[tuple[Architecture, float]]]:
+        """The landmarks and measured architectures of a trial with what they are worth, evaluated once.
+
+        Args:
+            journal: of the run.
+            trial: which.
+            fail: told of evaluations that fail.
+
+        Raises:
+            RunError: too many evaluations in a row failed, or in all.
+        """
         journal.begin(STAND_ALONE)
         known = {
             (record.stage, record.architecture): record
@@ -316,17 +348,24 @@ class SupernetStudy(Study):
         step = 1 + max((record.step for record in journal.records(STAND_ALONE)), default=-1)
         found: dict[str, list[tuple[Architecture, float]]] = {}
         failed = [each.evaluation.reason for each in known.values() if each.evaluation.status != "ok"]
+        in_a_row = 0
 
         def worth(stage: str, arch: Architecture) -> float:
-            nonlocal step
+            nonlocal step, in_a_row
             if (stage, arch) not in known:
                 seed = derive_seed(self.seed + trial, stage, self.space.format(arch))
-                evaluation = next(evaluate_all(self.truth, [arch], [seed]))
+                evaluation = evaluate_one(self.truth, arch, seed)
                 record = Record(step, 0, trial, stage, arch, seed, evaluation)
                 journal.add(STAND_ALONE, [record])
                 known[stage, arch], step = record, step + 1
-                if evaluation.status != "ok":
+                if evaluation.status == "ok":
+                    in_a_row = 0
+                else:
                     failed.append(evaluation.reason)
+                    in_a_row += 1
+                    fail(STAND_ALONE, record)
+                if in_a_row == _MOST_FAILURES and not self.truth.instant:
+                    raise RunError(f"truth: {in_a_row} evaluations in a row failed, the last one with: {failed[-1]}")
             return known[stage, arch].evaluation.score
 
         seed = derive_seed(self.seed + trial, "architectures")
@@ -351,18 +390,18 @@ class SupernetStudy(Study):
                 continue
             taken.add(arch)
             # A table may not know every architecture; one that it does not know is not worth a line in the journal.
-            if self.truth.instant and self.truth.evaluate(arch, 0).status != "ok":
+            if self.truth.instant and evaluate_one(self.truth, arch, 0).status != "ok":
                 continue
             if not math.isnan(value := worth(MEASURED, arch)):
                 found[MEASURED].append((arch, value))
         if len(found[MEASURED]) < self.measured:
             why = f"; the last of {len(failed)} that failed: {failed[-1]}" if failed else ""
-            raise CatchmarkError(
+            raise RunError(
                 f"measured is {self.measured}, but of many drawn the truth knew only {len(found[MEASURED])}{why}"
             )
         return found
 
-    def _keep(self, journal: Journal, job: Job, outcome: Outcome, seconds: float) -> None:
+    def _keep(self, journal: Journal, job: Job, outcome: Outcome, seconds: float) -> list[Record]:
         """What a training gave, as records: a step for each round, one for landmarks added, one for those found."""
         records: list[Record] = []
         seed = derive_seed(self.seed + job.trial, "supernet")
@@ -385,6 +424,7 @@ class SupernetStudy(Study):
         add(steps + 1, FOUND, found, evaluations)
         trials = {record.trial for record in journal.records(job.method)} | {job.trial}
         journal.finish_step(job.method, records, None, finished=len(trials) == self.trials, seconds=seconds)
+        return records
 
     # ---- what came out ---------------------------------------------------------------------------------------------
 
@@ -392,7 +432,7 @@ class SupernetStudy(Study):
         """What the journal holds so far, as ``summary.json`` has it."""
         from search.supernets.summary import summarise_study
 
-        return summarise_study(self, journal)
+        return for_json(summarise_study(self, journal))
 
     def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
         """The report."""
@@ -402,5 +442,5 @@ class SupernetStudy(Study):
 
 
 def _evaluation(score: float, metrics: dict[str, float]) -> Evaluation:
-    known = {key: value for key, value in metrics.items() if not math.isnan(value)}
-    return Evaluation.failed("not a number") if math.isnan(score) else Evaluation(score, known)
+    known = {key: value for key, value in metrics.items() if abs(value) <= LARGEST}
+    return Evaluation(score, known) if abs(score) <= LARGEST else Evaluation.failed(f"the score is {score:g}")

@@ -20,6 +20,7 @@ import torch
 
 from lightning_modules.supernet import SupernetModule, evaluate_paths
 from search.errors import RunError
+from search.executors.inline import evaluate_one
 from search.randomness import derive_seed
 from search.ranks.trainers import starts_processes
 from search.spaces.base import Architecture
@@ -142,7 +143,7 @@ def _add_landmarks(study: SupernetStudy, job: Job, module: SupernetModule, outco
     seed = derive_seed(study.seed + job.trial, "iteration", len(outcome.added))
     chosen = module.sampler.choose(_evaluation(study, module), choice.added + len(known), seed)
     for arch in [each for each in chosen if each not in known][: choice.added]:
-        evaluation = study.truth.evaluate(arch, seed)
+        evaluation = evaluate_one(study.truth, arch, seed)
         if evaluation.status == "ok":
             outcome.added.append((list(arch), evaluation.score))
     outcome.iterations += 1

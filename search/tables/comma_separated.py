@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_csv(source: Path, parse: Callable[[str], Architecture]) -> tuple[np.nda
         int8 ``[n, decisions]``, and float32 ``[n]`` by column name.
 
     Raises:
-        ValueError: a header, an architecture or a number cannot be read; the line is named.
+        ValueError: a header, an architecture or a number cannot be read, or is infinite; the line is named.
     """
     with source.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
@@ -50,7 +51,7 @@ def read_csv(source: Path, parse: Callable[[str], Architecture]) -> tuple[np.nda
                 if len(cells) != len(header):
                     raise ValueError(f"{len(cells)} cells, the header has {len(header)}")
                 archs.append(parse(cells.pop(position).strip()))
-                values.append([float(cell) if cell.strip() else np.nan for cell in cells])
+                values.append([_number(cell) for cell in cells])
             except ValueError as error:
                 raise ValueError(f"{source.name}, line {lines.line_num}: {error}") from error
     if not archs:
@@ -58,3 +59,12 @@ def read_csv(source: Path, parse: Callable[[str], Architecture]) -> tuple[np.nda
     names = [name for name in header if name not in ARCHITECTURE_HEADERS]
     table = np.array(values, dtype=np.float32).reshape(len(archs), len(names))
     return np.array(archs, dtype=np.int8), {name: table[:, k] for k, name in enumerate(names)}
+
+
+def _number(cell: str) -> float:
+    if not cell.strip():
+        return math.nan
+    value = float(cell)
+    if abs(value) > float(np.finfo(np.float32).max):  # it would be stored as infinity
+        raise ValueError(f"'{cell.strip()}' is no number that a table can hold; leave out what was not measured")
+    return value

@@ -12,17 +12,20 @@ import torch
 
 from search.spaces.base import Architecture, SearchSpace
 
+LARGEST = 1e18
+"""The largest score, metric or cost: squares of them still fit into the float32 of agents' networks."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """What evaluating one architecture gave.
 
     Attributes:
-        score: what the agent maximises; NaN where the evaluation failed.
-        metrics: everything else worth keeping, by name.
-        cost_seconds: what the evaluation cost, in seconds.
+        score: what the agent maximises, `LARGEST` in size at most; NaN where the evaluation failed.
+        metrics: everything else worth keeping, by name; NaN where a value was not measured, or is larger than that.
+        cost_seconds: what the evaluation cost, in seconds, from 0 on.
         status: ``ok`` or ``failed``.
-        reason: why it failed, in one line.
+        reason: why it failed, in one line; of one that did not, which metrics were left out as too large.
         history: of a training, epoch by epoch, what was logged by name; empty where nothing was trained.
     """
 
@@ -52,6 +55,13 @@ class Task(ABC):
 
     With two of them a report draws the Pareto front; no agent sees it.
     """
+
+    def open(self) -> None:  # noqa: B027 - most have nothing to refuse
+        """A run begins: refuse what would fail every evaluation, before the first one is paid for.
+
+        Raises:
+            CatchmarkError: something is missing here that no architecture has a part in, such as an accelerator.
+        """
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:

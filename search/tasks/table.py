@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from search.spaces.base import Architecture, SearchSpace
 from search.tables.table import column_name, find_table, read_columns
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import LARGEST, Evaluation, Task
 
 FLOPS = "flops_m"
 """The column with FLOPs, in millions."""
@@ -120,11 +119,11 @@ class TableTask(Task):
             raise ValueError(f"{path}: its architectures do not belong to the space '{space.name}' {space.sizes}")
         # Sorted codes and a binary search: no larger than the table, where the space has far more architectures.
         self._codes, order = space.code(archs).sort()
-        self._scores = torch.from_numpy(content.columns[self.column]).double()[order]
-        self._further = {name: torch.from_numpy(content.columns[name]).double()[order] for name in further}
+        columns = {name: _measured(torch.from_numpy(column).double()) for name, column in content.columns.items()}
+        self._scores = columns[self.column][order]
+        self._further = {name: columns[name][order] for name in further}
         # All at once, so that no rounding depends on which architectures are asked together.
-        flops = content.columns[FLOPS] if model.flops_share else np.ones(len(order))
-        self._costs = model.costs(torch.from_numpy(flops))[order]
+        self._costs = model.costs(columns[FLOPS] if model.flops_share else torch.ones(len(order)))[order]
         if (self._codes[1:] == self._codes[:-1]).any():
             raise ValueError(f"{path}: an architecture stands in it twice")
         self.score_name = _describe(dataset, split, metric, epochs)
@@ -195,6 +194,11 @@ class TableTask(Task):
 
     def _in_range(self, archs: Tensor) -> Tensor:
         return ((archs >= 0) & (archs < torch.tensor(self.space.sizes))).all(-1)
+
+
+def _measured(column: Tensor) -> Tensor:
+    """A column with NaN, not measured, in place of what no measurement gives: infinity, or nearly that."""
+    return torch.where(column.abs() <= LARGEST, column, math.nan)
 
 
 def _describe(dataset: str, split: str, metric: str, epochs: int | None) -> str:

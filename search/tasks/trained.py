@@ -9,15 +9,17 @@ from __future__ import annotations
 import gc
 import inspect
 import math
+import os
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError, one_line
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
@@ -28,6 +30,12 @@ if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a reci
 
 _EXHAUSTED = "out of memory"
 _OUT_OF_MEMORY = (_EXHAUSTED, "not enough memory", "can't allocate memory")
+
+_OF_THE_MACHINE = ("accelerator", "devices", "precision", "strategy", "num_nodes")
+"""Arguments of the Trainer that a machine may not be up to."""
+_MAKES_READY = ("prepare_data", "setup", "reseed", "train_dataloader", "val_dataloader")
+"""Methods of a data module that are called before there is a batch."""
+_LOADER = os.path.join("torch", "utils", "data")
 
 
 class _Diverged(Exception):
@@ -41,10 +49,10 @@ class _TimeLimit(Exception):
 class TrainedTask(Task):
     """Train the network of an architecture and read its score off the validation data.
 
-    A child that diverges, runs out of memory, crashes or takes too long is a failed evaluation. An error of the recipe
-    itself (no such data, an unknown argument of the Trainer, a score that nothing logs) is raised: it would fail every
-    child. Scores are a function of (architecture, seed): on one machine's CPU, with one number of threads, to the last
-    bit; on a GPU where ``trainer`` also says ``deterministic: true``.
+    A child that diverges, runs out of memory, crashes or takes too long is a failed evaluation. What no architecture
+    has a part in (no such data, an accelerator that is not there, a warm-up longer than the training, a score that
+    nothing logs) is raised: it would fail every child. Scores are a function of (architecture, seed): on one machine's
+    CPU, with one number of threads, to the last bit; on a GPU where ``trainer`` also says ``deterministic: true``.
 
     One process trains one child at a time: Lightning's logging and torch's random state are shared by threads.
 
@@ -143,9 +151,10 @@ class TrainedTask(Task):
         Args:
             callback: comes behind the task's own.
             **preset: further arguments, where the task's ``trainer`` does not say otherwise.
-        """
-        from pytorch_lightning import Trainer
 
+        Raises:
+            RunError: Lightning refuses them, or this machine can't do what they say.
+        """
         arguments: dict[str, Any] = {
             "devices": 1,
             "logger": False,
@@ -157,7 +166,12 @@ class TrainedTask(Task):
         callbacks = arguments.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         arguments["callbacks"] = [*callbacks, callback]
-        return Trainer(max_epochs=self.epochs, **arguments)
+        return construct_trainer(self.trainer, max_epochs=self.epochs, **arguments)
+
+    def open(self) -> None:
+        """Refuse what the Trainer refuses, such as an accelerator that this machine does not have."""
+        with isolated(), quiet_lightning():
+            self.make_trainer(_make_watch(None), enable_checkpointing=False)
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train one child.
@@ -183,6 +197,8 @@ class TrainedTask(Task):
             except (_Diverged, _TimeLimit) as error:
                 failure = str(error)
             except Exception as error:
+                if blame := _blame(error, self.data):
+                    raise RunError(f"{blame}: {_reason(error)}") from error
                 failure = _reason(error)
             except SystemExit as error:
                 # Lightning turns Ctrl+C into SystemExit.
@@ -200,7 +216,7 @@ class TrainedTask(Task):
                     torch.cuda.empty_cache()
             return Evaluation.failed(failure, seconds, watch.history)
         if self.score not in metrics:
-            raise CatchmarkError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
+            raise RunError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
         return Evaluation(metrics.pop(self.score), metrics, seconds, history=watch.history)
 
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
@@ -219,6 +235,47 @@ class TrainedTask(Task):
         _check_finite(trainer, f"after {self.epochs} epochs")
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         return metrics | {"parameters": float(sum(parameter.numel() for parameter in module.parameters()))}
+
+
+def construct_trainer(given: Mapping[str, Any], **arguments: Any) -> Trainer:
+    """Lightning's Trainer.
+
+    Args:
+        given: those of its arguments that the recipe names.
+        **arguments: all of them.
+
+    Raises:
+        RunError: Lightning refuses them, or this machine can't do what they say.
+    """
+    from pytorch_lightning import Trainer
+
+    try:
+        return Trainer(**arguments)
+    except Exception as error:  # each accelerator and plugin has its own way to say it
+        said = ", ".join(f"{key}: {given[key]}" for key in _OF_THE_MACHINE if key in given)
+        raise RunError(f"trainer: {{{said}}} can't be used here: {one_line(error)}") from error
+
+
+def _blame(error: Exception, data: LightningDataModule) -> str:
+    """What is to blame for an exception in a training, where the architecture can't be; else empty.
+
+    Data are made ready, and their files read, without a look at the network. Lightning says itself where its Trainer,
+    a module or a callback is not set up as it must be. A schedule is checked against the length of the run.
+    """
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from lightning_modules.learning_rate_schedule import ScheduleError
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(frame.f_locals.get("self") is data and frame.f_code.co_name in _MAKES_READY for frame in frames):
+        return "data"
+    if isinstance(error, OSError) and any(_LOADER in frame.f_code.co_filename for frame in frames):
+        return "data"
+    for kind in (ScheduleError, MisconfigurationException):
+        # Of a rank that was forked or spawned only text is left.
+        if isinstance(error, kind) or _reason(error).startswith(f"{kind.__module__}.{kind.__qualname__}: "):
+            return "training"
+    return ""
 
 
 def _check_trainer_arguments(arguments: dict[str, Any]) -> None:
@@ -241,8 +298,9 @@ def _suggest(word: str, allowed: Any) -> str:
 def _reason(error: Exception) -> str:
     """One line about an exception."""
     text = str(error)
-    if isinstance(error, torch.multiprocessing.ProcessRaisedException):
-        # Of a rank that was forked or spawned only the printed traceback is left; its last line is the exception.
+    if isinstance(error, torch.multiprocessing.ProcessRaisedException) or "Original Traceback (most" in text:
+        # Of a rank that was forked or spawned, and of a worker that loads data, only the printed traceback is left; its
+        # last line is the exception.
         last = text.strip().splitlines()[-1]
         for kind in (_Diverged, _TimeLimit):
             last = last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")

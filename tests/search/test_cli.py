@@ -418,8 +418,9 @@ def test_an_error_within_a_run(recipe, capsys):
 def test_evaluations_that_all_fail(recipe, capsys):
     with_task(recipe, "Failing")
     assert main(["run", "r.yaml", "--quiet", "--budget", "20"]) == 1
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1 and "10 evaluations in a row failed" in line and "out of luck" in line
+    first, line = capsys.readouterr().err.splitlines()
+    assert first == "images/random: an evaluation failed: out of luck"
+    assert "10 evaluations in a row failed" in line and "out of luck" in line
 
 
 # ---- comparing -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -338,9 +339,20 @@ def test_a_message_that_is_no_text_can_be_recorded(journal):
     assert "no file caf?.png" in search_on(task, journal)[0].evaluation.reason
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), CatchmarkError("score 'x' is not logged")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), CatchmarkError("score 'x' is not logged")])
 def test_what_is_not_the_architectures_fault_passes(journal, error):
     with pytest.raises(type(error)):
+        search_on(Raising({5: error}), journal)
+    assert len(list(journal.records("a"))) == 4
+
+
+class Own(BaseException):
+    """Somebody's own way to end everything."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), SystemExit("bye"), SystemExit(0), GeneratorExit(), Own("over")])
+def test_a_task_may_not_end_its_process(journal, error):
+    with pytest.raises(RunError, match=re.escape(f"the task ended its process with {error!r}")):
         search_on(Raising({5: error}), journal)
     assert len(list(journal.records("a"))) == 4
 

@@ -104,11 +104,11 @@ def test_the_best_is_the_searchs_own():
     assert "best 9.00" in screen.last
     bar.evaluated(one, records(1.0))
     bar.search_ended(one)
-    assert "a/random: best 9.00 of 3 evaluations\n" in screen.getvalue()
+    assert "a/random: best 9.00 of 3 evaluations, 1 failed\n" in screen.getvalue()
     bar.search_began(other, [])
     bar.evaluated(other, records(math.nan, math.nan, math.nan))
     bar.search_ended(other)
-    assert "b/random: best - of 3 evaluations\n" in screen.getvalue()
+    assert "b/random: best - of 3 evaluations, 3 failed\n" in screen.getvalue()
     bar.close()
 
 
