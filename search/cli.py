@@ -42,20 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except CatchmarkError as error:
         _say(one_line(error))
-        return error.exit_code
+        code = error.exit_code
     except KeyboardInterrupt:
         _say("stopped")
-        return 130
-    except BrokenPipeError:
-        # Whoever read the output, as in `catchmark list | head`, has seen enough; nothing is left to flush at exit.
-        _let_go_of_output()
-        return 1
+        code = 130
+    except BrokenPipeError:  # whoever read the output, as in `catchmark list | head`, has seen enough
+        code = 1
     except OSError as error:
         from search.recipes.words import explain
 
         _say(explain(error))
-        _let_go_of_output()  # it may be what can't be written
-        return 1
+        code = 1
+    _let_go_of_output()
+    return code
 
 
 def _say(line: str) -> None:
@@ -65,8 +64,12 @@ def _say(line: str) -> None:
 
 
 def _let_go_of_output() -> None:
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Where the output can't be written, see that nothing is left to flush at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(words: list[str]) -> int:

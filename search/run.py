@@ -9,7 +9,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -148,7 +148,8 @@ def _check_success(outcomes: Mapping[str, Outcome]) -> None:
         )
     if failed := sum(each.failed for each in outcomes.values()):
         total = sum(each.evaluations for each in outcomes.values())
-        print(f"failed: {failed} of {total} evaluations, the report says why", file=sys.stderr)
+        with suppress(OSError, ValueError):  # nobody needs to be there to hear it
+            print(f"failed: {failed} of {total} evaluations, the report says why", file=sys.stderr)
 
 
 def _print_plan(experiment: Study, resolved: str, runs: Path, resume: str | None) -> None:

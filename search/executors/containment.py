@@ -12,6 +12,9 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import torch
+
 _STREAMS = ("stdin", "stdout", "stderr")
 _COPIES_FROM = 256
 """Where copies of the standard streams' descriptors lie: above those that a task may close in a row."""
@@ -20,8 +23,8 @@ _COPIES_FROM = 256
 class Containment:
     """What a run relies on and an evaluation may change, as it is now: a context, which ends with this care for it.
 
-    That is the working folder, the standard streams, the answers to Ctrl+C and SIGTERM, and that warnings are no
-    errors.
+    That is the working folder, the standard streams, the answers to Ctrl+C and SIGTERM, that no alarm is set, that
+    warnings and rounding are no errors, and how torch computes by default.
     """
 
     def __init__(self) -> None:
@@ -30,7 +33,9 @@ class Containment:
         self._files = [_identity(descriptor) for descriptor in range(3)]
         self._copies = [None if file is None else _copy(k) for k, file in enumerate(self._files)]
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._filters = list(warnings.filters)
+        self._timed = signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        self._filters, self._numpy = list(warnings.filters), np.geterr()
+        self._torch = torch.is_grad_enabled(), torch.get_default_dtype()
 
     def __enter__(self) -> Containment:
         return self
@@ -53,16 +58,25 @@ class Containment:
             with suppress(OSError):
                 os.chdir(self._folder)
         self._restore_streams()
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._handlers.items():
-                if handler is not None and signal.getsignal(number) != handler:
-                    signal.signal(number, handler)
+        self._restore_signals()
         if warnings.filters != self._filters:
             # Others may be there to stay: a package that was imported has set them.
             kept = [each for each in warnings.filters if each[0] != "error" or each in self._filters]
             warnings.filters[:] = kept  # type: ignore[index]
             with warnings.catch_warnings():
                 pass  # or Python would not notice
+        np.seterr(**self._numpy)
+        if (torch.is_grad_enabled(), torch.get_default_dtype()) != self._torch:
+            torch.set_grad_enabled(self._torch[0])
+            torch.set_default_dtype(self._torch[1])
+
+    def _restore_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if handler is not None and signal.getsignal(number) != handler:
+                    signal.signal(number, handler)
+            if not self._timed and signal.getitimer(signal.ITIMER_REAL)[0] > 0:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _restore_streams(self) -> None:
         for descriptor, (file, copy) in enumerate(zip(self._files, self._copies, strict=True)):

@@ -67,6 +67,7 @@ def evaluate_all(task: Task, architectures: Sequence[Architecture], seeds: Seque
     """
     name, done = type(task).__name__, 0
     answers: Iterator[Any] | None = None
+    given: Any
     with Containment() as containment:
         while done < len(architectures) or answers is not None:
             began = time.monotonic()
@@ -105,7 +106,7 @@ def _answers(task: Task, architectures: Sequence[Architecture], seeds: Sequence[
     return iter(answers)
 
 
-def _checked(task: Task, evaluation: Evaluation) -> Evaluation:
+def _checked(task: Task, evaluation: Any) -> Evaluation:
     """The evaluation in plain floats, as failed where its score or its cost is none that can be compared and added."""
     if not isinstance(evaluation, Evaluation):
         raise RunError(f"{type(task).__name__} gives a {type(evaluation).__name__}, an Evaluation is needed")
@@ -148,7 +149,7 @@ def _printable(text: Any) -> str:
     words = " ".join(str(text).split())
     if len(words) > _LONGEST:
         words = f"{words[: _LONGEST - 3]}..."
-    return "".join(each if each.isprintable() else "?" for each in words)
+    return words if words.isprintable() else "".join(each if each.isprintable() else "?" for each in words)
 
 
 def _place(error: Exception) -> str:

@@ -238,7 +238,7 @@ class SupernetStudy(Study):
             for listener in listeners:
                 listener.failed(name, record)
 
-        if self.workers == 1 and not all(journal.progress(name)[0] for name in self.methods):
+        if not all(journal.progress(name)[0] for name in self.methods):
             self._open()
         truths = [self._stand_alone(journal, trial, fail) for trial in range(self.trials)]
         waiting: list[Job] = []

@@ -87,6 +87,11 @@ def ignore_signals():
         signal.signal(number, signal.SIG_IGN)
 
 
+def have_torch_compute_otherwise():
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+
+
 GOES_ON = {
     "moves": lambda: os.chdir("/"),
     "moves to a folder that it removes": lambda: one_after_another(
@@ -101,6 +106,9 @@ GOES_ON = {
     "closes descriptors": lambda: os.closerange(0, 3),
     "ignores signals": ignore_signals,
     "makes warnings errors": lambda: warnings.simplefilter("error"),
+    "makes rounding an error": lambda: np.seterr(all="raise") and None,
+    "sets an alarm": lambda: signal.setitimer(signal.ITIMER_REAL, 0.3) and None,
+    "has torch compute otherwise": have_torch_compute_otherwise,
     "names a metric oddly": lambda: Evaluation(1.0, {"\ud800\x1b[31m": 1.0, 3: np.float32(2.0), None: True}),
     "gives tensors": lambda: Evaluation(torch.tensor([2.0]), {"a": torch.tensor(1, dtype=torch.int8)}, Fraction(1, 2)),
 }
