@@ -92,8 +92,15 @@ class RaySession:
                 configure_logging=False,
                 _temp_dir=str(self._folder),
                 _node_ip_address="127.0.0.1",
-                # A worker that is killed takes along what it has started: loaders of data, ranks of a training.
-                _system_config={"process_group_cleanup_enabled": True},
+                _system_config={
+                    # A worker that is killed takes along what it has started: loaders of data, ranks of a training.
+                    "process_group_cleanup_enabled": True,
+                    # Training is what this run is for. Ray would let every other program of the machine go first: a
+                    # group that is to meet in time would not, beside a few that are busy.
+                    "worker_niceness": 0,
+                    # One a core, and nobody's: those of a run have an environment of their own.
+                    "prestart_worker_first_driver": False,
+                },
             )
         except Exception as error:
             self.close()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.arrays import ArrayDataModule, ImageArrays
 from lightning_modules.classification import ClassificationModule
+from search.ranks.environment import OwnProcesses
 
 QUIET = {
     "accelerator": "cpu",
@@ -294,7 +295,7 @@ class _Gathered(ClassificationModule):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
 def test_ranks_keep_the_same_average():
-    trainer = Trainer(strategy="ddp_fork", devices=2, max_epochs=2, **QUIET)
+    trainer = Trainer(strategy="ddp_fork", devices=2, plugins=[OwnProcesses()], max_epochs=2, **QUIET)
     trainer.fit(_Gathered(make_network(), learning_rate=0.5, ema_decay=0.9), datamodule=make_data())
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert metrics["ranks"] == 2 and metrics["apart"] == 0 < metrics["behind"]
@@ -303,7 +304,7 @@ def test_ranks_keep_the_same_average():
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
 def test_metrics_are_reduced_over_ranks():
     data, module = make_data(), _Ranked(make_network())
-    trainer = Trainer(strategy="ddp_fork", devices=2, max_epochs=1, **QUIET)
+    trainer = Trainer(strategy="ddp_fork", devices=2, plugins=[OwnProcesses()], max_epochs=1, **QUIET)
     trainer.fit(module, datamodule=data)
     images, labels = (torch.cat(parts) for parts in zip(*data.val_dataloader(), strict=True))
     hits = (module.network.eval()(images).argmax(1) == labels).double()

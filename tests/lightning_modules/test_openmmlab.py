@@ -440,7 +440,7 @@ def run(script, *first_on_path):
     """Run a script in a fresh interpreter."""
     path = os.pathsep.join([*map(str, first_on_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
 
 
 def write_mmcv(folder, version="2.1.0", operators=None):

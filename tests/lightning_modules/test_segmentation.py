@@ -13,6 +13,7 @@ pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.openmmlab import prepare, scope
 from lightning_modules.segmentation import SegmentationModule
+from search.ranks.environment import OwnProcesses
 from tests.lightning_modules.strided_network import StridedBackbone, StridedNetwork
 
 QUIET = {
@@ -404,7 +405,7 @@ def test_metrics_are_gathered_over_ranks(tmp_path, monkeypatch):
     # Three images on two ranks: Lightning repeats one, and it must not count twice.
     monkeypatch.chdir(tmp_path)
     data, module = BlocksData(images=3, batch_size=1), make_module("fcn", seed=1)
-    trainer = Trainer(strategy="ddp_fork", devices=2, max_epochs=1, **QUIET)
+    trainer = Trainer(strategy="ddp_fork", devices=2, plugins=[OwnProcesses()], max_epochs=1, **QUIET)
     trainer.fit(module, datamodule=data)
     expected = scores(module.predict(data.blocks.images), data.blocks.labels)
     repeated = scores(

@@ -41,6 +41,7 @@ from lightning_modules.supernet import (
 from lightning_modules.supernet_settings import SupernetSettings
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
+from tests.processes import PATIENCE, kept_port
 
 SPACE = NASBench201()
 HEAD = {"num_classes": 10, "channels": 4, "cells": 1, "in_channels": 1}
@@ -403,7 +404,7 @@ CASES = {
         "softplus": LandmarkSettings(schedule="constant", warmup=1, penalty="softplus_beta5", batch_share=0.5),
     }.items()
 }
-RANKS, SECONDS = 2, 60
+RANKS = 2
 
 
 def joint_data():
@@ -420,7 +421,7 @@ def train_in_two_processes(folder):
     average_gradients(module_of().supernet.parameters())  # one rank alone: nothing to do
     for name, case in CASES.items():
         module = module_of(*case)
-        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=20))
+        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=PATIENCE))
         fitted(module, 2, joint_data(), strategy=strategy, devices=RANKS)
         state = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
         found = {"state": state, "paths": module.paths, "scores": scores_of(module)}
@@ -435,23 +436,24 @@ def two_processes(tmp_path_factory):
     """The folder of what both ranks found, what they said, and how the first one ended."""
     folder, root = tmp_path_factory.mktemp("ranks"), FilePath(__file__).parents[2]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.lightning_modules.test_supernet", str(folder)],
-        cwd=root,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        output = f"not over after {SECONDS} s"
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # whatever it started ends with it
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with kept_port() as port:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.lightning_modules.test_supernet", str(folder)],
+            cwd=root,
+            env=environment | {"MASTER_PORT": str(port)},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            output = f"not over after {PATIENCE} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # whatever it started ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return folder, output, process.returncode
 
 

@@ -121,13 +121,16 @@ class Meeting(Task):
         return Evaluation(0.0, {"process": os.getpid()}, 1.0)
 
 
-class Threads(Plain):
-    """Says how many threads it has."""
+class Share(Plain):
+    """Says what it has of the processor."""
 
     def evaluate(self, architecture, seed):
         import torch
 
-        return Evaluation(float(torch.get_num_threads()), {"environment": float(os.environ["OMP_NUM_THREADS"])})
+        environment, niceness = os.environ["OMP_NUM_THREADS"], os.getpriority(os.PRIO_PROCESS, 0)
+        return Evaluation(
+            float(torch.get_num_threads()), {"environment": float(environment), "niceness": float(niceness)}
+        )
 
 
 def evaluate(executor, task, *evaluations):

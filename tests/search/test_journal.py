@@ -20,6 +20,7 @@ from search.errors import CatchmarkError, RunError
 from search.journal import Journal, Record
 from search.loop import Search, Stage, run_search
 from search.tasks.base import Evaluation, Task
+from tests.processes import PATIENCE
 from tests.search.agents.toy_spaces import Grid
 
 
@@ -191,7 +192,7 @@ def _write_with_a_child(folder):
     child = os.fork()
     if child:  # a data loader's worker, say, that will not notice at once when its parent dies
         print(child, flush=True)
-    time.sleep(60)
+    time.sleep(1000)
     journal.close()
 
 
@@ -342,7 +343,7 @@ def _check_after_a_full_disk(path, exit_code, output):
 @pytest.mark.parametrize("limit", [60_000, 200_000])
 def test_a_file_that_may_not_grow(path, limit):
     process = _start("_until_full", path.parent, limit)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     _check_after_a_full_disk(path, process.returncode, output)
 
 
@@ -355,7 +356,7 @@ def test_a_full_disk(tmp_path):
         pytest.skip(f"a small file system can't be mounted here: {mounted.stderr.decode().strip()}")
     try:
         process = _start("_until_full", disk, 0)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=PATIENCE)
         for each in disk.iterdir():
             shutil.copy(each, tmp_path / each.name)
     finally:

@@ -35,7 +35,7 @@ from search.tasks.trained import TrainedTask
 from tests import processes as running
 from tests.processes import PATIENCE, alive, wait_until
 from tests.search.agents.toy_spaces import Grid
-from tests.search.ray_tasks import Faulty, Meeting, Plain, Threads, Unsendable, Unwelcome, evaluate, note, notes, tries
+from tests.search.ray_tasks import Faulty, Meeting, Plain, Share, Unsendable, Unwelcome, evaluate, note, notes, tries
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is missing: pip install "catchmark[ray]"')
 
@@ -253,9 +253,11 @@ def test_the_task_is_sent_once_and_workers_stay(workers, journal, tmp_path):
     assert processes[0] == processes[1] and len(processes[0]) == 2
 
 
-def test_threads_are_the_cpus(one_worker):
-    (evaluation,) = evaluate(one_worker, Threads(), (0, 0)).values()
-    assert (evaluation.score, evaluation.metrics["environment"]) == (2, 2)
+def test_threads_are_the_cpus_and_workers_wait_for_nobody(one_worker):
+    """Beside busy programs they get what the run itself would get."""
+    (evaluation,) = evaluate(one_worker, Share(), (0, 0)).values()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (evaluation.score, evaluation.metrics) == (2, {"environment": 2, "niceness": own})
 
 
 # ---- candidates that are groups of processes ---------------------------------------------------------------------

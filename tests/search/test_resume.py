@@ -30,6 +30,7 @@ from search.summary import without_seconds
 from search.tables.table import write_table
 from search.tasks.base import Task, TaskPool
 from search.tasks.table import TableTask
+from tests.processes import PATIENCE, alive, wait_until
 
 RECIPE = """
 description: Killed again and again.
@@ -58,7 +59,9 @@ budget: 8
 trials: 2
 batch: 3
 """
-MADE, ANNOUNCED = "made.txt", "announced.txt"
+MADE, ANNOUNCED, HOLD = "made.txt", "announced.txt", "hold"
+HELD = 20
+"""Evaluations that are announced before one waits, where a test has it held, amid a search and its trials."""
 
 
 # ---- what runs in the processes that are killed ------------------------------------------------------------------
@@ -87,6 +90,8 @@ class SlowTask(Task):
     def evaluate(self, architecture, seed):
         note(MADE, self.now_searching, list(architecture), seed)
         time.sleep(0.01)
+        while Path(HOLD).exists() and len(notes(Path(ANNOUNCED))) > HELD:
+            time.sleep(0.01)
         return self.table.evaluate(architecture, seed)
 
 
@@ -194,18 +199,17 @@ class Server:
         assert line, "the server has died"
         return line.strip()
 
-    def run(self, folder, resume=False, kill_after=None, terminate_when=None, die=None):
-        """One attempt; its exit code, -9 where it was killed."""
+    def run(self, folder, resume=False, kill_after=None, send=None, die=None):
+        """One attempt, killed after so many seconds or sent a signal while it is held; its exit code, -9 if killed."""
         print(json.dumps([str(folder), resume, die]), file=self.process.stdin, flush=True)
         child = int(self.read())
         if kill_after is not None:
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)  # not waited for yet, so the number is still its own
-        if terminate_when is not None:
-            until = time.monotonic() + 60
-            while not terminate_when() and time.monotonic() < until:
-                time.sleep(0.001)
-            os.kill(child, signal.SIGTERM)
+        if send is not None:
+            wait_until(lambda: len(notes(folder / ANNOUNCED)) > HELD or not alive(child))
+            os.kill(child, send)
+            (folder / HOLD).unlink()
         print("wait", file=self.process.stdin, flush=True)
         return int(self.read())
 
@@ -217,7 +221,7 @@ def server(table, tmp_path_factory):
     server = Server(recipe)
     yield server
     server.process.stdin.close()
-    server.process.wait(timeout=10)
+    server.process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +252,8 @@ class Run:
         """Begin, or go on; afterwards look what became of the evaluations."""
         resume = (self.latest / "journal.sqlite").exists()
         made_before = len(notes(self.folder / MADE))
+        if "send" in options:
+            (self.folder / HOLD).touch()
         code = self.server.run(self.folder, resume=resume, **options)
         made = Counter(json.dumps(each) for each in notes(self.folder / MADE)[made_before:])
         assert not made & self.committed, "an evaluation was paid for twice"
@@ -340,7 +346,7 @@ def test_killed_as_a_file_is_put_in_place(number, name, before, server, table, r
 
 def test_a_second_process_is_refused_and_harms_nothing(server, table, reference, tmp_path):
     run = Run(server, table, tmp_path / "run")
-    run.attempt(kill_after=reference[1] / 2)
+    assert run.attempt(send=signal.SIGKILL) == -signal.SIGKILL
     journal = Journal(run.latest / "journal.sqlite")
     assert server.run(run.folder, resume=True) == 1
     journal.close()
@@ -352,8 +358,8 @@ def test_a_second_process_is_refused_and_harms_nothing(server, table, reference,
 def test_a_terminated_run_can_go_on_at_once(server, table, reference, tmp_path):
     """SIGTERM, as a scheduler sends it."""
     run = Run(server, table, tmp_path / "run")
-    assert run.attempt(terminate_when=lambda: len(notes(run.folder / ANNOUNCED)) > 20) == 130
-    assert 20 < len(run.records()) < len(reference[0][1])
+    assert run.attempt(send=signal.SIGTERM) == 130
+    assert HELD < len(run.records()) < len(reference[0][1])
     last = (run.folder / "output.txt").read_text().splitlines()[-1]
     assert "stopped; what was evaluated is kept" in last and "Traceback" not in (run.folder / "output.txt").read_text()
     assert run.attempt() == 0, (run.folder / "output.txt").read_text()

@@ -51,7 +51,7 @@ budget: 13
 STUDY = """
 class_path: SupernetStudy
 init_args:
-  space: tests.search.ranks.spaces.SlowSupernet
+  space: tests.search.ranks.spaces.TroubledSupernet
   truth: tests.search.supernets.test_study.ConvolutionsTask
   data:
     class_path: HalvesDataModule

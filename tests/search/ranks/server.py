@@ -9,17 +9,16 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 
 from search.cli import main
 from search.journal import Journal
+from tests.processes import PATIENCE, alive, kept_port, wait_until
 from tests.search.ranks.recipes import SEARCH, STUDY, TROUBLE
-from tests.search.ranks.spaces import notes
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 60
 
 
 def serve():
@@ -106,6 +105,7 @@ class Server:
         return child
 
     def wait(self, child):
+        wait_until(lambda: not alive(child))
         self.started.discard(child)
         return self.order(child)
 
@@ -113,7 +113,7 @@ class Server:
         for child in self.started:
             os.kill(child, signal.SIGKILL)
         self.process.stdin.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE)
 
 
 ENVIRONMENT = {
@@ -126,6 +126,8 @@ class Job:
 
     def __init__(self, server, folder, recipe=SEARCH):
         self.server, self.folder, self.number = server, folder, random.randrange(10**6)
+        self.keeping = ExitStack()  # until nobody knows this any more
+        self.port = self.keeping.enter_context(kept_port())
         self.notes = folder / "notes"
         self.notes.mkdir(parents=True)
         self.write(recipe)
@@ -157,6 +159,7 @@ class Job:
             "SLURM_LOCALID": "0",
             "SLURM_NNODES": str(ranks),
             "SLURM_JOB_NODELIST": "localhost",
+            "MASTER_PORT": str(self.port),
         }
 
     def run(self, *words, **options):
@@ -166,12 +169,10 @@ class Job:
     def said(self):
         return {at: (self.folder / f"{at}.out").read_text() for at in range(2) if (self.folder / f"{at}.out").exists()}
 
-    def until(self, of_rank, count):
-        """Wait until a rank has begun so many evaluations."""
-        deadline = time.monotonic() + SECONDS
-        while len(notes(self.notes, of_rank)) < count:
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.01)
+    def until_held(self, children):
+        """Wait until the rank that is to stop and wait does so; nobody ends before it is made to."""
+        wait_until(lambda: (self.notes / "held").exists() or not all(map(alive, children)), self.said)
+        assert all(map(alive, children)), self.said()
 
     @property
     def run_folders(self):

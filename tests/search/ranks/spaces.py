@@ -14,6 +14,7 @@ from lightning_modules.networks.batch_statistics import BatchStatistics
 from search.agents.random_search import RandomSearch
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
+from search.supernets.stretch import read_checkpoint
 
 
 def rank():
@@ -31,6 +32,12 @@ def note(architecture):
 def notes(folder, of_rank):
     file = folder / f"{of_rank}.txt"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def hold():
+    """Say so, and wait for what the test does then."""
+    (Path(os.environ["NOTES"]) / "held").touch()
+    time.sleep(1000)
 
 
 class JointNorms(NASBench201):
@@ -66,8 +73,8 @@ class Trouble(nn.Module):
             if what == "memory":
                 torch.empty(2**58).zero_()  # a real refusal of the allocator: 2^60 bytes
             _raise(IndexError("a layer of no width"))
-        if what == "slow":
-            time.sleep(0.2)
+        if what == "slow" and os.environ.get("HOLD") == str(rank()):
+            hold()
         return self.linear(images.flatten(1))
 
 
@@ -95,7 +102,7 @@ class InOrder(RandomSearch):
 
     def ask(self, n=1):
         if self.asked == 4 and "THINK" in os.environ:
-            time.sleep(2)
+            hold()
         first = torch.arange(self.asked, self.asked + n) % len(self.space.decisions[0].choices)
         self.asked += n
         return torch.stack([first, torch.zeros_like(first)], dim=1)[None]
@@ -128,7 +135,7 @@ class SmoothNorms(JointNorms):
 
 
 class Jittered(ClassificationModule):
-    """Ranks draw different random numbers; it takes its time where a test is to interrupt it."""
+    """Ranks draw different random numbers; one waits in its second epoch where a test is to interrupt it."""
 
     def configure_models(self, network):
         super().configure_models(nn.Sequential(network, nn.Dropout(0.3)))
@@ -137,8 +144,16 @@ class Jittered(ClassificationModule):
         torch.rand(1 + rank())
 
     def on_train_batch_start(self, batch, batch_index):
-        if "SLOW" in os.environ:
-            time.sleep(0.02)
+        if os.environ.get("HOLD") == str(rank()) and self.current_epoch == 1 and batch_index == 3:
+            hold()
+
+
+def _checkpoints():
+    return Path().glob("runs/recipe/2*/supernets/landmarks-0/last.ckpt")
+
+
+def _iterations(path):
+    return read_checkpoint(path)[1].iterations
 
 
 class Late(ClassificationModule):
@@ -153,8 +168,8 @@ class Late(ClassificationModule):
         return []
 
 
-class SlowSupernet(SmoothNorms):
-    """Its supernet takes its time, or fails in its tenth step, where a test is to see that."""
+class TroubledSupernet(SmoothNorms):
+    """Its supernet waits in the first epoch behind a landmark that was added, or fails in its tenth step."""
 
     def build_supernet(self, norm, **head):
         supernet = super().build_supernet(norm, **head)
@@ -162,9 +177,8 @@ class SlowSupernet(SmoothNorms):
         return supernet
 
     def _before(self, supernet, inputs):
-        if "SLOW" in os.environ:
-            note(())
-            time.sleep(0.01)
+        if os.environ.get("HOLD") == str(rank()) and supernet.training and any(map(_iterations, _checkpoints())):
+            hold()
         if os.environ.get("FAIL_IN") == str(rank()) and supernet.training:
             self.steps = getattr(self, "steps", 0) + 1
             if self.steps == 10:

@@ -5,11 +5,9 @@ namespaces.
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import torch.distributed as dist
@@ -26,8 +24,9 @@ from search.ranks.studies import joint_calls_of, train_alone
 from search.recipes.recipe import load_recipe
 from search.spaces.nasbench201 import NASBench201
 from search.study import Study
+from tests.processes import PATIENCE, kept_port
 from tests.search.ranks.recipes import SEARCH, TROUBLE
-from tests.search.ranks.server import ENVIRONMENT, SECONDS, Job
+from tests.search.ranks.server import ENVIRONMENT, Job
 from tests.search.ranks.spaces import Troubled, notes
 
 ALONE = {
@@ -110,11 +109,7 @@ def assert_same_trouble(records):
 
 def test_a_child_that_fails_on_one_rank_has_failed_and_the_search_goes_on(troubled):
     assert_same_trouble(troubled.records())
-    seconds = {}
-    for record in troubled.records():
-        seconds.setdefault(record.evaluation.status, []).append(record.evaluation.cost_seconds)
-    print(f"failed evaluations take {max(seconds['failed']):.2f} s at most")
-    assert max(seconds["failed"]) < 20
+    assert "does not come back" not in "".join(troubled.said().values())  # nobody waited for ever
 
 
 def test_many_children_leave_nothing_open(troubled):
@@ -129,16 +124,14 @@ def test_many_children_leave_nothing_open(troubled):
 @pytest.mark.parametrize(("lost", "thinking"), [(0, False), (1, False), (1, True)])
 def test_a_rank_that_is_killed_ends_the_job_and_the_job_goes_on(lost, thinking, server, tmp_path):
     job = Job(server, tmp_path, TROUBLE)
-    children = job.start(**{"THINK": "1"} if thinking else {})
-    job.until(lost, 4 if thinking else 6)  # the sixth, a slow one, is being trained
-    time.sleep(0.7 if thinking else 0.2)
+    # Rank 0 would think for ever; or the sixth, a slow one, is being trained.
+    children = job.start(**{"THINK": "1"} if thinking else {"HOLD": str(lost)})
+    job.until_held(children)
     os.kill(children[lost], signal.SIGKILL)
-    began = time.monotonic()
     codes = [server.wait(child) for child in children]
-    print(f"rank {1 - lost} ended {time.monotonic() - began:.1f} s later")
     assert codes == ([-9, 1] if lost == 0 else [1, -9]), job.said()
-    assert time.monotonic() - began < (1 if thinking else 20)
     assert f"rank {lost} (" in job.said()[1 - lost] and "is gone" in job.said()[1 - lost]
+    assert "does not come back" not in job.said()[1 - lost]
     done = 4 if thinking else 5
     assert len(job.records()) == done
     assert job.run(SLURM_RESTART_COUNT="1") == [0, 0], job.said()
@@ -151,13 +144,11 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_job_goes_on(lost, thinking, 
 @pytest.mark.parametrize(("at", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
 def test_a_rank_that_is_interrupted_ends_the_job_cleanly(at, number, server, tmp_path):
     job = Job(server, tmp_path, TROUBLE)
-    children = job.start()
-    job.until(at, 6)
-    time.sleep(0.2)
+    children = job.start(HOLD=str(at))
+    job.until_held(children)
     os.kill(children[at], number)
-    began = time.monotonic()
     assert [server.wait(child) for child in children] == [130, 130], job.said()
-    assert time.monotonic() - began < 20
+    assert "does not come back" not in "".join(job.said().values())
     journal = Journal(job.run_folders[0] / "journal.sqlite", writable=False)
     assert journal.about("status") == "interrupted"
     journal.close()
@@ -169,8 +160,8 @@ def test_a_rank_that_is_interrupted_ends_the_job_cleanly(at, number, server, tmp
 
 def test_a_run_has_one_writer(server, tmp_path):
     job = Job(server, tmp_path, TROUBLE)
-    (first,) = job.start(ranks=1)
-    job.until(0, 6)
+    (first,) = job.start(ranks=1, HOLD="0")
+    job.until_held([first])
     assert job.run("--resume", ranks=1) == [1], job.said()
     assert re.search(r"runs/recipe/\S+ is being written by another process \(\d+\)", job.said()[0])
     os.kill(first, signal.SIGTERM)
@@ -193,22 +184,22 @@ def test_ranks_with_other_recipes_do_not_start(words, message, server, tmp_path)
 
 
 def test_a_rank_that_does_not_come_is_named():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        place = {"address": "127.0.0.1", "port": free.getsockname()[1]}
     said = []
 
-    def come():
-        (link,) = meet(Launch(rank=2, ranks=3, **place), 10)
+    def come(place):
+        (link,) = meet(Launch(rank=2, ranks=3, **place), PATIENCE)
         said.append(link.peer)
         link.close()
 
-    second = threading.Thread(target=come)
-    second.start()
-    with pytest.raises(
-        RunError, match="of 3 ranks these did not come: 1; start every one of them, with srun or torchrun"
-    ):
-        meet(Launch(rank=0, ranks=3, **place), 2)
-    second.join()
+    with kept_port() as port:
+        place = {"address": "127.0.0.1", "port": port}
+        second = threading.Thread(target=come, args=(place,))
+        second.start()
+        with pytest.raises(
+            RunError, match="of 3 ranks these did not come: 1; start every one of them, with srun or torchrun"
+        ):
+            meet(Launch(rank=0, ranks=3, **place), 5)
+        second.join()
     assert said == [0]
 
 
@@ -321,8 +312,19 @@ def test_ranks_share_the_joint_batches(count, tmp_path):
 def test_two_agents_start_again_what_was_killed(tmp_path, reference):
     """As on two nodes: the second rank kills itself once, both agents start their ranks anew, and nothing is lost."""
     job = Job(None, tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with kept_port() as port:
+        said = two_agents(job, port)
+    together = "\n".join(said)
+    assert (
+        "rank 1 (" in together and "is gone" in together and "torchrun two was started again: going on in" in together
+    )
+    assert_same_search(job.records(), reference)
+    (folder,) = job.run_folders
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 3  # a search each: meta-training and two agents
+
+
+def two_agents(job, port):
+    """What both say who start a rank each."""
     words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
     words += [
         "--rdzv-backend",
@@ -337,27 +339,19 @@ def test_two_agents_start_again_what_was_killed(tmp_path, reference):
     words += ["--local-addr", "127.0.0.1", "--monitor-interval", "0.1"]
     words += ["-m", "search.cli", "run", "recipe.yaml", "--quiet"]
     environment = ENVIRONMENT | {"NOTES": str(job.notes), "DIE": "1", "WANDB_MODE": "offline"}
-    began = time.monotonic()
     agents = [
         subprocess.Popen(
-            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            words, cwd=job.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         for _ in range(2)
     ]
     try:
-        said = [agent.communicate(timeout=SECONDS)[0] for agent in agents]
+        said = [agent.communicate(timeout=PATIENCE)[0] for agent in agents]
     finally:
         for agent in agents:
             agent.kill()
-    print(f"two agents, one restart: {time.monotonic() - began:.1f} s")
     assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)[-6000:]
-    together = "\n".join(said)
-    assert (
-        "rank 1 (" in together and "is gone" in together and "torchrun two was started again: going on in" in together
-    )
-    assert_same_search(job.records(), reference)
-    (folder,) = job.run_folders
-    assert len(list(folder.glob("wandb/offline-run-*"))) == 3  # a search each: meta-training and two agents
+    return said
 
 
 # ---- two hosts -----------------------------------------------------------------------------------------------------
@@ -393,7 +387,5 @@ def hosts():
 
 def test_two_hosts_search_as_one_process(hosts, job, reference):
     names, addresses, _ = hosts
-    began = time.monotonic()
     assert job.run(namespaces=names, MASTER_ADDR=addresses[0]) == [0, 0], job.said()
-    print(f"two hosts: {time.monotonic() - began:.1f} s")
     assert_same_search(job.records(), reference)

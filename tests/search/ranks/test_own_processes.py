@@ -43,15 +43,15 @@ def task(strategy, **trainer):
     )
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_what_is_left_in_the_environment_leads_nobody_astray(start, monkeypatch):
+@pytest.mark.parametrize(("start", "devices"), [("fork", 2), ("spawn", 1)])
+def test_what_is_left_in_the_environment_leads_nobody_astray(start, devices, monkeypatch):
     """An earlier training or a launcher has left where it met; there, somebody else listens now, or nobody can be."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         monkeypatch.setenv("MASTER_ADDR", "203.0.113.1")
         for name in ("NODE_RANK", "GROUP_RANK", "LOCAL_RANK"):
             monkeypatch.setenv(name, "1")
-        evaluation = task(f"ddp_{start}_find_unused_parameters_true").evaluate((1,) * 6, 0)
+        evaluation = task(f"ddp_{start}_find_unused_parameters_true", devices=devices).evaluate((1,) * 6, 0)
     assert evaluation.status == "ok", evaluation.reason
 
 

@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from search.supernets.stretch import read_checkpoint
 from search.supernets.verdict import landmark_pairs
 from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
+from tests.processes import PATIENCE
 from tests.search.wandb_runs.test_searches import logged
 
 # Less what this process may have told its children of its own W&B.
@@ -268,34 +270,45 @@ def test_several_workers_give_the_same(tmp_path):
             [sys.executable, "-m", "search.cli", "run", path, "--quiet", "--runs", runs, "--workers", str(workers)],
             check=True,
             env=environment,
-            timeout=300,
+            timeout=PATIENCE,
         )
         summaries.append(json.loads((runs / "study" / "latest" / "summary.json").read_text()))
         check_wandb((runs / "study" / "latest").resolve())
     assert timeless(summaries[0]) == timeless(summaries[1])
 
 
+DIE = """
+import sys
+from tests.search.supernets.test_study import die_amid_an_epoch
+sys.exit(die_amid_an_epoch(sys.argv[1:]))
+"""
+
+
+def die_amid_an_epoch(words):
+    """Run the command line, and kill this very process, all of it, soon after so many checkpoints were put in place."""
+    plain, puts = os.replace, 0
+
+    def replace(source, target):
+        nonlocal puts
+        plain(source, target)
+        puts += Path(target).name == "last.ckpt"
+        if str(puts) == os.environ["DIE_AFTER"]:
+            threading.Timer(0.005 * puts, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    os.replace = replace
+    return main(words)
+
+
 def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     folder, expected = run(path, tmp_path / "whole")
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "search.cli", "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
-    place, kills, seen = tmp_path / "killed" / "study" / "latest", 0, set()
-    for _ in range(20):
+    command = [sys.executable, "-c", DIE, "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
+    place = tmp_path / "killed" / "study" / "latest"
+    for epochs in (1, 2, 3, None):
         more = ["--resume"] if place.exists() else []
-        process = subprocess.Popen([*command, *more], env=environment)
-        while process.poll() is None:
-            # A checkpoint that was not there before: an epoch is over.
-            now = {(each, each.stat().st_mtime_ns) for each in place.glob("supernets/*/last.ckpt")}
-            if kills < 3 and now - seen:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-            seen |= now
-            time.sleep(0.01)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
-    assert kills == 3 and process.returncode == 0
+        process = subprocess.run([*command, *more], env=environment | {"DIE_AFTER": str(epochs)})
+        assert process.returncode == (0 if epochs is None else -signal.SIGKILL)
     assert timeless(json.loads((place / "summary.json").read_text())) == timeless(expected)
     check_wandb(place.resolve())
     ours, theirs = weights_of(place, "spos_landmarks-0"), weights_of(folder, "spos_landmarks-0")

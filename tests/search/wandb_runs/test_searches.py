@@ -20,6 +20,7 @@ from search.loop import Listener, Search, Stage, run_search
 from search.tasks.base import Evaluation, Task
 from search.wandb_runs.connection import WandbConnection
 from search.wandb_runs.searches import SearchRuns
+from tests.processes import PATIENCE, kept_port
 from tests.search.agents.toy_spaces import Grid
 
 CONFIG = {"seed": 3, "budget": 7, "agents": {"random": {"class_path": "search.agents.random_search.RandomSearch"}}}
@@ -332,19 +333,19 @@ def in_a_process(folder, code, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
     home = folder / "home"
     home.mkdir(exist_ok=True)
     settings = {"PYTHONPATH": root, "HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
-    # Port 9 is closed: whoever tries to reach W&B gets no further than this machine.
-    settings |= {"WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
     imports = "import os, sys; from pathlib import Path; from tests.search.wandb_runs.test_searches import *\n"
-    return subprocess.run(
-        [sys.executable, "-c", imports + code],
-        cwd=root,
-        env=inherited | settings,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        timeout=120,
-    )
+    with kept_port() as nobody:  # whoever tries to reach W&B gets no further than this machine
+        settings |= {"WANDB_BASE_URL": f"http://127.0.0.1:{nobody}", **environment}
+        return subprocess.run(
+            [sys.executable, "-c", imports + code],
+            cwd=root,
+            env=inherited | settings,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            timeout=PATIENCE,
+        )
 
 
 TWO_SEARCHES = "run(Path({folder!r}), ['a/random', 'b/random'])"

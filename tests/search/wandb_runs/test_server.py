@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE
 from tests.search.wandb_runs.server import Server
 from tests.search.wandb_runs.test_searches import check_points, in_a_process, journalled
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = {"WANDB_INIT_TIMEOUT": "5", "WANDB_FINISH_TIMEOUT": "5"}
+TIMEOUTS = {"WANDB_INIT_TIMEOUT": str(PATIENCE), "WANDB_FINISH_TIMEOUT": str(PATIENCE)}
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def folder(tmp_path):
 def on(server, folder, code, **environment):
     """Run searches that log to the server."""
     return in_a_process(
-        folder.parent, code.format(folder=str(folder)), **{**server.environment, **PATIENCE, **environment}
+        folder.parent, code.format(folder=str(folder)), **{**server.environment, **TIMEOUTS, **environment}
     )
 
 
@@ -86,13 +87,18 @@ def test_a_resumed_search_goes_on_in_its_run(server, folder):
 
 
 GONE = """
-run(Path({folder!r}), ["a/random", "b/random"], stopper=Stopper(10, lambda: os.kill(%d, 9)))
+class Impatient(Stopper):
+    def evaluated(self, search, records):
+        os.environ["WANDB_FINISH_TIMEOUT"] = "1"  # for the second search, which reads it when it begins
+        super().evaluated(search, records)
+
+run(Path({folder!r}), ["a/random", "b/random"], stopper=Impatient(10, lambda: os.kill(%d, 9)))
 """
 
 
 def test_a_server_that_goes_away_costs_nothing(server, folder):
     """It is killed in the middle of the second search. That one goes on, and is sent when the run is resumed."""
-    finished = on(server, folder, GONE % server.process.pid, WANDB_INIT_TIMEOUT="1", WANDB_FINISH_TIMEOUT="1")
+    finished = on(server, folder, GONE % server.process.pid)
     server.process.wait()
     assert finished.returncode == 0
     (line,) = finished.stderr.splitlines()

@@ -13,6 +13,7 @@ from search.errors import CatchmarkError
 from search.recipes.recipe import RECIPES, load_recipe
 from search.tasks.base import Evaluation, Task
 from search.wandb_runs.sweep import numbers, take_sweep
+from tests.processes import PATIENCE
 from tests.search.wandb_runs.server import Server
 from tests.search.wandb_runs.test_searches import logged
 
@@ -71,7 +72,7 @@ def test_a_sweeps_agent_gets_one_run_for_the_recipe(place):
             env=environment | server.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         runs = server.state.runs
     finally:
@@ -103,7 +104,7 @@ def under_a_sweep(place, *words, **more):
         env=environment | {"WANDB_MODE": "offline"} | more,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
