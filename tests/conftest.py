@@ -19,6 +19,19 @@ DATA = Path(os.environ["CATCHMARK_DATA"]).expanduser().resolve() if os.environ.g
 """Where the real data are that cannot ship, as it was said when the tests began; some of them say another."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of the tests that look for real data: ``pytest -m data`` runs those."""
+    config.addinivalue_line("markers", "data: looks for real data in $CATCHMARK_DATA")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them by the fixture that they ask for."""
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """Finds real data by name: in $CATCHMARK_DATA, else among the tables that ship, else skips what asked for it."""

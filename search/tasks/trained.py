@@ -267,7 +267,8 @@ def _blame(error: Exception, data: LightningDataModule) -> str:
     from lightning_modules.learning_rate_schedule import ScheduleError
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if any(frame.f_locals.get("self") is data and frame.f_code.co_name in _MAKES_READY for frame in frames):
+    # The name first: a frame that was asked for its variables keeps them, and with them the network's memory.
+    if any(frame.f_code.co_name in _MAKES_READY and frame.f_locals.get("self") is data for frame in frames):
         return "data"
     if isinstance(error, OSError) and any(_LOADER in frame.f_code.co_filename for frame in frames):
         return "data"

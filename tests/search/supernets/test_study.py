@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from pathlib import Path as FilePath
 
 import numpy as np
 import pytest
@@ -291,7 +291,7 @@ def die_amid_an_epoch(words):
     def replace(source, target):
         nonlocal puts
         plain(source, target)
-        puts += Path(target).name == "last.ckpt"
+        puts += FilePath(target).name == "last.ckpt"
         if str(puts) == os.environ["DIE_AFTER"]:
             threading.Timer(0.005 * puts, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
