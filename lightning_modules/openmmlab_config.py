@@ -191,7 +191,7 @@ def each_dict(node: Any) -> Iterator[Config]:
             yield from each_dict(child)
 
 
-def forget_downloads(config: Config) -> None:
+def forget_downloads(config: Any) -> None:
     """Remove every mention of pretrained weights: nothing is fetched, and the backbone brings its own."""
     for each in each_dict(config):
         each.pop("pretrained", None)

@@ -33,7 +33,7 @@ def task(batch_size=32, module="ClassificationModule", epochs=2, **trainer):
 class Training(Job):
     """A run of which nothing but the recipe is there, and a training of an architecture of it."""
 
-    command = ("train", "run", "--architecture", CONVOLUTIONS)
+    command = ("train", "run", "--architecture", CONVOLUTIONS, "--trust", "tests.search.ranks.spaces")
 
     def __init__(self, server, folder, **arguments):
         super().__init__(server, folder, dump_yaml(RECIPE | {"targets": {"digits": task(**arguments)}}))
