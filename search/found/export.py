@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from search.errors import CatchmarkError, RunError, one_line
-from search.found.network import load_module, network_of, read_about, trained_folder
+from search.found.network import class_name, load_module, network_of, read_about, trained_folder
 from search.recipes.trust import Trust, check_links, trust_of
 from search.recipes.words import explain, nearest
 
@@ -90,7 +90,9 @@ def export_network(
     size = (resolution, resolution) if resolution is not None else about["resolution"]
     if size is None:
         raise CatchmarkError(f"{folder}: the training did not see how large its images are; give --resolution")
-    shape = (int(about["in_channels"]), *(int(each) for each in size))
+    if len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
+        raise CatchmarkError(f"{folder}: the size of its images is {list(size)}; give --resolution")
+    shape = (about["in_channels"], *size)
     module, names, part = _part(folder, about, part, trust_of(trust))
     path = out or folder / f"{part}{FORMATS[form]}"
     if not path.parent.is_dir():
@@ -208,9 +210,7 @@ def _write_onnx(
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props.update(
-        {"space": about["space"]["class_path"].split(".")[-1], "architecture": about["architecture"]}
-    )
+    program.model.metadata_props.update({"space": class_name(about["space"]), "architecture": about["architecture"]})
     program.save(path, external_data=False)
     return _onnx_runner(path)
 

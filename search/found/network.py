@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from search.errors import CatchmarkError, one_line
 from search.recipes.trust import Trust, read_json, trust_of
-from search.recipes.words import explain, nearest
+from search.recipes.words import explain, kind, nearest
 from search.spaces.base import SearchSpace
 from search.tasks.isolation import isolated
 from search.tensor_files import load_tensors
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 ABOUT, WEIGHTS = "network.json", "weights.pt"
 FORMAT = 1
+_KINDS: dict[str, tuple[type, ...]] = {
+    "space": (dict, str),
+    "architecture": (str,),
+    "build": (dict,),
+    "in_channels": (int,),
+    "resolution": (list, type(None)),
+    "metrics": (dict, type(None)),
+}
 CLASSIFICATION = {"class_path": "lightning_modules.classification.ClassificationModule", "init_args": {}}
 """The module of a training that names none."""
 
@@ -92,14 +100,24 @@ def read_about(folder: Path) -> dict[str, Any]:
                 f"{path} has format {about['format']}, this version of catchmark reads format {FORMAT}; use the "
                 "version that wrote it"
             )
-        missing = {"space", "architecture", "build", "module", "task", "seed", "metrics"} - set(about)
+        missing = {"space", "architecture", "build", "in_channels", "resolution", "module", "task", "seed", "metrics"}
+        missing -= set(about)
     except OSError as error:
         raise CatchmarkError(f"{explain(error)}; a folder of 'catchmark train' is needed") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CatchmarkError(f"{path} is damaged ({one_line(error)}); train the network again") from error
     if missing:
         raise CatchmarkError(f"{path} is damaged (it lacks {', '.join(sorted(missing))}); train the network again")
+    for key, kinds in _KINDS.items():
+        if not isinstance(about[key], kinds):
+            raise CatchmarkError(f"{path} is damaged ({key} is {kind(about[key])}); train the network again")
     return about
+
+
+def class_name(described: Mapping[str, Any] | str) -> str:
+    """The bare name of the class that a part of ``network.json`` describes."""
+    path = described if isinstance(described, str) else str(described.get("class_path"))
+    return path.rpartition(".")[2]
 
 
 def load_module(folder: Path, about: Mapping[str, Any], trust: Trust) -> LightningModule:

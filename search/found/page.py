@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.found.choice import Choice
+from search.recipes.trust import modules_of_others, with_trust
 from search.reports.page import decimals_for, number, render_page
 from search.reports.plots import architecture_svg
 from search.reports.svg import DASHES, INK, SERIES, house_style, new_figure, shortened, style_course, to_svg
@@ -38,7 +39,8 @@ def trained_page(folder: Path, choice: Choice, about: Mapping[str, Any], history
         metrics=[(name, number(value, decimals_for([value]))) for name, value in about["metrics"].items()],
         seconds=sum(entry["seconds"] for entry in history),
         folder=str(folder),
-        quoted=shlex.quote(str(folder)),
+        trust=modules_of_others([about["space"], about["module"]]),
+        export=with_trust(f"catchmark export {shlex.quote(str(folder))}", [about["space"], about["module"]]),
     )
 
 

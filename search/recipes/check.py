@@ -253,6 +253,8 @@ def _refuse_described(text: str, key: str) -> None:
             if isinstance(each, dict) and "class_path" in each:
                 raise CatchmarkError(f"{key}: no class can be named in text")
             waiting += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+            if isinstance(each, str) and each != text:
+                _refuse_described(each, key)
 
 
 def new_parser() -> ArgumentParser:

@@ -381,7 +381,7 @@ def test_report_of_an_unfinished_run(recipe, capsys):
     process = start_slow_run(recipe)
     process.kill()
     process.communicate()
-    assert main(["report", "runs/r/latest"]) == 0
+    assert main(["report", "runs/r/latest", "--trust", "slow_tasks"]) == 0
     assert (only_run() / "report.html").is_file()
     targets = summary_of(only_run())["targets"]
     assert 1 <= targets["images"]["agents"]["random"]["evaluations"] <= 40

@@ -177,7 +177,7 @@ def terminated(tmp_path_factory):
         said[name] = output.read_text()
     said["training"] = root / "training.txt"
     said["training"].write_text("")
-    code = in_a_process(said["training"], "train", folders["training"], "--quiet", **{END: "1"})
+    code = in_a_process(said["training"], *GO_ON["training"](folders["training"]), **{END: "1"})
     assert code == 130, said["training"].read_text()
     said["training"] = said["training"].read_text()
     return folders, said
@@ -204,10 +204,10 @@ def refused(capsys):
 
 
 GO_ON = {
-    "supernet": lambda run: ("run", "--resume", run, "--quiet"),
-    "training": lambda run: ("train", run, "--quiet"),
-    "agent": lambda run: ("run", "--resume", run, "--quiet"),
-    "meta": lambda run: ("run", "--resume", run, "--quiet"),
+    "supernet": lambda run: ("run", "--resume", run, "--quiet", "--trust", HERE),
+    "training": lambda run: ("train", run, "--quiet", "--trust", HERE),
+    "agent": lambda run: ("run", "--resume", run, "--quiet", "--trust", HERE),
+    "meta": lambda run: ("run", "--resume", run, "--quiet", "--trust", HERE),
 }
 
 
@@ -291,7 +291,7 @@ def test_weights_of_a_trained_supernet_that_are_damaged(damage, run_of, refused,
     target = {"class_path": "SharedWeightsTask", "init_args": {"run": str(tmp_path / "supernet"), "method": "spos"}}
     recipe = {"space": "NASBench201", "targets": {"shared": target}, "agents": {"random": "RandomSearch"}, "budget": 1}
     (tmp_path / "recipe.yaml").write_text(dump_yaml(recipe))
-    assert str(path) in refused("run", tmp_path / "recipe.yaml", "--runs", tmp_path / "runs")
+    assert str(path) in refused("run", tmp_path / "recipe.yaml", "--runs", tmp_path / "runs", "--trust", HERE)
     if damage == "malicious":
         show_harm(path)
 
@@ -312,13 +312,13 @@ def test_weights_to_begin_with_that_are_damaged(damage, refused, tmp_path):
 
 def test_weights_of_a_trained_network_that_are_damaged(run_of, refused):
     run = run_of("training")
-    assert main(["train", str(run), "--quiet"]) == 0
+    assert main([*map(str, GO_ON["training"](run))]) == 0
     path = run / "trained" / "digits" / "weights.pt"
     whole = path.read_bytes()
     for name, damage in DAMAGES.items():
         path.write_bytes(whole)
         damage(path)
-        line = refused("export", run)
+        line = refused("export", run, "--trust", HERE)
         assert str(path) in line and "can't be used" in line, name
         if name == "malicious":
             show_harm(path)
@@ -348,7 +348,7 @@ def test_an_agents_state_in_the_journal_that_would_do_harm(run_of, refused):
     database.execute("UPDATE states SET state = ?, checksum = ?", (blob, _seal(name, blob)))
     database.commit()
     database.close()
-    refused("run", "--resume", run, "--quiet")
+    refused(*GO_ON["agent"](run))
     assert not os.path.exists(os.environ[PROOF])
 
 
@@ -528,20 +528,20 @@ def test_a_summary_on_a_full_disk(run_of, refused):
     run = run_of("training")
     whole = (run / "summary.json").read_bytes()
     with longest_file(1_000):
-        line = refused("report", run)
+        line = refused("report", run, "--trust", HERE)
     assert "summary.json could not be written" in line and "File too large" in line
     assert (run / "summary.json").read_bytes() == whole
-    assert main(["report", str(run)]) == 0
+    assert main(["report", str(run), "--trust", HERE]) == 0
 
 
 def test_a_report_on_a_full_disk(run_of, refused):
     run = run_of("training")
     whole = (run / "report.html").read_bytes()
     with longest_file(20_000):
-        line = refused("report", run)
+        line = refused("report", run, "--trust", HERE)
     assert "report.html could not be written" in line and "File too large" in line
     assert (run / "report.html").read_bytes() == whole
-    assert main(["report", str(run)]) == 0
+    assert main(["report", str(run), "--trust", HERE]) == 0
 
 
 def test_a_trained_networks_weights_on_a_full_disk(tmp_path):

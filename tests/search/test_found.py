@@ -328,7 +328,7 @@ def test_a_description_that_is_damaged_is_refused(trained, tmp_path):
         ("{}", "is damaged"),
         ('{"format": 1}', "it lacks"),
         ('{"format": 99}', "use the version that wrote it"),
-        (json.dumps(about(trained) | {"space": "os.system"}), "no SearchSpace|has no class"),
+        (json.dumps(about(trained) | {"space": "os.system"}), "--trust os.system"),
         (json.dumps(about(trained) | {"architecture": "|none~0|"}), "can't be built"),
     ]:
         path.write_text(text)

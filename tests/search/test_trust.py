@@ -195,15 +195,17 @@ def test_a_runs_recipe_names_nothing_else_than_ours(plant, mark, refused):
             assert "run/config.yaml: " in line and "--trust " in line
 
 
-@pytest.mark.parametrize("place", ["callbacks", "logger", "strategy"])
-def test_text_that_is_a_description_is_text(place, mark, refused):
-    run = write_run(
-        Path("run"), changed(RECIPE, f"{TASK}.trainer.{place}", json.dumps(POPEN).replace("MARK", str(mark)))
-    )
-    main(["report", str(run)])
-    assert not mark.exists()
-    main(["train", str(run), "--quiet"])
-    assert not mark.exists()
+TEXTS = ['{"class_path": "evil.Module"}', '[{x: {"class\\x5fpath": "evil.Module"}}]', json.dumps(POPEN)]
+TEXTS.append(json.dumps({"x": TEXTS[0]}))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("key", ["trainer.callbacks", "build.channels", "module", "data.init_args.images", "threads"])
+def test_text_that_describes_a_class_is_refused(key, text, mark, refused):
+    sys.path.append(str(Path.cwd()))
+    run = write_run(Path("run"), changed(RECIPE, f"{TASK}.{key}", text.replace("MARK", str(mark))))
+    for command in ("report", "train"):
+        assert key.partition(".")[0] in refused(command, run)
 
 
 def test_a_study_and_what_it_is_based_on(mark, refused):
