@@ -32,9 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 could not go on, 2 wrong input, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # there is none, it is closed, or it is no file
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    _prepare_streams()
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
@@ -55,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 1
     _let_go_of_output()
     return code
+
+
+def _prepare_streams() -> None:
+    """Let output be written whatever a terminal can show, and nothing else be written where one should be."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the next file to be opened would be taken for a standard stream
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # there is none, it is closed, or it is no file
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def _say(line: str) -> None:

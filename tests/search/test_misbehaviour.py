@@ -370,3 +370,21 @@ def test_a_run_without_any_standard_stream(two_runs, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, name, None)
     assert main(["run", str(two_runs[0]), "--runs", str(tmp_path / "runs")]) == 0
     assert main(["run", "nothing.yaml"]) == 2
+
+
+def test_what_is_printed_never_goes_into_a_file_of_the_run(two_runs, tmp_path, monkeypatch):
+    """Where the standard streams' descriptors are closed, the next files to be opened would have their numbers."""
+    noise = b"what a library writes without asking"
+    monkeypatch.setattr(Misbehaving, "deeds", {1: lambda: [os.write(k, noise) for k in (1, 2)] and None})
+    monkeypatch.setattr(Misbehaving, "made", 0)
+    if (child := os.fork()) == 0:
+        code = 99
+        try:
+            sys.stdin = sys.stdout = sys.stderr = None
+            os.closerange(0, 3)
+            code = main(["run", str(two_runs[0]), "--runs", str(tmp_path / "runs"), "--quiet"])
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) >= len(FILES) and not [path for path in files if noise in path.read_bytes()]
