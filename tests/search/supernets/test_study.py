@@ -5,8 +5,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path as FilePath
 
@@ -31,14 +29,8 @@ from search.supernets.stretch import read_checkpoint
 from search.supernets.verdict import landmark_pairs
 from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
-from tests.processes import PATIENCE
 from tests.search.wandb_runs.test_searches import logged
 
-# Less what this process may have told its children of its own W&B.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | {
-    "OMP_NUM_THREADS": "1",
-    "WANDB_MODE": "offline",
-}
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
 
 
@@ -50,6 +42,8 @@ class ConvolutionsTask(Task):
 
     def __init__(self, space):
         self.space = space
+        if number := os.environ.pop("DIE_AFTER", None):
+            die_amid_an_epoch(int(number))
 
     def evaluate(self, architecture, seed):
         return Evaluation(sum({2: 1.0, 3: 2.0}.get(choice, 0.0) for choice in architecture))
@@ -260,56 +254,47 @@ def check_wandb(folder):
     assert history[3]["loss"] < history[0]["loss"]
 
 
-def test_several_workers_give_the_same(tmp_path):
+def start(server, path, runs, *words, **environment):
+    """Run a study in a process of its own; its exit code."""
+    command = ["run", path, "--quiet", "--runs", runs, *words]
+    return server.wait(server.start(path.parent, command, {"WANDB_MODE": "offline", **environment}))
+
+
+def test_several_workers_give_the_same(server, tmp_path):
     # Workers import the truth by its name, so it must be found from where they start.
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
     summaries = []
     for workers in (1, 2):
         runs = tmp_path / f"runs{workers}"
-        subprocess.run(
-            [sys.executable, "-m", "search.cli", "run", path, "--quiet", "--runs", runs, "--workers", str(workers)],
-            check=True,
-            env=environment,
-            timeout=PATIENCE,
-        )
+        assert start(server, path, runs, "--workers", workers) == 0, (tmp_path / "0.out").read_text()
         summaries.append(json.loads((runs / "study" / "latest" / "summary.json").read_text()))
         check_wandb((runs / "study" / "latest").resolve())
     assert timeless(summaries[0]) == timeless(summaries[1])
 
 
-DIE = """
-import sys
-from tests.search.supernets.test_study import die_amid_an_epoch
-sys.exit(die_amid_an_epoch(sys.argv[1:]))
-"""
-
-
-def die_amid_an_epoch(words):
-    """Run the command line, and kill this very process, all of it, soon after so many checkpoints were put in place."""
+def die_amid_an_epoch(number):
+    """Kill this very process, all of it, soon after so many checkpoints were put in place."""
     plain, puts = os.replace, 0
 
     def replace(source, target):
         nonlocal puts
         plain(source, target)
         puts += FilePath(target).name == "last.ckpt"
-        if str(puts) == os.environ["DIE_AFTER"]:
+        if puts == number:
             threading.Timer(0.005 * puts, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     os.replace = replace
-    return main(words)
 
 
-def test_killed_at_any_epoch_and_resumed_it_ends_the_same(tmp_path):
+def test_killed_at_any_epoch_and_resumed_it_ends_the_same(server, tmp_path):
     path = recipe(tmp_path, truth={"class_path": "tests.search.supernets.test_study.ConvolutionsTask"})
     folder, expected = run(path, tmp_path / "whole")
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", DIE, "run", str(path), "--quiet", "--runs", str(tmp_path / "killed")]
     place = tmp_path / "killed" / "study" / "latest"
-    for epochs in (1, 2, 3, None):
-        more = ["--resume"] if place.exists() else []
-        process = subprocess.run([*command, *more], env=environment | {"DIE_AFTER": str(epochs)})
-        assert process.returncode == (0 if epochs is None else -signal.SIGKILL)
+    for epochs in (1, 2, 3):
+        resume = ["--resume"] if place.exists() else []
+        code = start(server, path, tmp_path / "killed", *resume, DIE_AFTER=str(epochs))
+        assert code == -signal.SIGKILL, (tmp_path / "0.out").read_text()
+    assert start(server, path, tmp_path / "killed", "--resume") == 0, (tmp_path / "0.out").read_text()
     assert timeless(json.loads((place / "summary.json").read_text())) == timeless(expected)
     check_wandb(place.resolve())
     ours, theirs = weights_of(place, "spos_landmarks-0"), weights_of(folder, "spos_landmarks-0")
