@@ -231,7 +231,7 @@ def test_a_run_that_its_task_ends_says_so_and_loses_nothing(run, tmp_path):
         if "ends a generator" in name or "exits" in name or "own end" in name:
             assert errors[0].startswith("catchmark: the task ended its process with "), name
         assert len(evaluations(run_folder())) == count, name  # what was evaluated before is there
-        words = ["--resume", str(Path("runs", "r", run_folder().name))]
+        words = ["--resume", str(Path("runs", "r", run_folder().name)), "--trust", __name__]
     code, _, errors = run([], *words)
     assert (code, errors) == (0, []) and len(evaluations(run_folder())) == len(ENDS) + 1
     assert sorted(path.name for path in run_folder().iterdir()) == FILES
@@ -245,7 +245,9 @@ def test_a_run_whose_folder_is_taken_away_says_so(run, name):
     assert "journal.sqlite was removed, moved or replaced while the run wrote it" in errors[0]
     if name.startswith("moves"):
         assert len(evaluations(Path("elsewhere"))) == 1
-        assert run([], "--resume", "elsewhere")[0] == 0 and len(evaluations(Path("elsewhere"))) == 6
+        assert (
+            run([], "--resume", "elsewhere", "--trust", __name__)[0] == 0 and len(evaluations(Path("elsewhere"))) == 6
+        )
 
 
 @pytest.mark.parametrize(
@@ -343,7 +345,7 @@ def test_a_file_of_the_run_that_can_not_be_replaced(two_runs, name, tmp_path, ca
     run = shutil.copytree(two_runs[1][0], tmp_path / "run")
     (run / name).unlink(missing_ok=True)
     (run / name).mkdir()
-    code = main(["run", "--resume", str(run), "--quiet"])
+    code = main(["run", "--resume", str(run), "--quiet", "--trust", __name__])
     line = capsys.readouterr().err
     assert (code, line.count("\n")) == ((0, 0) if name == "error.txt" else (1, 1)) and "Traceback" not in line
 
@@ -352,12 +354,13 @@ def test_a_file_of_the_run_that_can_not_be_replaced(two_runs, name, tmp_path, ca
 def test_an_output_that_is_full(two_runs, command, tmp_path):
     """As of `catchmark list > /dev/full`."""
     runs = two_runs[1][: {"list": 0, "compare": 2, "report": 1}[command[0]]]
+    trust = ["--trust", __name__] if command == ["report"] else []
     err = tmp_path / "err.txt"
     if (child := os.fork()) == 0:
         code = 99
         try:
             with open("/dev/full", "w") as full, open(err, "w") as file, redirect_stdout(full), redirect_stderr(file):
-                code = main([*command, *runs])
+                code = main([*command, *runs, *trust])
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

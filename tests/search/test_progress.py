@@ -70,7 +70,7 @@ def shown(text):
 
 def test_the_bar_shows_done_best_and_time_left(clock):
     screen = Screen()
-    bar = ProgressBar({"a/random": 20, "b/random": 30}, screen)
+    bar = ProgressBar({"a/random": 20, "b/random": 30}, screen, clock=clock)
     one = search("a/random")
     bar.search_began(one, [])
     assert shown(screen.last)[:2] == (0, 50) and "a/random" in screen.last and "best -" in screen.last

@@ -561,7 +561,7 @@ def check_that_it_goes_on(folder, monkeypatch):
     (folder / "let").touch()
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.chdir(folder)
-    assert run_recipe(None, {}, resume=str(latest), quiet=True, trust=__name__) == 0
+    assert run_recipe(None, {}, resume=str(latest), quiet=True, trust=Plain.__module__) == 0
     records = [(each.architecture, each.seed) for each in read(latest)]
     assert records[: len(committed)] == committed and len(set(records)) == len(records) == 40
     made = [(tuple(architecture), seed) for _, architecture, seed in notes(folder)]

@@ -552,6 +552,7 @@ def test_config_files_are_programs(name, absolute, mark, refused):
     folder = write_network(Path("net"), "residual", module=detector(wanted=wanted))
     line = refused("export", folder)
     assert f"module.init_args.detector: '{wanted[:40]}" in line and f"--trust {wanted}" in line
+    sys.path.append(str(Path.cwd()))  # the command has taken it away
     with pytest.raises(CatchmarkError):
         load_network(folder, trust=[wanted])
     assert mark.exists()

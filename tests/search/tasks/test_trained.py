@@ -137,9 +137,10 @@ def test_channels_last_changes_the_layout_and_nothing_else():
         networks.append(network)
         return ClassificationModule(network)
 
+    step = CPU | {"limit_train_batches": 1}  # every further one would multiply how the two round
     evaluations = [
         TrainedTask(
-            space, digits(), wrap, 1, {"channels": 8, "cells": 1}, trainer=CPU, threads=1, channels_last=channels_last
+            space, digits(), wrap, 1, {"channels": 8, "cells": 1}, trainer=step, threads=1, channels_last=channels_last
         ).evaluate(arch, seed=5)
         for channels_last in (False, True)
     ]
@@ -147,7 +148,7 @@ def test_channels_last_changes_the_layout_and_nothing_else():
     strides = [network.body[0].operations[0][1].weight.stride() for network in networks]
     assert strides == [(72, 9, 3, 1), (72, 1, 24, 8)]
     first, second = evaluations
-    assert second.metrics["train_loss"] == pytest.approx(first.metrics["train_loss"], rel=1e-4)
+    assert second.metrics["train_loss"] == pytest.approx(first.metrics["train_loss"], rel=1e-5)
     assert second.metrics["val_loss"] == pytest.approx(first.metrics["val_loss"], rel=1e-3)
 
 
