@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.classification import MeanOverImages
 from lightning_modules.networks.depth_decoder import DecodedBackbone
-from lightning_modules.networks.depth_losses import (
+from lightning_modules.objectives.depth import (
     DepthLoss,
     LeastSquaresSSILoss,
     TrimmedSSILoss,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
-from lightning_modules.openmmlab_config import (
+from lightning_modules.openmmlab.config import (
     Config,
     SelectedMaps,
     build_model,
@@ -23,7 +23,7 @@ from lightning_modules.openmmlab_config import (
     set_num_classes,
     split_network,
 )
-from lightning_modules.openmmlab_module import Batch, OpenMMLabModule, inference_of
+from lightning_modules.openmmlab.module import Batch, OpenMMLabModule, inference_of
 
 HEADS = MappingProxyType(
     {

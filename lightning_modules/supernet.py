@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lightning_modules.landmark_regularizer import LandmarkRegularizer
 from lightning_modules.networks.batch_statistics import fix, recalibrated, several_ranks
 from lightning_modules.networks.supernet import Path, Supernet
-from lightning_modules.objectives import ClassificationObjective, Objective
+from lightning_modules.objectives.base import ClassificationObjective, Objective
 from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 

@@ -311,7 +311,7 @@ def _add_converters(data: argparse.ArgumentParser) -> None:
 def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
     if chosen.recipe is None and chosen.resume in (None, "latest"):
         raise CatchmarkError("run: which recipe? For example: catchmark run experiments/quickstart.yaml")
-    from search.run import run_recipe
+    from search.commands.run import run_recipe
 
     return run_recipe(
         None if chosen.recipe is None else Path(chosen.recipe),
@@ -325,7 +325,7 @@ def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 
 def _train(chosen: argparse.Namespace) -> int:
-    from search.found.command import in_words, train_found
+    from search.commands.train import in_words, train_found
 
     folder = train_found(
         chosen.folder,
@@ -345,7 +345,7 @@ def _train(chosen: argparse.Namespace) -> int:
 
 
 def _export(chosen: argparse.Namespace) -> int:
-    from search.found.export import export_network, in_words
+    from search.deploy.export import export_network, in_words
 
     if chosen.batch != "dynamic" and not chosen.batch.isdecimal():
         raise CatchmarkError(f"--batch is '{chosen.batch}', a number of images is needed, or dynamic")
@@ -364,14 +364,15 @@ def _export(chosen: argparse.Namespace) -> int:
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    from search.run import rewrite_report
+    from search.commands.run import rewrite_report
 
     print(rewrite_report(chosen.folder, chosen.trust))
     return 0
 
 
 def _compare(chosen: argparse.Namespace) -> int:
-    from search.compare import compare_runs, render_text, write_html
+    from search.reports.comparison import render_text, write_html
+    from search.results.comparison import compare_runs
 
     comparison = compare_runs(chosen.folders)
     print(render_text(comparison))
@@ -391,7 +392,7 @@ def _data(chosen: argparse.Namespace) -> int:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    from search.run import list_everything
+    from search.commands.run import list_everything
 
     print(list_everything())
     return 0

@@ -48,8 +48,9 @@ def table_row(table: str) -> str:
 
 def timed_search(make: Callable[[int, int], object], table: str, trials: int, seed: int) -> float:
     """Seconds of one search with its journal, the agent being built included."""
-    from search.journal import Journal
-    from search.loop import Search, Stage, run_search
+    from search.loop.run_search import run_search
+    from search.loop.search import Search, Stage
+    from search.runs.journal import Journal
     from search.spaces.nasbench201 import NASBench201
     from search.tasks.table import TableTask
 

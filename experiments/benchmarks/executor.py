@@ -30,8 +30,9 @@ import numpy as np
 from search.agents.regularized_evolution import RegularizedEvolution
 from search.executors.base import Executor
 from search.executors.ray import RayExecutor
-from search.journal import Journal, Record
-from search.loop import Listener, Search, Stage, run_search
+from search.loop.run_search import run_search
+from search.loop.search import Listener, Search, Stage
+from search.runs.journal import Journal, Record
 from search.spaces.base import Architecture
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Evaluation, Task

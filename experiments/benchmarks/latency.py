@@ -27,8 +27,8 @@ import yaml
 from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
-from lightning_modules.networks.latency import LatencySettings, hardware_name, measure_latency
-from lightning_modules.networks.operator_latency import OperatorLatencies
+from lightning_modules.networks.cost.latency import LatencySettings, hardware_name, measure_latency
+from lightning_modules.networks.cost.operator_latency import OperatorLatencies
 from search.recipes.classes import find_class
 from search.spaces.base import SearchSpace
 

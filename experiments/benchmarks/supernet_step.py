@@ -28,7 +28,7 @@ from lightning_modules.path_samplers.uniform import UniformSampler
 from lightning_modules.supernet import SupernetModule
 from lightning_modules.supernet_settings import SupernetSettings
 from search.spaces.nasbench201 import NASBench201
-from search.tasks.isolation import quiet_lightning
+from search.training.isolation import quiet_lightning
 
 LEAN = {"pairs": 2, "batch_share": 0.25, "every": 5}
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_modules.networks.nao_model import EncoderPredictorDecoder, fit
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import Choices, Evaluate, PathSampler, Space, best_first, distinct
+from lightning_modules.path_samplers.nao_model import EncoderPredictorDecoder, fit
 
 _POOL_STREAM, _MODEL_STREAM = 1, 2
 """Keep draws from the pool apart from the seeds of the model."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
-from search.locking import FileLock
+from search.runs.locking import FileLock
 
 _PREFIX = "catchmark-"
 _LONGEST = 24

@@ -17,13 +17,13 @@ import yaml
 
 from search.agents.base import Agent
 from search.errors import CatchmarkError, one_line
-from search.experiment import Experiment
 from search.recipes.check import RecipeCheck, new_parser
 from search.recipes.classes import find_class, find_parameters
 from search.recipes.trust import RECIPE, Trust, Untrusted
 from search.recipes.words import explain, kind, nearest
 from search.recipes.yaml_text import dump_yaml, parse_yaml
-from search.study import Study
+from search.studies.base import Study
+from search.studies.experiment import Experiment
 
 RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 """The folder of the recipes that ship with the package."""

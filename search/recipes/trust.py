@@ -5,7 +5,7 @@ whoever has made it: ``config.yaml``, ``network.json``, the journal and the weig
 them is built:
 
 * what belongs to catchmark: a class out of its installed files, where one of its kind is asked for;
-* what mmdet and mmseg have registered, by its registered name (`lightning_modules.openmmlab_names`);
+* what mmdet and mmseg have registered, by its registered name (`lightning_modules.openmmlab.names`);
 * what the user vouches for, with ``--trust NAME``.
 
 No argument of ours asks for a class of torch or Lightning, so none of theirs is allowed. Everything else is refused

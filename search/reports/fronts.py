@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.experiment import Experiment
-from search.journal import Record
-from search.meta_training import PHASE
-from search.pareto import hypervolume, oriented, pareto_front
+from search.loop.time_budget import within
 from search.reports.page import decimals_for
 from search.reports.scatter_plots import Explored, fronts_svg
 from search.reports.svg import SERIES
-from search.summary import mean_interval, within
+from search.runs.journal import Record
+from search.statistics.intervals import mean_interval
+from search.statistics.pareto import hypervolume, oriented, pareto_front
+from search.studies.experiment import Experiment
+from search.studies.meta_training import PHASE
 
 
 class Fronts:

@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from search.experiment import Experiment
-from search.journal import Journal, Record
-from search.meta_training import PHASE
-from search.summary import TimeBudget, best_so_far
+from search.loop.time_budget import TimeBudget
+from search.results.search import best_so_far
+from search.runs.journal import Journal, Record
+from search.studies.experiment import Experiment
+from search.studies.meta_training import PHASE
 
 MOST_ROWS = 2000
 """Evaluations that the report lists one by one."""

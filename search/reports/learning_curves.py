@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search.experiment import Experiment
-from search.journal import Record
 from search.reports.svg import (
     DASHES,
     INK,
@@ -21,6 +19,8 @@ from search.reports.svg import (
     style_course,
     to_svg,
 )
+from search.runs.journal import Record
+from search.studies.experiment import Experiment
 
 MOST_CHILDREN = 300
 """Children of a target that are drawn; the first ones of each agent."""

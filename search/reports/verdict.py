@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from search.reports.page import decimals_for, duration, number, p_equals, share
-from search.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
+from search.statistics.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
 
 
 def verdict(
@@ -24,7 +24,7 @@ def verdict(
     Args:
         target: its name.
         score_name: what the score is.
-        agents: what `search.summary.summarise_search` says, by agent.
+        agents: what `search.results.search.summarise_search` says, by agent.
         finals: each trial's best score by agent: float64 ``[trials]``, NaN where none succeeded.
         unfinished: agents that have evaluations left to do.
         budget_seconds: a trial's limit of time, if it has one.

@@ -9,9 +9,9 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from search.latency import read_latency
 from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
+from search.tables.latency import read_latency
 from search.tasks.base import TaskPool
 from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table import TableTask
@@ -31,7 +31,7 @@ class DeviceRewardPool(TaskPool):
     Args:
         space: of all tables.
         quality: the columns to draw from; dicts of the same keys do as well.
-        latency_table: the latencies' path (format: `search.latency`).
+        latency_table: the latencies' path (format: `search.tables.latency`).
         held_out: devices that are never drawn.
         exponent: w of the reward, at most 0.
         target_quantile: the target latency is this quantile of a device's latencies.

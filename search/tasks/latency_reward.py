@@ -10,9 +10,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from search.latency import LatencyTable, read_latency
-from search.objectives import below_zero, check_exponent, latency_reward
+from search.rewards.latency import below_zero, check_exponent, latency_reward
 from search.spaces.base import Architecture, SearchSpace
+from search.tables.latency import LatencyTable, read_latency
 from search.tasks.base import Evaluation, Task
 from search.tasks.table import TableTask
 from search.tasks.table_pool import TableColumn
@@ -27,7 +27,7 @@ class LatencyRewardTask(Task):
     Args:
         space: of both tables.
         quality: the column with the quality; a dict of the same keys does as well.
-        latency_table: the latencies' path (format: `search.latency`).
+        latency_table: the latencies' path (format: `search.tables.latency`).
         device: one of the latency table's.
         exponent: w, at most 0.
         target_quantile: the target latency is this quantile of the device's latencies over the whole space.

@@ -12,15 +12,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-from lightning_modules.networks.latency import LatencySettings, Precision, measure_latency
-from lightning_modules.networks.operator_latency import OperatorLatencies
+from lightning_modules.networks.cost.latency import LatencySettings, Precision, measure_latency
+from lightning_modules.networks.cost.operator_latency import OperatorLatencies
 from search.errors import CatchmarkError
-from search.objectives import below_zero, check_exponent, latency_reward
 from search.recipes.words import explain
+from search.rewards.latency import below_zero, check_exponent, latency_reward
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
-from search.tasks.isolation import isolated
 from search.tasks.trained import TrainedTask
+from search.training.isolation import isolated
 
 
 class MeasuredLatencyTask(Task):

@@ -30,8 +30,8 @@ class SharedWeightsTask(Task):
     def __init__(self, space: SearchSpace, run: str, method: str, trial: int = 0, images: int | None = None):
         from search.recipes.recipe import load_recipe
         from search.recipes.trust import granted
-        from search.supernets.study import SupernetStudy
-        from search.supernets.training import load_module
+        from search.studies.supernet_study import SupernetStudy
+        from search.studies.supernet_training import load_module
 
         self.space, folder = space, Path(run)
         if not (folder / "config.yaml").is_file():

@@ -23,7 +23,7 @@ from search.errors import CatchmarkError, RunError, one_line
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
-from search.tasks.isolation import isolated, quiet_lightning, seed_global_streams
+from search.training.isolation import isolated, quiet_lightning, seed_global_streams
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -136,7 +136,7 @@ class TrainedTask(Task):
     def start(self, architecture: Architecture, seed: int) -> LightningModule:
         """A fresh network in its Lightning module, with random streams and data where its training begins.
 
-        Both it and the training belong inside `search.tasks.isolation.isolated`.
+        Both it and the training belong inside `search.training.isolation.isolated`.
         """
         module = self.wrap(self._build(architecture, seed))
         seed_global_streams(derive_seed(seed, "training"))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.arrays import ArrayDataModule, ImageArrays
 from lightning_modules.classification import ClassificationModule
-from search.ranks.environment import OwnProcesses
+from search.training.rank_environment import OwnProcesses
 
 QUIET = {
     "accelerator": "cpu",

@@ -13,7 +13,7 @@ pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.openmmlab import prepare, scope
 from lightning_modules.segmentation import SegmentationModule
-from search.ranks.environment import OwnProcesses
+from search.training.rank_environment import OwnProcesses
 from tests.lightning_modules.strided_network import StridedBackbone, StridedNetwork
 
 QUIET = {

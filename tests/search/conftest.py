@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.search.ranks.server import Server
+from tests.search.distributed.server import Server
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ import yaml
 
 from search import cli
 from search.cli import main
-from search.experiment import Experiment
-from search.journal import Journal
+from search.commands.run import run_recipe
 from search.recipes.classes import find_parameters
 from search.recipes.yaml_text import dump_yaml
-from search.run import run_recipe
-from search.summary import without_seconds
+from search.results.search import without_seconds
+from search.runs.journal import Journal
+from search.studies.experiment import Experiment
 from search.tables import SHIPPED
 from search.tables.table import write_table
 from tests.processes import PATIENCE, wait_until

@@ -455,7 +455,7 @@ def test_resolved_recipe_is_a_recipe(name, folder, table_folder):
 
 
 def test_resolved_recipe_runs_the_same(folder, monkeypatch):
-    from search.summary import without_seconds
+    from search.results.search import without_seconds
 
     monkeypatch.setenv("WANDB_MODE", "disabled")
     Path("r.yaml").write_text(dump_yaml(RECIPE))

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from search.cli import main
+from search.listeners.wandb.sweep import numbers
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe
 from search.tables.table import find_table
-from search.wandb_runs.sweep import numbers
 
 FILES = sorted(RECIPES.glob("**/*.yaml"))
 SWEEPS = [yaml.safe_load(path.read_text()) for path in sorted(RECIPES.glob("**/*.sweep.yml"))]

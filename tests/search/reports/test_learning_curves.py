@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from search.agents.random_search import RandomSearch
-from search.experiment import Experiment
-from search.journal import Journal
 from search.reports.learning_curves import LearningCurves
-from search.reports.report import write_report
+from search.reports.pages import write_report
+from search.runs.journal import Journal
+from search.studies.experiment import Experiment
 from search.tasks.base import Evaluation, Task
 from tests.search.agents.toy_spaces import Grid
 

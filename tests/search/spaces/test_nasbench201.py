@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.networks.complexity import count_flops, count_parameters
+from lightning_modules.networks.cost.complexity import count_flops, count_parameters
 from search.spaces.base import Edge
 from search.spaces.nasbench201 import NASBench201
 

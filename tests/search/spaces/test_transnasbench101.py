@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.networks.complexity import count_flops, count_parameters
+from lightning_modules.networks.cost.complexity import count_flops, count_parameters
 from search.spaces.transnasbench101 import TransNASBench101Micro
 from search.tables.table import read_columns
 

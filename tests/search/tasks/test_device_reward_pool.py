@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from search.agents.naive_transfer import NaiveTransfer
-from search.experiment import Experiment
-from search.journal import Journal
-from search.meta_training import MetaTraining
+from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
+from search.studies.experiment import Experiment
+from search.studies.meta_training import MetaTraining
 from search.tasks.device_reward_pool import DeviceRewardPool
 from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table import TableTask
-from tests.search.latency_tables import DEVICES, SPACE, column, write_latency, write_quality
+from tests.search.tables.latency_tables import DEVICES, SPACE, column, write_latency, write_quality
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from search.randomness import TrialRandom
 from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table_pool import TableColumn
-from tests.search.latency_tables import SIZE, SPACE, column, write_latency, write_quality
+from tests.search.tables.latency_tables import SIZE, SPACE, column, write_latency, write_quality
 
 
 @pytest.fixture(scope="module")

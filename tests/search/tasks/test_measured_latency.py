@@ -9,13 +9,14 @@ from torch import nn
 
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
-from lightning_modules.networks.latency import LatencySettings
-from lightning_modules.networks.operator_latency import OperatorLatencies, operators_of
+from lightning_modules.networks.cost.latency import LatencySettings
+from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
 from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError
-from search.journal import Journal
-from search.loop import Search, Stage, run_search
+from search.loop.run_search import run_search
+from search.loop.search import Search, Stage
 from search.recipes.recipe import load_recipe
+from search.runs.journal import Journal
 from search.spaces.base import Decision, SearchSpace
 from search.tasks.base import Evaluation
 from search.tasks.measured_latency import MeasuredLatencyTask

@@ -21,11 +21,11 @@ from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
 from search.errors import CatchmarkError
-from search.ranks.trainers import arguments_alone
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask, _make_watch
+from search.training.trainer_arguments import arguments_alone
 
 CPU = {"accelerator": "cpu"}
 

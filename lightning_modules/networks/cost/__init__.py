@@ -1,0 +1,1 @@
+"""What a network takes: operations, parameters, and milliseconds."""

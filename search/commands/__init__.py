@@ -1,0 +1,1 @@
+"""The commands of catchmark, a file each."""

@@ -1,0 +1,242 @@
+"""``catchmark export``: a trained network as a file that other programs run, checked against the network itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from search.deploy.network_folder import class_name, load_module, network_of, read_about, trained_folder
+from search.errors import CatchmarkError, RunError, one_line
+from search.recipes.trust import Trust, check_links, trust_of
+from search.recipes.words import explain, nearest
+
+FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+PARTS = ("network", "backbone")
+TOLERANCE = 1e-4
+"""The most that a file's outputs may differ from the network's, by the largest value of each output."""
+_DYNAMIC_BATCHES = (1, 3)
+"""What a file of any batch size is checked with; it was traced with another one."""
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        outputs: their names, in order.
+        resolution: height and width of the images that it takes.
+        difference: the largest difference to the network's own outputs, by the largest value of each output.
+    """
+
+    path: Path
+    outputs: tuple[str, ...]
+    resolution: tuple[int, int]
+    difference: float
+
+
+def export_network(
+    run: str | Path,
+    target: str | None = None,
+    form: str = "onnx",
+    part: str | None = None,
+    out: Path | None = None,
+    resolution: int | None = None,
+    batch: int | Literal["dynamic"] = "dynamic",
+    trust: str | Iterable[str] = (),
+) -> Exported:
+    """Write a trained network as ONNX or as a program of ``torch.export``, and check what was written.
+
+    The input is called ``images``: float32 ``[batch, channels, height, width]``, normalised as in training. A
+    classifier's output is called ``logits``; a backbone's are its feature maps ``stride_4``, ``stride_8`` and so on.
+
+    Args:
+        run: the run's folder, or that of the network itself.
+        target: which of the run's targets; None for the only one that was trained.
+        form: ``onnx`` or ``torch``.
+        part: ``network`` or ``backbone``; None for the backbone of what does not classify, where it has one, else the
+            network. A detector's network is refused: its boxes come of code that is not exported.
+        out: the file; None for ``PART.onnx`` or ``PART.pt2`` beside the weights.
+        resolution: height and width of the images; None for those of the training.
+        batch: images a pass, or ``dynamic`` for any number.
+        trust: as for `search.deploy.network_folder.load_network`.
+
+    Raises:
+        CatchmarkError: nothing was trained, a package is missing, or this part can't be exported.
+        RunError: the file gives other outputs than the network; it has been removed.
+    """
+    if form not in FORMATS:
+        raise CatchmarkError(f"--format: '{form}' is not one of: {', '.join(FORMATS)}{nearest(form, FORMATS, '')}")
+    if part not in (*PARTS, None):
+        raise CatchmarkError(f"--part: '{part}' is not one of: {', '.join(PARTS)}{nearest(str(part), PARTS, '')}")
+    for key, value in (("resolution", resolution), ("batch", batch)):
+        if isinstance(value, int) and value < 1:
+            raise CatchmarkError(f"--{key} is {value}, at least 1 is needed")
+    folder = trained_folder(Path(run), target)
+    check_links(folder)
+    if form == "onnx":
+        _need_packages("onnx", "onnxscript", "onnxruntime")
+    about = read_about(folder)
+    size = (resolution, resolution) if resolution is not None else about["resolution"]
+    if size is None:
+        raise CatchmarkError(f"{folder}: the training did not see how large its images are; give --resolution")
+    if len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
+        raise CatchmarkError(f"{folder}: the size of its images is {list(size)}; give --resolution")
+    shape = (about["in_channels"], *size)
+    module, names, part = _part(folder, about, part, trust_of(trust))
+    path = out or folder / f"{part}{FORMATS[form]}"
+    if not path.parent.is_dir():
+        raise CatchmarkError(f"--out: there is no folder '{path.parent}'")
+    partial = path.with_name(f"partial-{path.stem}{FORMATS[form]}")
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporters', about their own code
+            run_file = _write(partial, form, module, names, shape, batch, about)
+            batches = _DYNAMIC_BATCHES if batch == "dynamic" else (int(batch),)
+            difference = max(_difference(module, run_file, torch.Size((n, *shape))) for n in batches)
+        if not difference <= TOLERANCE:
+            raise RunError(
+                f"{path}: its outputs differ from the network's by {difference:.1e} of their scale, at most "
+                f"{TOLERANCE:.0e} is allowed; the file has been removed"
+            )
+        os.replace(partial, path)
+    except CatchmarkError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{path}: the {part} could not be exported at {shape[1]}x{shape[2]}: {explain(error)}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return Exported(path, names, (shape[1], shape[2]), difference)
+
+
+def in_words(exported: Exported) -> str:
+    """What was written, for the terminal."""
+    height, width = exported.resolution
+    return (
+        f"{exported.path}: images of {height}x{width} to {', '.join(exported.outputs)}\n"
+        f"checked: largest difference {exported.difference:.1e} of the outputs' scale"
+    )
+
+
+def _need_packages(*names: str) -> None:
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise CatchmarkError(f"--format onnx needs what is not installed: pip install {' '.join(missing)}")
+
+
+def _part(
+    folder: Path, about: dict[str, Any], part: str | None, trust: Trust
+) -> tuple[nn.Module, tuple[str, ...], str]:
+    """What to export, the names of its outputs as far as they are known before it runs, and which part it is."""
+    from lightning_modules.classification import ClassificationModule
+    from lightning_modules.detection import DetectionModule
+
+    module = load_module(folder, about, trust)
+    network, classifies = network_of(module), isinstance(module, ClassificationModule)
+    backbone = _backbone(network)
+    if part is None:
+        part = "network" if classifies or backbone is None else "backbone"
+    if part == "network":
+        if isinstance(module, DetectionModule):
+            raise CatchmarkError(
+                "--part network: a detector's boxes come of post-processing that can't be exported; use --part backbone"
+            )
+        return network, ("logits" if classifies else "output",), part
+    if backbone is None:
+        raise CatchmarkError(f"--part backbone: {type(network).__name__} has no backbone with strides; use network")
+    strides: Any = backbone.strides
+    return backbone, tuple(f"stride_{stride}" for stride in strides), part
+
+
+def _backbone(network: nn.Module) -> nn.Module | None:
+    """The part of a network that gives feature maps, below what may select some of them."""
+    while isinstance(inner := getattr(network, "backbone", None), nn.Module):
+        network = inner
+        if hasattr(network, "strides"):
+            return network
+    return None
+
+
+def _write(
+    path: Path,
+    form: str,
+    module: nn.Module,
+    names: tuple[str, ...],
+    shape: tuple[int, ...],
+    batch: int | str,
+    about: dict[str, Any],
+) -> Run:
+    """Write the file; what runs it, read back from there."""
+    images = torch.randn(2 if batch == "dynamic" else int(batch), *shape, generator=torch.Generator().manual_seed(0))
+    outputs = _as_tuple(module(images))
+    if len(outputs) != len(names) or not all(isinstance(each, Tensor) for each in outputs):
+        raise CatchmarkError(
+            f"{type(module).__name__} gives something else than {len(names)} tensor{'s' * (len(names) > 1)}, which "
+            "can't be exported; use the other --part"
+        )
+    sizes = ({0: torch.export.Dim("batch", min=1)},) if batch == "dynamic" else None
+    if form == "torch":
+        return _write_torch(path, module, images, sizes)
+    return _write_onnx(path, module, images, sizes, names, about)
+
+
+def _write_torch(path: Path, module: nn.Module, images: Tensor, sizes: Any) -> Run:
+    torch.export.save(torch.export.export(module, (images,), dynamic_shapes=sizes), path)
+    program: Any = torch.export.load(path).module()
+    return lambda inputs: _as_tuple(program(inputs))
+
+
+def _write_onnx(
+    path: Path, module: nn.Module, images: Tensor, sizes: Any, names: tuple[str, ...], about: dict[str, Any]
+) -> Run:
+    program = torch.onnx.export(
+        module,
+        (images,),
+        dynamo=True,
+        dynamic_shapes=sizes,
+        input_names=["images"],
+        output_names=list(names),
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props.update({"space": class_name(about["space"]), "architecture": about["architecture"]})
+    program.save(path, external_data=False)
+    return _onnx_runner(path)
+
+
+def _onnx_runner(path: Path) -> Run:
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise RunError(f"{path.name}: onnxruntime can't read what was written ({one_line(error)})") from error
+    return lambda images: [torch.from_numpy(each) for each in session.run(None, {"images": images.numpy()})]
+
+
+def _difference(module: nn.Module, run: Run, shape: torch.Size) -> float:
+    """The largest difference between a file's outputs and a network's on random images, by each output's scale."""
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    worst = 0.0
+    for ours, theirs in zip(_as_tuple(module(images)), run(images), strict=True):
+        if ours.shape != theirs.shape:
+            raise RunError(f"the file gives outputs of shape {list(theirs.shape)}, the network {list(ours.shape)}")
+        scale = float(ours.abs().max()) or 1.0
+        difference = float((ours - theirs).abs().max()) / scale
+        worst = max(worst, difference) if difference == difference else float("inf")
+    return worst
+
+
+def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)

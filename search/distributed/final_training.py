@@ -1,0 +1,77 @@
+"""``catchmark train`` on several ranks: all of them train, and rank 0 does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from search.deploy.choice import Choice, build_task
+from search.distributed.joint_calls import JointCalls, Order, Together
+from search.distributed.shared_files import see_checkpoint
+from search.loop.search import Listener
+from search.recipes.parts import build_part
+from search.runs.launch import Launch
+from search.spaces.base import SearchSpace
+from search.training.trainer_arguments import arguments_of_rank, is_joint
+
+
+class JointFit(JointCalls):
+    """The full training of a network, as all ranks see it.
+
+    A rank other than 0 builds what rank 0 has chosen; it does not look into the run, which may still be going on.
+
+    Args:
+        launch: of this process.
+        choice: on rank 0, what to train; its task's ``trainer`` is told of the ranks.
+        together: on rank 0, makes a joint call.
+
+    Raises:
+        CatchmarkError: the task is not made for that many ranks.
+    """
+
+    def __init__(self, launch: Launch, choice: Choice | None = None, together: Together | None = None):
+        self.launch, self._together = launch, together
+        if choice is not None:
+            if not is_joint(choice.task.trainer):
+                self.nothing = "the task that is trained has no trainer: {strategy: ddp}"
+            self._prepare(choice)
+
+    def fit(self, choice: Choice, checkpoint: Path, done: int, log: Listener, quiet: bool) -> None:
+        """Train as `search.deploy.training.fit` does, with every rank where the task says so."""
+        from search.deploy.training import fit
+
+        own = partial(fit, choice, checkpoint, done, log, quiet)
+        if self.nothing or self._together is None:
+            own()
+            return
+        order = {
+            "space": choice.space_part,
+            "task": choice.task_part,
+            "architecture": list(choice.architecture),
+            "seed": choice.seed,
+            "checkpoint": str(checkpoint),
+            "done": done,
+        }
+        self._together(order, own)
+
+    def find(self, order: Order) -> Callable[[], str | None]:
+        """Another rank's part in the training."""
+        from search.deploy.training import epochs_of, fit
+
+        choice, checkpoint = self._choice(order), Path(order["checkpoint"])
+        if order["done"]:
+            see_checkpoint(checkpoint, order["done"], partial(epochs_of, checkpoint), self.launch)
+        return partial(fit, choice, checkpoint, order["done"], quiet=True)
+
+    def _choice(self, order: dict[str, Any]) -> Choice:
+        space, part = build_part(order["space"], SearchSpace, "space")
+        task, task_part = build_task(order["task"], "task", space)
+        architecture = space.check(order["architecture"])
+        choice = Choice(space, part, architecture, task, task_part, order["seed"], None, None, None)
+        self._prepare(choice)
+        return choice
+
+    def _prepare(self, choice: Choice) -> None:
+        choice.task.trainer = arguments_of_rank(choice.task.trainer, self.launch, "task")

@@ -1,0 +1,1 @@
+"""Who hears of a run while it goes on: the progress bar, Weights & Biases."""

@@ -1,0 +1,169 @@
+"""One W&B run a search."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from search.listeners.wandb.connection import WandbConnection
+from search.loop.search import Listener, Search
+from search.loop.time_budget import TimeBudget
+from search.runs.journal import Record
+from search.spaces.base import SearchSpace
+
+_MOST_ROWS = 10_000
+"""Rows of the table of evaluations: W&B shows tables of this size; the journal has them all."""
+
+_COLUMNS = ("stage", "step", "slot", "trial", "architecture", "score", "cost_seconds", "status", "reason")
+
+
+class SearchRuns(Listener):
+    """Config, the metrics of every evaluation, a table of evaluations, and the best architecture as an artifact.
+
+    With several trials, each point is the mean over the trials after so many evaluations.
+
+    Args:
+        connection: to W&B.
+        space: for the names of architectures.
+        config: the resolved recipe.
+    """
+
+    def __init__(self, connection: WandbConnection, space: SearchSpace, config: dict[str, Any]):
+        self.connection, self.space, self.config = connection, space, config
+        self._run: Any = None
+
+    # ---- what the loop tells ---------------------------------------------------------------------------------------
+
+    def search_began(self, search: Search, records: Sequence[Record]) -> None:
+        """Start the search's W&B run; what an earlier attempt evaluated is logged again, under the same id."""
+        # By number of evaluation within a trial: trials may be ahead of each other.
+        self._incomplete: dict[int, list[Record]] = defaultdict(list)
+        self._made_by = [0] * search.agent.trials
+        self._rows: list[Record] = []
+        self._best_of = [-math.inf] * search.agent.trials
+        self._best: Record | None = None
+        self._points, self._time_budget = 0, TimeBudget(search.seconds)
+        if self.connection.mode == "disabled":
+            return
+        with self._guarded():
+            identity = self.connection.identity(search.name)
+            earlier = self.connection.earlier(identity)
+            if search.ended(records) and self.connection.is_complete(earlier):
+                return
+            phase, _, agent = search.name.partition("/")
+            self._run = self.connection.start(
+                identity,
+                name=search.name,
+                job_type=phase,
+                tags=[self.space.name, agent, phase, f"seed {self.config.get('seed', 0)}"],
+                config={**self.config, "search": search.name, "agent": agent, "target": phase},
+            )
+            self._log(search, records)
+            self.connection.replace(earlier)
+
+    def evaluated(self, search: Search, records: Sequence[Record]) -> None:
+        """Log every evaluation that is complete over the trials."""
+        if self._run is not None:
+            with self._guarded():
+                self._log(search, records)
+
+    def search_ended(self, search: Search) -> None:
+        """Log the table and the best architecture, and finish the W&B run."""
+        if self._run is not None:
+            with self._guarded():
+                self._end(search)
+            self._run = None
+
+    def close(self) -> None:
+        """Finish a W&B run that was cut short; it can be resumed."""
+        if self._run is not None:
+            with self._guarded():
+                self._run.finish(exit_code=1)
+            self._run = None
+
+    # ---- what that does --------------------------------------------------------------------------------------------
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        return self.connection.guarded("this search", self._abandon, again=True)
+
+    def _abandon(self) -> None:
+        self._run = None
+
+    def _log(self, search: Search, records: Sequence[Record]) -> None:
+        for record in records:
+            if len(self._rows) < _MOST_ROWS:
+                self._rows.append(record)
+            if self._time_budget.counts(record) and record.evaluation.status == "ok":
+                if self._best is None or record.evaluation.score > self._best.evaluation.score:
+                    self._best = record
+                self._best_of[record.trial] = max(self._best_of[record.trial], record.evaluation.score)
+            number = self._made_by[record.trial] = self._made_by[record.trial] + 1
+            self._incomplete[number].append(record)
+            if len(self._incomplete[number]) == search.agent.trials:
+                self._log_point(self._incomplete.pop(number))
+
+    def _log_point(self, records: list[Record]) -> None:
+        self._points += 1
+        if self._points < self._run.step:
+            return  # an online run that goes on has it already
+        found = [best for best in self._best_of if best > -math.inf]
+        scores = [record.evaluation.score for record in records if record.evaluation.status == "ok"]
+        point: dict[str, Any] = {
+            "evaluation": self._points,
+            "failed": len(records) - len(scores),
+            "cost_seconds": sum(record.evaluation.cost_seconds for record in records),
+        }
+        if scores:
+            point["score"] = sum(scores) / len(scores)
+        if found:
+            point["best_score"] = sum(found) / len(found)
+        if len(records) == 1:
+            metrics = records[0].evaluation.metrics
+            point |= {f"metrics/{name}": value for name, value in metrics.items() if math.isfinite(value)}
+            point["stage"] = records[0].stage
+        self._run.log(point, step=self._points)
+
+    def _end(self, search: Search) -> None:
+        import wandb
+
+        rows = [
+            [
+                record.stage,
+                record.step,
+                record.slot,
+                record.trial,
+                self.space.format(record.architecture),
+                None if math.isnan(record.evaluation.score) else record.evaluation.score,
+                record.evaluation.cost_seconds,
+                record.evaluation.status,
+                record.evaluation.reason,
+            ]
+            for record in self._rows
+        ]
+        self._run.log({"evaluations": wandb.Table(columns=list(_COLUMNS), data=rows)})
+        if self._best is not None and search.stages[-1].adapting:
+            self._run.summary["best_architecture"] = self.space.format(self._best.architecture)
+            # Where there is no room for more artifacts, there may be for all the rest.
+            with self.connection.guarded("the best architecture as an artifact", lambda: None):
+                self._log_artifact(self._best)
+        self.connection.finish(self._run)
+
+    def _log_artifact(self, best: Record) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"architecture-{self._run.id}", type="architecture")
+        with artifact.new_file("architecture.json") as file:
+            json.dump(
+                {
+                    "space": self.space.name,
+                    "architecture": self.space.format(best.architecture),
+                    "choices": list(best.architecture),
+                    "score": best.evaluation.score,
+                },
+                file,
+            )
+        self._run.log_artifact(artifact)

@@ -1,0 +1,216 @@
+"""A search whose workers never wait for each other: what finishes is told at once, and something else is asked.
+
+How a walk is recorded, so that it can be replayed: an evaluation's ``step`` is its number in order of telling, within
+its trial; its ``slot`` is its place among what the trial had under way when it was told, the longest asked first. An
+agent is asked anew after every telling, up to a fixed number under way, so these two numbers say in which order
+everything was asked and told. Where one evaluation is under way at a time, every slot is 0 and the records are those of
+a search in step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from search.agents.base import Agent
+from search.executors.base import Executor
+from search.executors.inline import InlineExecutor
+from search.loop.in_step import Walk
+from search.runs.journal import Record
+from search.spaces.base import Architecture
+
+if TYPE_CHECKING:
+    from search.loop.search import Stage
+
+
+@dataclass
+class _Trial:
+    """One trial by itself.
+
+    Attributes:
+        number: which trial.
+        agent: asked and told for this trial alone.
+        told: evaluations behind the agent's state, over all stages.
+        flying: what was asked and not told yet, the longest asked first: the number of asking and the architecture.
+        known: evaluations of the journal that are not behind the agent's state, in order of telling.
+    """
+
+    number: int
+    agent: Agent
+    told: int = 0
+    flying: list[tuple[int, Architecture]] = field(default_factory=list)
+    known: deque[Record] = field(default_factory=deque)
+
+    @property
+    def asked(self) -> int:
+        """Evaluations asked for, over all stages."""
+        return self.told + len(self.flying)
+
+    def state(self) -> dict[str, Any]:
+        """As a walk in step has it, and what is under way, if anything."""
+        state = {"agent": self.agent.state_dict(), "step": self.told, "done": self.told}
+        flying = [[index, list(architecture)] for index, architecture in self.flying]
+        return state | {"flying": flying} if flying else state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.told = state["step"]
+        self.flying = [(index, tuple(architecture)) for index, architecture in state.get("flying", [])]
+
+
+@dataclass
+class AsynchronousWalk(Walk):
+    """Every trial by itself, all on the workers of one executor.
+
+    With at least as many trials as workers a trial has one evaluation under way, and those that are furthest behind
+    come first: each trial is then the same search as in one process. Otherwise trials share the workers evenly.
+
+    Attributes:
+        trials: each with an agent of its own.
+    """
+
+    trials: list[_Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make the agents."""
+        agent, alone = self.search.agent, self.search.alone
+        if agent.trials == 1:
+            self.trials = [_Trial(0, agent)]
+        else:
+            assert alone is not None
+            self.trials = [_Trial(trial, alone(trial)) for trial in range(agent.trials)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search is over."""
+        everything = all(trial.told == self.search.budget for trial in self.trials)
+        return everything or len(self.time_budget.over) == len(self.trials)
+
+    def state(self) -> dict[str, Any]:
+        """Every trial's state."""
+        states = [trial.state() for trial in self.trials]
+        return states[0] if len(states) == 1 else {"trials": states}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        states = [state] if len(self.trials) == 1 else state["trials"]
+        for trial, each in zip(self.trials, states, strict=True):
+            trial.load_state(each)
+
+    def before(self, end: int) -> bool:
+        """Whether a trial has been told of fewer evaluations."""
+        return any(trial.told < end for trial in self.trials)
+
+    def take(self, record: Record) -> None:
+        """Count an evaluation that was told; keep others, to be told."""
+        trial = self.trials[record.trial] if record.trial < len(self.trials) else None
+        if trial is None:
+            raise self.foreign()
+        if record.step < trial.told:
+            self.time_budget.counts(record)
+        else:
+            trial.known.append(record)
+
+    def stage(self, stage: Stage, begin: int, end: int) -> None:
+        """Ask, evaluate and tell until every trial has been told of the stage's budget."""
+        task = self.make_task(stage)
+        # What is known without work does not travel to a worker.
+        executor = InlineExecutor() if task.instant or self.search.executor is None else self.search.executor
+        course = _Course(stage, begin, end, executor, self.offered(stage, task))
+        if any([self.replay(course, trial) for trial in self.trials]):
+            self.commit([], meta_training=not stage.adapting)
+        executor.begin(task)
+        for trial in self.trials:
+            for index, architecture in trial.flying:
+                executor.submit((trial.number, index), architecture, self.seed(stage, index, trial.number))
+        while not self.finished:
+            self.ask_on(course)
+            if not any(trial.flying for trial in self.trials):
+                return
+            self.next_evaluation(course)
+        executor.drop()
+
+    def limit(self, course: _Course, trial: _Trial) -> int:
+        """How many evaluations a trial has under way."""
+        share, left = divmod(course.executor.workers, len(self.trials))
+        return max(1, share + (trial.number < left))
+
+    def replay(self, course: _Course, trial: _Trial) -> int:
+        """Tell a trial what the journal knows and its agent does not, in the order of then; how many that were."""
+        replayed = 0
+        while trial.known and trial.told < course.end:
+            while self.may_ask(course, trial):
+                self.ask(course, trial)
+            record = trial.known.popleft()
+            if record.step != trial.told or record.slot >= len(trial.flying):
+                raise self.foreign()
+            index, architecture = trial.flying[record.slot]
+            if (architecture, self.seed(course.stage, index, trial.number)) != (record.architecture, record.seed):
+                raise self.foreign()
+            self.time_budget.counts(record)
+            self.tell(trial, record)
+            replayed += 1
+        return replayed
+
+    def ask_on(self, course: _Course) -> None:
+        """Put every free worker to work."""
+        free = course.executor.workers - sum(len(trial.flying) for trial in self.trials)
+        while free > 0 and (waiting := [trial for trial in self.trials if self.may_ask(course, trial)]):
+            trial = min(waiting, key=lambda each: each.asked)
+            index, architecture = self.ask(course, trial)
+            course.executor.submit((trial.number, index), architecture, self.seed(course.stage, index, trial.number))
+            free -= 1
+
+    def may_ask(self, course: _Course, trial: _Trial) -> bool:
+        """Whether a trial can have one more evaluation under way."""
+        return len(trial.flying) < self.limit(course, trial) and trial.asked < course.end
+
+    def ask(self, course: _Course, trial: _Trial) -> tuple[int, Architecture]:
+        """One more architecture of a trial is under way; its number in order of asking, and what it is."""
+        stage, place = course.stage, trial.asked - course.begin
+        if place == 0:
+            trial.agent.begin_task(stage.budget, stage.adapting)
+        if course.offered is None:
+            asked = trial.agent.ask(1)[0]
+        else:
+            asked = course.offered[trial.number, place : place + 1]
+            self.check_offered(stage, asked.unsqueeze(0), 1)
+        trial.flying.append((trial.asked, tuple(asked[0].tolist())))
+        return trial.flying[-1]
+
+    def next_evaluation(self, course: _Course) -> None:
+        """Wait for an evaluation to finish; tell it, commit it, announce it."""
+        (number, index), evaluation = course.executor.wait()
+        trial = self.trials[number]
+        slot = [each for each, _ in trial.flying].index(index)
+        architecture, seed = trial.flying[slot][1], self.seed(course.stage, index, number)
+        record = Record(trial.told, slot, number, course.stage.label, architecture, seed, evaluation)
+        if self.count(record):
+            self.journal.add(self.search.name, [record])
+            self.announce([record])
+            raise self.gone_wrong(record)
+        self.tell(trial, record)
+        self.commit([record], meta_training=not course.stage.adapting)
+        self.announce([record])
+
+    def tell(self, trial: _Trial, record: Record) -> None:
+        """An evaluation is under way no more."""
+        del trial.flying[record.slot]
+        score = torch.tensor([[record.evaluation.score]], dtype=torch.float64)
+        trial.agent.tell(torch.tensor([[record.architecture]]), score)
+        trial.told += 1
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A stage, the numbers of evaluations a trial before and after it, and what it is walked with."""
+
+    stage: Stage
+    begin: int
+    end: int
+    executor: Executor
+    offered: Tensor | None

@@ -1,0 +1,1 @@
+"""What runs found, in numbers computed from their journals."""

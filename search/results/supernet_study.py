@@ -1,0 +1,190 @@
+"""What a study of supernets found, in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.runs.journal import Journal, Record
+from search.statistics.intervals import mean_interval
+from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
+
+if TYPE_CHECKING:
+    from search.studies.supernet_study import SupernetStudy
+
+FOREST, FLOPS, PARAMETERS = "random forest on the landmarks", "FLOPs", "parameters"
+"""Rankings that need no supernet."""
+
+
+def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
+    """The content of ``summary.json``.
+
+    Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score and by the loss, for each trial, with mean,
+    standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
+    ``seconds``. Per ranking without a supernet the same correlations.
+    """
+    from search.studies.supernet_study import STAND_ALONE
+
+    alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
+    summary: dict[str, Any] = {
+        "name": study.name,
+        "description": study.description,
+        "space": study.space.name,
+        "seed": study.seed,
+        "trials": study.trials,
+        "truth": study.truth.score_name,
+        "methods": {},
+        "without_supernet": _without_supernet(study, alone),
+    }
+    everything = study.truth.all_scores()
+    ranked = None if everything is None else np.sort(everything.numpy()[~np.isnan(everything.numpy())])
+    begun = set(journal.searches())
+    for name in study.methods:
+        records = list(journal.records(name)) if name in begun else []
+        trials = sorted({record.trial for record in records})
+        each = [
+            _trial(study, [r for r in records if r.trial == trial], _worth(alone, trial), ranked) for trial in trials
+        ]
+        method: dict[str, Any] = {"trials": len(trials), "seconds": [one.pop("seconds") for one in each]}
+        for key in ("s_kdt", "kendall_tau", "s_kdt_by_loss", "kendall_tau_by_loss"):
+            method[key] = _spread([one["rounds"][-1][key] for one in each if one["rounds"]])
+        epochs = [entry["epoch"] for entry in each[0]["rounds"]] if each else []
+        method["rounds"] = [
+            {
+                "epoch": epoch,
+                **{
+                    key: _spread([one["rounds"][k][key] for one in each if k < len(one["rounds"])])
+                    for key in ("s_kdt", "s_kdt_by_loss")
+                },
+            }
+            for k, epoch in enumerate(epochs)
+        ]
+        method["found"] = [one["found"] for one in each]
+        for key in ("mean", "first", "best", "best_rank"):
+            method[f"found_{key}"] = _spread([one["found"][key] for one in each if one["found"].get(key) is not None])
+        method["landmarks_added"] = [one["added"] for one in each]
+        summary["methods"][name] = method
+    return summary
+
+
+def _worth(alone: Sequence[Record], trial: int) -> dict[tuple[int, ...], float]:
+    """What stand-alone training gives for the measured architectures of a trial."""
+    from search.studies.supernet_study import MEASURED
+
+    return {r.architecture: r.evaluation.score for r in alone if r.trial == trial and r.stage == MEASURED}
+
+
+def _trial(
+    study: SupernetStudy, records: Sequence[Record], worth: dict[tuple[int, ...], float], ranked: np.ndarray | None
+) -> dict[str, Any]:
+    from search.studies.supernet_study import ADDED, FOUND, MEASURED
+
+    added = {record.architecture for record in records if record.stage == ADDED}
+    rounds: dict[str, list[Record]] = {}
+    for record in records:
+        if record.stage.startswith(MEASURED):
+            rounds.setdefault(record.stage, []).append(record)
+    entries = []
+    for stage, those in rounds.items():
+        # An architecture that has become a landmark is not measured any more; a failed one ranks last.
+        those = [record for record in those if record.architecture not in added]
+        truths = [worth[record.architecture] for record in those]
+        scores = [-math.inf if math.isnan(r.evaluation.score) else r.evaluation.score for r in those]
+        losses = [-r.evaluation.metrics.get("loss", math.inf) for r in those]
+        entries.append(
+            {
+                "epoch": int(stage.rpartition(" ")[2]),
+                "s_kdt": sparse_kendall_tau(truths, scores, study.threshold),
+                "kendall_tau": kendall_tau(truths, scores),
+                "s_kdt_by_loss": sparse_kendall_tau(truths, losses, study.threshold),
+                "kendall_tau_by_loss": kendall_tau(truths, losses),
+            }
+        )
+    found = [record for record in records if record.stage == FOUND]
+    values = [r.evaluation.metrics["stand_alone"] for r in found if "stand_alone" in r.evaluation.metrics]
+    outcome: dict[str, Any] = {
+        "architectures": [study.space.format(record.architecture) for record in found],
+        "stand_alone": [r.evaluation.metrics.get("stand_alone") for r in found],
+    }
+    if values:
+        outcome |= {"mean": float(np.mean(values)), "first": values[0], "best": max(values)}
+        if ranked is not None:
+            outcome["best_rank"] = 1 + int((ranked > max(values)).sum())
+    seconds = {
+        key: next((r.evaluation.metrics[key] for r in found if key in r.evaluation.metrics), 0.0)
+        for key in ("training", "measuring", "choosing")
+    }
+    return {"rounds": entries, "found": outcome, "added": len(added), "seconds": seconds}
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    known = np.array([value for value in values if value is not None and math.isfinite(value)])
+    if not len(known):
+        return {"mean": None, "std": None, "interval": None, "trials": []}
+    return {
+        "mean": float(known.mean()),
+        "std": float(known.std(ddof=1)) if len(known) > 1 else 0.0,
+        "interval": mean_interval(known),
+        "trials": [float(value) for value in known],
+    }
+
+
+def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str, Any]:
+    """Rankings that anyone has for nothing, on the same architectures: a supernet must be above them to be of use."""
+    from search.studies.supernet_study import LANDMARK, MEASURED
+
+    found: dict[str, list[dict[str, float]]] = {}
+    for trial in sorted({record.trial for record in alone}):
+        measured = [r for r in alone if r.trial == trial and r.stage == MEASURED]
+        landmarks = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK)]
+        landmarks = [r for r in landmarks if not math.isnan(r.evaluation.score)]
+        truths = [r.evaluation.score for r in measured]
+        if len(measured) < study.measured:
+            continue
+        predictions: dict[str, Any] = dict(zip((FLOPS, PARAMETERS), _sizes(study, measured), strict=True))
+        if len(landmarks) >= 2:
+            predictions[FOREST] = _forest(study, landmarks, measured)
+        for key, values in predictions.items():
+            if values is not None:
+                found.setdefault(key, []).append(
+                    {
+                        "s_kdt": sparse_kendall_tau(truths, values, study.threshold),
+                        "kendall_tau": kendall_tau(truths, values),
+                    }
+                )
+    return {
+        name: {key: _spread([one[key] for one in each]) for key in ("s_kdt", "kendall_tau")}
+        for name, each in sorted(found.items())
+    }
+
+
+def _forest(study: SupernetStudy, landmarks: Sequence[Record], measured: Sequence[Record]) -> np.ndarray:
+    import torch
+    from sklearn.ensemble import RandomForestRegressor
+
+    def code(records: Sequence[Record]) -> np.ndarray:
+        return study.space.one_hot(torch.tensor([record.architecture for record in records])).numpy()
+
+    forest = RandomForestRegressor(n_estimators=200, random_state=0)
+    forest.fit(code(landmarks), [record.evaluation.score for record in landmarks])
+    return forest.predict(code(measured))
+
+
+def _sizes(study: SupernetStudy, measured: Sequence[Record]) -> tuple[list[float] | None, list[float] | None]:
+    """FLOPs and parameters of stand-alone networks; FLOPs are None where the data do not say how large images are."""
+    import torch
+
+    from lightning_modules.networks.cost.complexity import count_flops, count_parameters
+
+    shape = getattr(study.data, "input_shape", None)
+    flops, parameters = [], []
+    for record in measured:
+        with torch.device("meta"):
+            network = study.space.build(record.architecture, **study.head())
+            if shape is not None:
+                flops.append(float(count_flops(network, shape)))
+        parameters.append(float(count_parameters(network)))
+    return flops or None, parameters

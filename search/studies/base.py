@@ -1,0 +1,51 @@
+"""The contract of what a recipe describes: planned, run, resumed, summed up and reported in one way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.recipes.trust import RECIPE, Trust
+from search.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from search.loop.search import Listener
+    from search.runs.journal import Journal
+
+
+class Study(ABC):
+    """What a recipe describes.
+
+    A recipe without ``class_path`` describes a `search.studies.experiment.Experiment`, agents on tasks; others name theirs.
+    """
+
+    name: str
+    description: str
+    space: SearchSpace
+    seed: int
+    unit: str = "evaluations"
+    """What `planned` counts."""
+    recipe: Mapping[str, Any] | None = None
+    """The arguments that the recipe gives, defaults included, as plain values; None of a study made in Python."""
+    log_children: bool = False
+    """Whether every child network is a W&B run of its own."""
+    trust: Trust = RECIPE
+    """What its recipe was allowed to name: who reads that again, in another process, is to allow no more."""
+
+    @abstractmethod
+    def planned(self) -> dict[str, int]:
+        """Every part by name, and how many units it takes, in the order in which they run."""
+
+    @abstractmethod
+    def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+        """Run every part, or go on with it; returns the summary."""
+
+    @abstractmethod
+    def summarise(self, journal: Journal) -> dict[str, Any]:
+        """What the journal holds so far, as ``summary.json`` has it."""
+
+    @abstractmethod
+    def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+        """The report as one HTML page."""

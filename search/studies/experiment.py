@@ -1,0 +1,354 @@
+"""An experiment: every agent on every target at equal budget, after the meta-training that some agents need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from search.agents.base import Agent, MetaAgent
+from search.errors import CatchmarkError, RunError, one_line
+from search.executors.base import Executor
+from search.loop.run_search import run_search
+from search.loop.search import Listener, Search, Stage
+from search.randomness import derive_seed
+from search.recipes.words import nearest
+from search.results.search import for_json, summarise_search
+from search.runs.journal import Journal, Record
+from search.spaces.base import Architecture, SearchSpace
+from search.studies.base import Study
+from search.studies.meta_training import PHASE, MetaTraining, phases
+from search.studies.transfer import EXCHANGE, exchange_search, find_winners, summarise_exchange
+from search.tasks.base import Task, TaskPool, parts
+
+ALL = "all"
+"""In place of a target's name: every target."""
+RESERVED = {ALL: "every target", PHASE: "what comes before the targets", EXCHANGE: "what comes after them"}
+"""What a target can't be called."""
+
+
+class Experiment(Study):
+    """Every agent on every target at equal budget.
+
+    Args:
+        space: what can be built.
+        targets: the tasks to find good architectures for, by name.
+        agents: the searchers to compare, by name.
+        budget: evaluations a trial and target; an agent's random opening counts.
+        trials: independent repetitions of every search; trial ``k`` is the run of seed ``seed + k``.
+        seed: of everything.
+        batch: architectures an agent is asked for at once.
+        budget_seconds: time a trial and target, where time is what agents are to be equal in: one number, or one for
+            each target by its name. A trial ends before the evaluation that would exceed it, by what evaluations are
+            said to cost (`Evaluation.cost_seconds`), or with the budget. Meta-training is not limited by it.
+        meta_training: what happens before, once for all targets; None where no agent needs it.
+        meta_training_for: what happens before, target by target, for instance to leave a target out of its own sources,
+            or under the key ``all`` once for all of them. Each of a target's meta-trainings is for other agents.
+        most_failures: stop when so many evaluations in a row failed.
+        exchange: times that the best architecture of each target is evaluated anew on every target, to see whether what
+            is best on one is the best on the others; 0 for never.
+        log_children: give every child network a W&B run of its own, in the group of the recipe, with what it logged
+            epoch by epoch. Each takes W&B a moment; a table of all evaluations is logged in any case.
+        executor: where evaluations run; this process, one after another, if None. Look-ups run in this process always.
+        name: names the folder of its runs; the recipe's file name where empty.
+        description: what it shows, in a sentence or two; opens the report.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        targets: dict[str, Callable[[SearchSpace], Task]],
+        agents: dict[str, Callable[[SearchSpace, int, int], Agent]],
+        budget: int = 50,
+        trials: int = 1,
+        seed: int = 0,
+        batch: int = 1,
+        budget_seconds: Optional[Union[float, dict[str, float]]] = None,  # noqa: UP007,UP045 - jsonargparse reads it on Python 3.10
+        meta_training: Optional[MetaTraining] = None,  # noqa: UP045
+        meta_training_for: Optional[dict[str, list[MetaTraining]]] = None,  # noqa: UP045
+        most_failures: int = 10,
+        exchange: int = 0,
+        log_children: bool = False,
+        executor: Optional[Executor] = None,  # noqa: UP045
+        name: str = "",
+        description: str = "",
+    ):
+        for key, value in {"budget": budget, "trials": trials, "batch": batch, "most_failures": most_failures}.items():
+            if value < 1:
+                raise ValueError(f"{key} is {value}, it must be at least 1")
+        if exchange < 0:
+            raise ValueError(f"exchange is {exchange}, it must be at least 0")
+        if exchange and len(targets) < 2:
+            raise ValueError(f"exchange is {exchange}, but there is one target: winners have nowhere to go")
+        self.space, self.budget, self.trials, self.seed, self.batch = space, budget, trials, seed, batch
+        self.most_failures, self.exchange, self.executor = most_failures, exchange, executor
+        self.name, self.description, self.log_children = name, description, log_children
+        self._make_agents = agents
+        # Built at once, so that a wrong path or value is found before the first network is trained.
+        self.targets = {
+            key: _built(f"targets.{key}", lambda make=make: make(space))  # type: ignore[misc]
+            for key, make in targets.items()
+        }
+        self.budget_seconds = budget_seconds
+        self._check_time()
+        for key in agents:
+            self.agent(key, trials=1)
+        shared = None if meta_training is None else self._checked(meta_training, "meta_training")
+        for word, meaning in RESERVED.items():
+            if word in targets:
+                raise CatchmarkError(f"targets: a target can't be called '{word}', the word stands for {meaning}")
+        by_target: dict[str | None, list[tuple[MetaTraining, TaskPool]]] = {}
+        for key, trainings in (meta_training_for or {}).items():
+            if key not in (*targets, ALL):
+                raise CatchmarkError(
+                    f"meta_training_for.{key}: there is no such target; targets: {', '.join(targets)}, or {ALL}"
+                )
+            by_target[None if key == ALL else key] = [
+                self._checked(settings, f"meta_training_for.{key}[{k}]") for k, settings in enumerate(trainings)
+            ]
+        self.phases = phases(shared, by_target)
+        served = [
+            (target, agent)
+            for phase in self.phases
+            for target in targets
+            for agent in agents
+            if phase.serves(target, agent)
+        ]
+        for target, agent in served:
+            if served.count((target, agent)) > 1:
+                raise CatchmarkError(
+                    f"meta_training_for.{target}.agents: '{agent}' is meta-trained for all targets already"
+                )
+
+    def seconds(self, target: str) -> float | None:
+        """The time that a trial has on a target, by what its evaluations cost; None where it has no limit."""
+        return self.budget_seconds[target] if isinstance(self.budget_seconds, dict) else self.budget_seconds
+
+    def _check_time(self) -> None:
+        """Refuse limits of time that no search can keep or reach."""
+        if self.budget_seconds is None:
+            return
+        if isinstance(self.budget_seconds, dict):
+            for key in self.budget_seconds:
+                if key not in self.targets:
+                    raise CatchmarkError(
+                        f"budget_seconds.{key}: there is no such target{nearest(key, self.targets, 'targets')}"
+                    )
+            if missing := [key for key in self.targets if key not in self.budget_seconds]:
+                raise CatchmarkError(
+                    f"budget_seconds: there is no number for {', '.join(missing)}; give one to each target, or one "
+                    "number for all"
+                )
+        for target, task in self.targets.items():
+            seconds = self.seconds(target)
+            assert seconds is not None
+            if not 0 < seconds < math.inf:
+                key = f"budget_seconds.{target}" if isinstance(self.budget_seconds, dict) else "budget_seconds"
+                raise CatchmarkError(f"{key} is {seconds}, it must be a number above 0")
+            # A look-up takes no time: where it is not said to cost any, the limit would silently never be reached.
+            if task.instant and not task.evaluate(next(self.space.enumerate()), seed=0).cost_seconds:
+                raise CatchmarkError(
+                    f"budget_seconds: an evaluation on '{target}' is said to cost no time, so it would never be used "
+                    "up; give the target's task its cost_seconds"
+                )
+
+    def _checked(self, settings: MetaTraining, key: str) -> tuple[MetaTraining, TaskPool]:
+        """A meta-training of the recipe and its pool, if its agents can be meta-trained."""
+        for name in settings.agents:
+            if name not in self._make_agents:
+                raise CatchmarkError(f"{key}.agents: '{name}' is not one of: {', '.join(self._make_agents)}")
+            if not isinstance(self.agent(name, trials=1), MetaAgent):
+                raise CatchmarkError(f"{key}.agents: '{name}' is not an agent that can be meta-trained")
+        return settings, _built(f"{key}.pool", lambda: settings.pool(self.space))
+
+    @property
+    def agent_names(self) -> list[str]:
+        """The searchers to compare."""
+        return list(self._make_agents)
+
+    def agent(self, name: str, trials: int | None = None, seed: int | None = None) -> Agent:
+        """A fresh agent of that name."""
+        make = self._make_agents[name]
+        trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
+        return _built(f"agents.{name}", lambda: make(self.space, trials, seed))
+
+    def planned(self) -> dict[str, int]:
+        """Every search by name, and how many evaluations it takes, in the order in which they run.
+
+        Where time is limited (`seconds`), these are the most there can be.
+        """
+        plan = {phase.search: phase.evaluations for phase in self.phases}
+        for target in self.targets:
+            for name in self._make_agents:
+                plan[f"{target}/{name}"] = self.trials * self.budget
+        if self.exchange:
+            plan |= {f"{EXCHANGE}/{target}": self.exchange * len(self.targets) for target in self.targets}
+        return plan
+
+    def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+        """Run, or go on with, every search; returns the summary.
+
+        Args:
+            folder: the run's folder; meta-trained weights go to ``weights/AGENT.pt`` in it.
+            journal: the run's journal.
+            listeners: who wants to know.
+        """
+        with self.executor or nullcontext():
+            self._open_tasks(journal)
+            self._search_all(folder, journal, listeners)
+        return self.summarise(journal)
+
+    def _open_tasks(self, journal: Journal) -> None:
+        """Refuse what would fail every evaluation of a target, before those of others are paid for.
+
+        What workers of an executor have, their machines know.
+        """
+        for target, task in self.targets.items() if self.executor is None else ():
+            if all(journal.progress(f"{target}/{name}")[0] for name in self._make_agents):
+                continue
+            try:
+                for _, part in parts(task):
+                    part.open()
+            except RunError as error:
+                raise RunError(f"targets.{target}: {error}") from error
+
+    def _search_all(self, folder: Path, journal: Journal, listeners: Sequence[Listener]) -> None:
+        """Every search, one after another."""
+        for phase in self.phases:
+            seed = derive_seed(self.seed, "meta-training")
+            agent = self.agent(phase.agent, trials=phase.settings.trials, seed=seed)
+            stages = phase.stages(derive_seed(self.seed, "pool"))
+            search = Search(phase.search, agent, stages, seed, self.batch, self.most_failures, executor=self.executor)
+            run_search(search, journal, listeners)
+            assert isinstance(agent, MetaAgent)
+            phase.save_weights(folder, agent)
+        for target, task in self.targets.items():
+            for name in self._make_agents:
+                agent = self.agent(name)
+                for phase in self.phases:
+                    if phase.serves(target, name):
+                        assert isinstance(agent, MetaAgent)
+                        phase.start(folder, agent)
+                stage = Stage(target, lambda task=task: task, self.budget, adapting=True)  # type: ignore[misc]
+                search = Search(
+                    f"{target}/{name}",
+                    agent,
+                    [stage],
+                    self.seed,
+                    self.batch,
+                    self.most_failures,
+                    seconds=self.seconds(target),
+                    executor=self.executor,
+                    # Look-ups are made for all trials at once.
+                    alone=None if task.instant else partial(self._alone, name, agent),
+                )
+                run_search(search, journal, listeners)
+        if self.exchange:
+            self._exchange(journal, listeners)
+
+    def _alone(self, name: str, together: Agent, trial: int) -> Agent:
+        """A fresh agent of one trial that is what the fresh agent of all trials is in this trial."""
+        agent = self.agent(name, trials=1, seed=self.seed + trial)
+        if isinstance(together, MetaAgent):
+            assert isinstance(agent, MetaAgent)
+            agent.load_weights(together.weights(), first=trial)
+        return agent
+
+    def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
+        """Every target's best architecture on every target."""
+        winners = find_winners(self._summarise_targets(journal))
+        seed = derive_seed(self.seed, EXCHANGE)
+        for target, task in self.targets.items() if winners else ():
+            search = exchange_search(self.space, target, task, winners, self.exchange, seed, self.most_failures)
+            if self.executor is not None and not task.instant:
+                search.executor, search.batch = self.executor, search.budget  # nobody learns: all can run at once
+            run_search(search, journal, listeners)
+
+    def summarise(self, journal: Journal) -> dict[str, Any]:
+        """What the journal holds so far, as ``summary.json`` has it."""
+        summary: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "space": self.space.name,
+            "seed": self.seed,
+            "budget": self.budget,
+            "budget_seconds": self.budget_seconds,
+            "trials": self.trials,
+            PHASE: self._summarise_meta_training(journal),
+            "targets": self._summarise_targets(journal),
+        }
+        if self.exchange:
+            winners = find_winners(summary["targets"])
+            summary[EXCHANGE] = {"repeats": self.exchange} | summarise_exchange(
+                journal, self.space, winners, list(summary["targets"]), self.agent_names
+            )
+        return for_json(summary)
+
+    def _summarise_meta_training(self, journal: Journal) -> dict[str, Any]:
+        begun, summary = journal.searches(), {}
+        for phase in self.phases:
+            if phase.search in begun:
+                records = list(journal.records(phase.search))
+                sources = phase.sources(derive_seed(self.seed, "pool"))
+                summary[phase.label] = {
+                    "tasks": list(dict.fromkeys(record.stage for record in records)),
+                    "trials": 1 + max((record.trial for record in records), default=0),
+                    "evaluations": len(records),
+                    "source_evaluations": _source_evaluations(records, sources),
+                    "failed": sum(record.evaluation.status == "failed" for record in records),
+                    "seconds": journal.progress(phase.search)[1],
+                }
+        return summary
+
+    def _summarise_targets(self, journal: Journal) -> dict[str, Any]:
+        begun, summary = journal.searches(), dict[str, Any]()
+        for name, task in self.targets.items():
+            searches = {agent: f"{name}/{agent}" for agent in self._make_agents if f"{name}/{agent}" in begun}
+            if not searches:
+                continue
+            scores, limit = task.all_scores(), self.seconds(name)
+            known = None if scores is None else scores.numpy()
+            summary[name] = {
+                "score_name": task.score_name,
+                "budget_seconds": limit,
+                "agents": {
+                    agent: summarise_search(
+                        list(journal.records(search)),
+                        self.trials,
+                        self.space,
+                        known,
+                        journal.progress(search)[1],
+                        limit,
+                    )
+                    for agent, search in searches.items()
+                },
+            }
+        return summary
+
+    def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+        """The report: `search.reports.experiment`."""
+        from search.reports.experiment import report_page
+
+        return report_page(folder, self, journal, summary)
+
+
+def _built(key: str, make: Callable[[], Any]) -> Any:
+    """Build an object of the recipe; what it refuses is said with the recipe's key."""
+    try:
+        return make()
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        raise CatchmarkError(f"{key}: {one_line(error)}") from error
+
+
+def _source_evaluations(records: Sequence[Record], sources: Mapping[str, str]) -> int:
+    """The most different (source, architecture) pairs that one trial's meta-training paid for.
+
+    The same pair again costs nothing: its score is known, however a task weighs it.
+    """
+    paid: dict[int, set[tuple[str, Architecture]]] = {}
+    for record in records:
+        paid.setdefault(record.trial, set()).add((sources[record.stage], record.architecture))
+    return max((len(pairs) for pairs in paid.values()), default=0)

@@ -1,0 +1,1 @@
+"""What every training has in common, whichever network it is of."""

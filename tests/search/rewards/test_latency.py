@@ -1,0 +1,77 @@
+"""Rewards of two objectives, and the Pareto front between quality and latency."""
+
+import math
+
+import pytest
+import torch
+
+from search.rewards.latency import latency_reward
+from search.statistics.pareto import pareto_front
+
+
+def quality_latency_front(quality, latency):
+    return pareto_front(torch.stack([quality, latency], -1), ["max", "min"])
+
+
+def test_latency_reward_by_hand():
+    quality, latency = torch.tensor([80.0, 80.0, 50.0], dtype=torch.float64), torch.tensor([5.0, 10.0, 20.0])
+    got = latency_reward(quality, latency.double(), target=10.0, exponent=-1.0)
+    assert got.tolist() == [160.0, 80.0, 25.0]
+
+
+def test_twice_the_latency_costs_five_percent_in_mnasnets_reward():
+    """MnasNet, sec. 3: its w was chosen such that double latency balances 5% accuracy."""
+    one = torch.ones(1, dtype=torch.float64)
+    assert latency_reward(one, 2 * one, 1.0, -0.07).item() == pytest.approx(0.95, abs=0.003)
+
+
+def test_exponent_zero_is_the_quality_and_nan_stays():
+    quality = torch.tensor([3.0, math.nan, 3.0])
+    got = latency_reward(quality, torch.tensor([7.0, 7.0, math.nan]), 1.0, 0.0)
+    assert (
+        got[0] == 3.0
+        and got[1].isnan()
+        and latency_reward(quality, torch.full((3,), math.nan), 1.0, -1.0).isnan().all()
+    )
+
+
+def dominated(quality, latency, k):
+    """The definition, spelled out."""
+    return any(
+        q >= quality[k] and ms <= latency[k] and (q > quality[k] or ms < latency[k])
+        for q, ms in zip(quality, latency, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_front_is_what_nothing_dominates(seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Few different values: many equal qualities, equal latencies and equal points.
+    quality, latency = torch.randint(0, 8, (2, 40), generator=generator).double()
+    front = quality_latency_front(quality, latency)
+    assert front.tolist() == [not dominated(quality.tolist(), latency.tolist(), k) for k in range(40)]
+
+
+def test_equal_points_share_the_front():
+    assert quality_latency_front(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([2.0, 2.0, 2.0])).tolist() == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_missing_values_are_not_on_the_front_nor_in_the_way():
+    quality = torch.tensor([math.nan, 5.0, 9.0, 4.0])
+    latency = torch.tensor([1.0, 2.0, math.nan, 3.0])
+    assert quality_latency_front(quality, latency).tolist() == [False, True, False, False]
+    assert quality_latency_front(torch.tensor([math.nan]), torch.tensor([1.0])).tolist() == [False]
+    assert quality_latency_front(torch.zeros(0), torch.zeros(0)).tolist() == []
+
+
+def test_the_ends_of_the_front_are_the_best_and_the_fastest():
+    generator = torch.Generator().manual_seed(0)
+    quality, latency = torch.rand(2, 1000, generator=generator)
+    front = quality_latency_front(quality, latency)
+    assert front[quality.argmax()] and front[latency.argmin()]
+    order = latency[front].argsort()
+    assert (quality[front][order].diff() > 0).all()
