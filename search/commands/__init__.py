@@ -1,1 +1,1 @@
-"""The commands of catchmark, a file each."""
+"""What the commands of catchmark do."""

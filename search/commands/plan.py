@@ -14,6 +14,7 @@ from pathlib import Path
 from search.errors import CatchmarkError
 from search.executors.inline import evaluate_all
 from search.randomness import derive_seed
+from search.recipes.moved import paths_today
 from search.recipes.yaml_text import parse_yaml
 from search.reports.page import duration
 from search.runs.journal import Journal
@@ -125,7 +126,7 @@ class Costs:
 
 def _essence(resolved: str) -> object:
     """What of a recipe decides what an evaluation takes."""
-    recipe = parse_yaml(resolved)
+    recipe = paths_today(parse_yaml(resolved))
     recipe = recipe.get("init_args", recipe) if isinstance(recipe, dict) else None
     return {key: value for key, value in recipe.items() if key not in _FREE} if isinstance(recipe, dict) else None
 

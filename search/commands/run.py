@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from search.distributed.joint_calls import JointCalls
-from search.distributed.studies import joint_calls_of, train_alone
+from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
 from search.loop.search import Listener
+from search.recipes.moved import paths_today
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
 from search.recipes.trust import Trust, check_links, trust_of, with_trust
 from search.recipes.yaml_text import parse_yaml
@@ -28,6 +29,7 @@ from search.runs.interruption import termination_as_interruption
 from search.runs.journal import Journal, Outcome
 from search.runs.json_files import write_json
 from search.runs.launch import Launch, find_launch
+from search.studies.alone import train_alone
 from search.studies.base import Study
 
 
@@ -248,7 +250,7 @@ def _settle(folder: Path, journal: Journal, resolved: str, launch: Launch) -> No
         _write_config(folder, resolved)
         journal.set_about("environment", json.dumps(_environment()))
         journal.set_about("recipe", resolved)
-    elif differing := _differences(parse_yaml(earlier), parse_yaml(resolved)):
+    elif differing := _differences(paths_today(parse_yaml(earlier)), parse_yaml(resolved)):
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise CatchmarkError(
             f"--resume: the recipe differs from the run's in: {', '.join(differing[:8])}{more}; to go on with the "

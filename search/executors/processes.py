@@ -117,8 +117,8 @@ def _train(recipe: str, folder: str, job: Job, trust: Trust) -> tuple[Outcome, f
 @lru_cache(maxsize=1)
 def _study(recipe: str, trust: Trust) -> Any:
     """What the run's recipe describes, read once a worker: its data may take a while."""
-    from search.distributed.studies import train_alone
     from search.recipes.recipe import load_recipe
+    from search.studies.alone import train_alone
 
     study, _ = load_recipe(recipe, trust=trust)
     train_alone(study)

@@ -1,7 +1,4 @@
-"""The search loop: ask -> evaluate -> tell, one durable step after another.
-
-Progress bars, W&B and plots are listeners: the loop tells them what happened and does not know them by name.
-"""
+"""A search, its stages, and what can be heard of it."""
 
 from __future__ import annotations
 

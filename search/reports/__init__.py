@@ -1,1 +1,1 @@
-"""What a run has to say, as one HTML page: `report` puts it together, the other modules make its parts."""
+"""What a run has to say, as one HTML page: `pages` picks it, the other modules make its parts."""

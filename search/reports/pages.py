@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import os
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from search.errors import RunError, one_line
+from search.errors import CatchmarkError, RunError, one_line
 from search.runs.journal import Journal
 from search.studies.base import Study
+from search.studies.experiment import Experiment
+from search.studies.supernet_study import SupernetStudy
+
+
+@singledispatch
+def study_page(study: Study, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+    """The report of what a recipe describes, as one HTML page.
+
+    A study of one's own brings its page: ``@study_page.register`` on a function whose first argument is that study.
+
+    Args:
+        study: what the recipe describes.
+        folder: the run's folder.
+        journal: the run's journal.
+        summary: what `Study.summarise` says of it.
+    """
+    raise CatchmarkError(
+        f"there is no report of a {type(study).__name__}: register a page for it (search.reports.pages)"
+    )
+
+
+@study_page.register
+def _(study: Experiment, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+    from search.reports.experiment import report_page
+
+    return report_page(folder, study, journal, summary)
+
+
+@study_page.register
+def _(study: SupernetStudy, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+    from search.reports.supernet_study import report_page
+
+    return report_page(folder, study, journal, summary)
 
 
 def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = None) -> Path:
@@ -28,7 +62,7 @@ def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = No
     folder = Path(folder)
     journal = Journal(folder / "journal.sqlite", writable=False)
     try:
-        page = study.page(folder, journal, study.summarise(journal) if summary is None else summary)
+        page = study_page(study, folder, journal, study.summarise(journal) if summary is None else summary)
     finally:
         journal.close()
     path, partial = folder / "report.html", folder / "report.partial"

@@ -22,12 +22,13 @@ from search.reports.svg import SERIES
 from search.reports.verdict import listed
 from search.runs.folders import shown_path
 from search.runs.journal import Journal, Record
+from search.studies.supernet_job import ADDED, FOUND, MEASURED, STAND_ALONE
 
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
 
 
-def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: dict[str, Any]) -> str:
+def report_page(folder: Path, study: SupernetStudy, journal: Journal, summary: dict[str, Any]) -> str:
     """The report of a study of supernets.
 
     Args:
@@ -39,8 +40,6 @@ def study_page(folder: Path, study: SupernetStudy, journal: Journal, summary: di
     Returns:
         One HTML page that needs no other file.
     """
-    from search.studies.supernet_study import STAND_ALONE
-
     records = {name: list(journal.records(name)) for name in journal.searches()}
     alone = records.get(STAND_ALONE, [])
     methods = summary["methods"]
@@ -172,8 +171,6 @@ def _ranking(
     correlations: Sequence[float],
 ) -> tuple[Ranking, int] | None:
     """What the supernet of a method's first finished trial says at the end, and which trial that is."""
-    from search.studies.supernet_study import ADDED, FOUND, MEASURED
-
     trial = min((record.trial for record in records), default=-1)
     mine = [record for record in records if record.trial == trial and record.evaluation.status == "ok"]
     last = max((record.step for record in mine if record.stage.startswith(MEASURED)), default=-1)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from search.errors import CatchmarkError
+from search.recipes.moved import paths_today
 from search.recipes.trust import read_json
 from search.recipes.words import explain
 from search.recipes.yaml_text import parse_yaml
@@ -242,7 +243,9 @@ def _settings(paths: Mapping[str, Path]) -> dict[str, dict[str, str | None]]:
     configs: dict[str, dict[str, str]] = {}
     for letter, path in paths.items():
         try:
-            configs[letter] = flatten(parse_yaml(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+            configs[letter] = (
+                flatten(paths_today(parse_yaml(path.read_text(encoding="utf-8")))) if path.is_file() else {}
+            )
         except CatchmarkError as error:
             raise CatchmarkError(f"{path} is not valid YAML: {error}") from error
         except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
 from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
+from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_ALONE
 
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
@@ -26,8 +27,6 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
     standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
     ``seconds``. Per ranking without a supernet the same correlations.
     """
-    from search.studies.supernet_study import STAND_ALONE
-
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
     summary: dict[str, Any] = {
         "name": study.name,
@@ -72,15 +71,12 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
 
 def _worth(alone: Sequence[Record], trial: int) -> dict[tuple[int, ...], float]:
     """What stand-alone training gives for the measured architectures of a trial."""
-    from search.studies.supernet_study import MEASURED
-
     return {r.architecture: r.evaluation.score for r in alone if r.trial == trial and r.stage == MEASURED}
 
 
 def _trial(
     study: SupernetStudy, records: Sequence[Record], worth: dict[tuple[int, ...], float], ranked: np.ndarray | None
 ) -> dict[str, Any]:
-    from search.studies.supernet_study import ADDED, FOUND, MEASURED
 
     added = {record.architecture for record in records if record.stage == ADDED}
     rounds: dict[str, list[Record]] = {}
@@ -134,8 +130,6 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str, Any]:
     """Rankings that anyone has for nothing, on the same architectures: a supernet must be above them to be of use."""
-    from search.studies.supernet_study import LANDMARK, MEASURED
-
     found: dict[str, list[dict[str, float]]] = {}
     for trial in sorted({record.trial for record in alone}):
         measured = [r for r in alone if r.trial == trial and r.stage == MEASURED]

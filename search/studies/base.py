@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Study(ABC):
     """What a recipe describes.
 
-    A recipe without ``class_path`` describes a `search.studies.experiment.Experiment`, agents on tasks; others name theirs.
+    A recipe without ``class_path`` describes a `search.studies.experiment.Experiment`, agents on tasks; others name
+    theirs.
     """
 
     name: str
@@ -38,6 +39,10 @@ class Study(ABC):
     def planned(self) -> dict[str, int]:
         """Every part by name, and how many units it takes, in the order in which they run."""
 
+    def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What holds the arguments of a Lightning Trainer, under ``trainer``, each with its key in the recipe."""
+        return iter(())
+
     @abstractmethod
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Run every part, or go on with it; returns the summary."""
@@ -45,7 +50,3 @@ class Study(ABC):
     @abstractmethod
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
-
-    @abstractmethod
-    def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
-        """The report as one HTML page."""

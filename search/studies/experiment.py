@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -163,6 +163,13 @@ class Experiment(Study):
             if not isinstance(self.agent(name, trials=1), MetaAgent):
                 raise CatchmarkError(f"{key}.agents: '{name}' is not an agent that can be meta-trained")
         return settings, _built(f"{key}.pool", lambda: settings.pool(self.space))
+
+    def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Of the tasks, and of the pools that make tasks."""
+        for name, target in self.targets.items():
+            yield from ((f"targets.{name}", vars(part)) for _, part in parts(target))
+        for phase in self.phases:
+            yield f"{phase.search}.pool", getattr(phase.pool, "settings", {})
 
     @property
     def agent_names(self) -> list[str]:
@@ -327,12 +334,6 @@ class Experiment(Study):
                 },
             }
         return summary
-
-    def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
-        """The report: `search.reports.experiment`."""
-        from search.reports.experiment import report_page
-
-        return report_page(folder, self, journal, summary)
 
 
 def _built(key: str, make: Callable[[], Any]) -> Any:

@@ -12,6 +12,11 @@ from search.spaces.base import Architecture
 Landmarks = list[tuple[Architecture, float]]
 """Architectures, and what each is worth."""
 
+STAND_ALONE = "stand_alone"
+"""The part of the journal that holds what stand-alone training gives."""
+LANDMARK, MEASURED, FOUND, ADDED = "landmark", "measured", "found", "added landmark"
+"""What an architecture was evaluated as: the stage of its record. Measured rounds add their epoch."""
+
 
 @dataclass
 class Outcome:

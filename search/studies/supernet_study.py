@@ -1,9 +1,9 @@
 """A study of supernets: how well several ways to train one rank architectures.
 
 How data walks: a trial draws landmarks and the architectures to measure, and asks the ground truth what they are worth
-(`stand_alone` in the journal). Every method then trains a supernet (`search.studies.supernet_training`), in this process or in
-several; what it measured goes into the journal as evaluations of those architectures. Summary and report are made
-of the journal alone.
+(`stand_alone` in the journal). Every method then trains a supernet (`search.studies.supernet_training`), in this
+process or in several; what it measured goes into the journal as evaluations of those architectures. Summary and report
+are made of the journal alone.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from search.spaces.base import Architecture, SearchSpace
 from search.statistics.rank_correlation import CIFAR_BIN
 from search.studies.base import Study
 from search.studies.landmarks import LandmarkChoice, read_landmarks
+from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_ALONE
 from search.tasks.base import LARGEST, Evaluation, Task, parts
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
     from search.studies.supernet_job import Job, Outcome, Stretch
     from search.studies.supernet_stretch import Tell
 
-STAND_ALONE = "stand_alone"
-"""The part of the journal that holds what stand-alone training gives."""
-LANDMARK, MEASURED, FOUND, ADDED = "landmark", "measured", "found", "added landmark"
-"""What an architecture was evaluated as: the stage of its record. Measured rounds add their epoch."""
 _DRAWS = 200
 """Draws for each architecture to measure, before it is said that there are too few."""
 _MOST_FAILURES = 10
@@ -224,6 +221,11 @@ class SupernetStudy(Study):
     def planned(self) -> dict[str, int]:
         """Every method by name, and the epochs of its trainings; warm-ups that are shared count for each."""
         return {name: self.trials * self.settings_of(name).epochs for name in self.methods}
+
+    def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Of the supernets, and of the ground truth."""
+        yield "", vars(self)
+        yield from (("truth", vars(part)) for _, part in parts(self.truth))
 
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train every supernet, or go on where an earlier attempt stopped; returns the summary."""
@@ -433,12 +435,6 @@ class SupernetStudy(Study):
         from search.results.supernet_study import summarise_study
 
         return for_json(summarise_study(self, journal))
-
-    def page(self, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
-        """The report."""
-        from search.reports.supernet_study import study_page
-
-        return study_page(folder, self, journal, summary)
 
 
 def _evaluation(score: float, metrics: dict[str, float]) -> Evaluation:

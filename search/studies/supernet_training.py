@@ -3,9 +3,9 @@
 A training is a pure function of (study, method, trial). It keeps a checkpoint after every epoch, and what it measured
 lies in the checkpoint too, so whatever stops it, going on gives what an uninterrupted training would have given.
 
-It is made of stretches (`search.studies.supernet_stretch`). What lies between them, choosing architectures and training them
-as landmarks, is one process's alone, even where several train the stretches: nobody can choose otherwise, and nobody
-waits in the middle of a conversation. The checkpoint hands on what was chosen.
+It is made of stretches (`search.studies.supernet_stretch`). What lies between them, choosing architectures and
+training them as landmarks, is one process's alone, even where several train the stretches: nobody can choose
+otherwise, and nobody waits in the middle of a conversation. The checkpoint hands on what was chosen.
 """
 
 from __future__ import annotations

@@ -17,12 +17,13 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from datamodules.batches import EpochShuffle
 from search.distributed.joint_tasks import JointTasks
 from search.distributed.links import meet
-from search.distributed.studies import joint_calls_of, train_alone
+from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.runs.launch import Launch
 from search.spaces.nasbench201 import NASBench201
+from search.studies.alone import train_alone
 from search.studies.base import Study
 from tests.processes import PATIENCE, kept_port
 from tests.search.distributed.recipes import SEARCH, TROUBLE

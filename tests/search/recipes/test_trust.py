@@ -365,7 +365,7 @@ def test_a_folder_that_is_called_as_one_of_ours_is_not_ours(tmp_path, mark):
         "import sys, search.recipes.classes as classes, search.recipes.trust as trust\n"
         "from search.spaces.base import SearchSpace\n"
         f"sys.path.insert(0, {str(folder.parent)!r})\n"
-        "assert not trust.is_ours('datamodules.digits.DigitsDataModule') and trust.is_ours('search.commands.run.Path')\n"
+        "assert not trust.is_ours('datamodules.digits.DigitsDataModule') and trust.is_ours('search.cli.Path')\n"
         "for name in ('NASBench201', 'datamodules.digits.DigitsDataModule'):\n"
         "    try:\n        classes.find_class(name, SearchSpace, 'space', trust.Trust())\n"
         "    except trust.Untrusted as error:\n        print(error)\n"

@@ -19,7 +19,7 @@ from lightning_modules.supernet_settings import SupernetSettings
 from search.reports.page import duration
 from search.reports.pages import write_report
 from search.reports.supernet_plots import Course, Ranking, courses_svg, rankings_svg, visible_range
-from search.reports.supernet_study import study_page
+from search.reports.supernet_study import report_page
 from search.reports.supernet_verdict import landmark_pairs, verdict
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
@@ -245,7 +245,7 @@ def test_an_unfinished_run_says_so_and_how_to_go_on(folder):
     # The same journal, of a study that wants a third trial.
     study = make_study(trials=3)
     journal = Journal(folder / "journal.sqlite", writable=False)
-    text = Page(study_page(folder, study, journal, study.summarise(journal))).text
+    text = Page(report_page(folder, study, journal, study.summarise(journal))).text
     journal.close()
     assert "Unfinished. 6 of 9 supernets are trained." in text and "catchmark run --resume" in text
     assert "spos, spos_landmarks and random have not finished, so the methods can't be compared yet." in text

@@ -1,0 +1,37 @@
+"""Where classes were in earlier versions, for recipes and runs that name them there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOVED = {
+    "lightning_modules.networks.depth_losses": "lightning_modules.objectives.depth",
+    "lightning_modules.networks.latency": "lightning_modules.networks.cost.latency",
+    "lightning_modules.networks.nao_model": "lightning_modules.path_samplers.nao_model",
+    "lightning_modules.networks.operator_latency": "lightning_modules.networks.cost.operator_latency",
+    "lightning_modules.objectives": "lightning_modules.objectives.base",
+    "lightning_modules.openmmlab_config": "lightning_modules.openmmlab.config",
+    "lightning_modules.openmmlab_module": "lightning_modules.openmmlab.module",
+    "search.experiment": "search.studies.experiment",
+    "search.landmarks": "search.studies.landmarks",
+    "search.meta_training": "search.studies.meta_training",
+    "search.study": "search.studies.base",
+    "search.supernets.study": "search.studies.supernet_study",
+}
+"""Modules whose classes a recipe may name, by where they were."""
+
+
+def path_today(path: str) -> str:
+    """The import path of a class, by its path of any version."""
+    module, _, name = path.rpartition(".")
+    return f"{MOVED[module]}.{name}" if module in MOVED else path
+
+
+def paths_today(described: Any) -> Any:
+    """A recipe, or a part of one, with every ``class_path`` as it is today."""
+    if isinstance(described, dict):
+        return {
+            key: path_today(value) if key == "class_path" and isinstance(value, str) else paths_today(value)
+            for key, value in described.items()
+        }
+    return [paths_today(each) for each in described] if isinstance(described, list) else described
