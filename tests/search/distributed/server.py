@@ -26,11 +26,14 @@ def serve():
     import pytorch_lightning.strategies  # noqa: F401
     import scipy.special  # noqa: F401
 
+    import search.commands.train
+    import search.deploy.training
+    import search.distributed.final_training
     import search.reports.experiment
     import search.reports.plots
     import search.reports.supernet_study
+    import search.reports.trained_network
     import search.studies.supernet_training  # noqa: F401
-    from search.deploy import command, page, ranks, training  # noqa: F401
     from search.distributed import follower, joint_trainings, leader  # noqa: F401
 
     for recipe in (SEARCH, TROUBLE, STUDY):

@@ -385,7 +385,7 @@ def test_a_journal_of_an_earlier_version_with_such_numbers_ends_well(run, monkey
     assert run("--resume", "runs/r/latest", "--trust", __name__)[0] == 0
     assert repr(journal_of()[0].evaluation.metrics) == repr({"loss": math.nan, "a": math.nan, "b": 1.0})
     assert summary()["targets"]["t"]["agents"]["random"]["best"]["metrics"] == {"loss": None, "a": None, "b": 1.0}
-    assert main(["report", "runs/r/latest"]) == 0
+    assert main(["report", "runs/r/latest", "--trust", __name__]) == 0
 
 
 def table_with(values):

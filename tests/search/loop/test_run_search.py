@@ -331,7 +331,7 @@ def test_an_exception_is_a_failed_evaluation(journal):
             continue
         assert evaluation.status == "failed" and math.isnan(evaluation.score) and 0 <= evaluation.cost_seconds < 1
         assert evaluation.reason.startswith(f"{type(errors[number]).__name__}: ")
-        assert "(test_loop.py:" in evaluation.reason and "\n" not in evaluation.reason
+        assert "(test_run_search.py:" in evaluation.reason and "\n" not in evaluation.reason
     assert "ValueError: no such size (" in records[1].evaluation.reason
 
 

@@ -392,7 +392,7 @@ def test_a_class_by_its_form_alone_is_none_of_ours(mark):
     class Form(Protocol):
         size: int
 
-    with pytest.raises(CatchmarkError, match=r"--trust search\.journal\.Journal"):
+    with pytest.raises(CatchmarkError, match=r"--trust search\.runs\.journal\.Journal"):
         find_class("search.runs.journal.Journal", Form, "key", Trust())
     with pytest.raises(CatchmarkError, match=r"--trust pathlib\.Path"):
         find_class("search.commands.run.Path", SearchSpace, "key", Trust())
