@@ -16,6 +16,8 @@ from search.listeners.wandb.sweep import numbers
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe
 from search.tables.table import find_table
 
+pytestmark = pytest.mark.data
+
 FILES = sorted(RECIPES.glob("**/*.yaml"))
 SWEEPS = [yaml.safe_load(path.read_text()) for path in sorted(RECIPES.glob("**/*.sweep.yml"))]
 TRAINED = {"TrainedTask", "SubtaskPool"}

@@ -14,6 +14,8 @@ from datamodules.npz import write_npz
 from search.cli import main
 from search.recipes.recipe import RECIPES
 
+pytestmark = pytest.mark.data
+
 SMALL = {
     "meta_training.pool.epochs": 1,
     "meta_training.pool.build": {"channels": 4, "cells": 1},

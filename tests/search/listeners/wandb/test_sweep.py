@@ -17,6 +17,8 @@ from tests.processes import PATIENCE
 from tests.search.listeners.wandb.server import Server
 from tests.search.listeners.wandb.test_searches import logged
 
+pytestmark = pytest.mark.data
+
 ROOT = Path(__file__).parents[4]
 SWEEPS = sorted(RECIPES.glob("**/*.sweep.yml"))
 RECIPE = """
