@@ -15,20 +15,12 @@ import numpy as np
 from search.errors import CatchmarkError
 from search.reports.page import ABSENT, decimals_for, number, p_text, render_page, share
 from search.reports.plots import SERIES, Curve, curves_svg
-from search.results.comparison import _MOST_PAIRS, Comparison, Difference, Row
+from search.results.comparison import Comparison, Difference, Row
 from search.statistics.intervals import mean_interval
 from search.statistics.significance import FEWEST_TRIALS
 
 _WIDTH = 100
-
-
-# ---- significance --------------------------------------------------------------------------------------------------
-
-
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
-# ---- writing -------------------------------------------------------------------------------------------------------
+_MOST_PAIRS = 20
 
 
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

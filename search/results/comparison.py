@@ -21,9 +21,6 @@ from search.runs.folders import shown_path
 from search.runs.journal import Journal
 from search.statistics.significance import SIGNIFICANT, holm, rank_test
 
-_MOST_PAIRS = 20
-
-
 _MOST_TRIALS = 100_000
 """No run has that many; a damaged summary may say so."""
 
