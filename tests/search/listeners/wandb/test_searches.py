@@ -436,7 +436,8 @@ def test_a_mode_that_does_not_exist(tmp_path, monkeypatch):
 KILL_SERVICE = """
 import subprocess
 def kill():
-    for process in subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())],
+    # As wide as it takes: where COLUMNS is set, a long path to the program would be cut.
+    for process in subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())],
                                   capture_output=True, text=True).stdout.splitlines():
         if "wandb-core" in process:
             os.kill(int(process.split()[0]), 9)
