@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from datamodules.coco_annotations import CocoAnnotations
 from datamodules.coco_selection import SLACK, Selection, agree_on_classes, select, size_of
 from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
 from datamodules.picture_sizes import LoadPicture, Size
+from lightning_modules.spelling import nearest
 
 _MANY_IMAGES = 10_000
 """COCO's own are 118,287 and 5,000."""
@@ -165,9 +165,8 @@ class CocoDataModule(OpenMMLabDataModule):
         if self.classes is not None:
             for name in self.classes:
                 if name not in known:
-                    near = get_close_matches(name, known, n=1)
-                    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-                    raise ValueError(f"classes: '{name}' is no category of {self.annotations['train']}; {hint}")
+                    hint = nearest(name, known, "known")
+                    raise ValueError(f"classes: '{name}' is no category of {self.annotations['train']}{hint}")
             if not self.classes or len(set(self.classes)) < len(self.classes):
                 raise ValueError(f"classes is {self.classes}, one or more different names are needed")
         return self.classes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from datamodules.coco_annotations import NUMBER, CocoAnnotations, Entry, plain_n
 from datamodules.openmmlab_data import listed, say
 from datamodules.picture_sizes import Size, is_drawn_upright
 from datamodules.pictures import opened, upright_size
+from lightning_modules.spelling import nearest
 
 SLACK = 2
 """Pixels by which the size of an image may differ from that in the annotations (assumed: tools round)."""
@@ -59,9 +59,9 @@ def agree_on_classes(train: CocoAnnotations, val: CocoAnnotations | None, wanted
         return names
     for name in val.annotated:
         if name not in train.ids and wanted is None:
-            near = [each for each in names if plain_name(each) == plain_name(name)] or get_close_matches(name, names, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(names)}"
-            raise ValueError(f"{val.file} has boxes of '{name}', which is no category of {train.file}; {hint}")
+            alike = [each for each in names if plain_name(each) == plain_name(name)]
+            hint = nearest(alike[0] if alike else name, names, "it has")
+            raise ValueError(f"{val.file} has boxes of '{name}', which is no category of {train.file}{hint}")
     lacking = [name for name in wanted or names if name not in val.ids]
     if lacking:
         say(f"{val.file} has no category {listed(lacking)}, as {train.file} has; it does not count in validation")

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from datamodules.image_arrays import ImageArrays
 from datamodules.npz import write_npz
 from datamodules.pictures import SUFFIXES, read_rgb, survey
+from lightning_modules.spelling import nearest
 
 SPLITS = {
     "train": ("train", "training"),
@@ -134,8 +134,7 @@ def find_both(train: Path, val: Path, most: int | None) -> tuple[list[str], list
     every = {path.name for path in _folders(train)}
     for path in _folders(val):
         if path.name not in every and _has_pictures(path):
-            near = get_close_matches(path.name, every, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = nearest(path.name, every, "")
             raise ValueError(f"{val} has class '{path.name}', which {train} has not{hint}")
     validation = [_pictures_of(val / name) if (val / name).is_dir() else [] for name in names]
     if not any(validation):

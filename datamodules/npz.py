@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from datamodules.archives import find_archive, write_archive
 from datamodules.image_arrays import ImageArrays
+from lightning_modules.spelling import nearest
 
 
 def find_npz(path: str | PathLike[str]) -> Path:
@@ -84,8 +84,8 @@ def load_npz(path: str | PathLike[str]) -> ImageArrays:
 def _read(archive: Any, path: Path, key: str) -> np.ndarray:
     """One array of an archive, or a clear error."""
     if key not in archive.files:
-        near = get_close_matches(key, archive.files, n=1)
-        hint = f"; did you mean '{near[0]}'? Rename it" if near else ""
+        hint = nearest(key, archive.files, "")
+        hint += " Rename it" if hint else ""
         raise ValueError(f"data: '{path}' has no array '{key}', only {', '.join(archive.files) or 'none at all'}{hint}")
     try:
         return archive[key]

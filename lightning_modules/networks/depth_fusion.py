@@ -9,7 +9,6 @@ upsamplings only, so both hand their own builders to `DepthNetwork`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.cells import Norm, ReductionBlock, ReLUConvNorm, Zero, cell_plan
 from lightning_modules.networks.supernet import PathModule, Selection, SuperEdges
+from lightning_modules.spelling import nearest
 
 FUSIONS = 4
 """Fusion cells of a network, one a feature map of the backbone."""
@@ -124,9 +124,7 @@ def build_backbone(
         ValueError: there is no such backbone, or an argument does not go with it.
     """
     if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"backbone is '{name}', allowed: {', '.join(BACKBONES)}{hint}")
+        raise ValueError(f"backbone is '{name}', allowed: {', '.join(BACKBONES)}{nearest(name, BACKBONES, '')}")
     if name == "residual":
         if weights is not None:
             raise ValueError(f"weights: '{weights}' are for the backbone resnext101_32x8d, not for residual")

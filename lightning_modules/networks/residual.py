@@ -8,10 +8,11 @@ ResNets call theirs, so that weights travel between both.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+
+from lightning_modules.spelling import nearest
 
 STEMS = ("imagenet", "small")
 
@@ -200,9 +201,7 @@ class ResidualNetwork(nn.Module):
 
 def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"{key} is '{value}', allowed: {', '.join(allowed)}{hint}")
+        raise ValueError(f"{key} is '{value}', allowed: {', '.join(allowed)}{nearest(value, allowed, '')}")
 
 
 def stem_stride_of(stem: str, stride: int | None) -> int:

@@ -10,7 +10,6 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_modules.openmmlab import scope
 from lightning_modules.openmmlab.names import Named, names_beyond, with_registered_names
+from lightning_modules.spelling import nearest
 
 Library = Literal["mmdet", "mmseg"]
 Config = dict[str, Any]
@@ -325,16 +325,14 @@ def _find_file(library: Library, key: str, wanted: str, stock: Mapping[str, str]
     shipped = _shipped(library)
     if not wanted.endswith(_SUFFIXES):
         if wanted not in stock:
-            near = get_close_matches(wanted, list(stock), n=1, cutoff=0.0)
             raise ValueError(
-                f"{key} is '{wanted}'; did you mean '{near[0]}'? Allowed: {', '.join(stock)}, the path of a config "
-                f"file of {library} ({', '.join(_SUFFIXES)}), or a model config"
+                f"{key} is '{wanted}'{nearest(wanted, stock, cutoff=0.0)} Allowed: {', '.join(stock)}, the path of a "
+                f"config file of {library} ({', '.join(_SUFFIXES)}), or a model config"
             )
         return shipped / stock[wanted]
     for path in (Path(wanted), shipped / wanted):
         if path.is_file():
             return path
     names = [str(path.relative_to(shipped)) for path in shipped.rglob("*.py")]
-    near = get_close_matches(wanted, names, n=1, cutoff=0.0)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = nearest(wanted, names, "", cutoff=0.0)
     raise ValueError(f"{key}: there is no config file '{wanted}', neither here nor among those of {library}{hint}")

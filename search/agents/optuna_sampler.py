@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.errors import nearest
 from search.spaces.base import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -210,9 +210,8 @@ def _check_name(kind: str, name: str, allowed: list[str]) -> None:
         ValueError: ``name`` is not in ``allowed``; says what is, and the nearest.
     """
     if name not in allowed:
-        nearest = difflib.get_close_matches(name, allowed, n=1)
-        hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
-        raise ValueError(f"OptunaSampler: unknown {kind} '{name}'{hint}; allowed: {', '.join(sorted(allowed))}")
+        names = ", ".join(sorted(allowed))
+        raise ValueError(f"OptunaSampler: there is no {kind} '{name}', allowed: {names}{nearest(name, allowed, '')}")
 
 
 @contextmanager

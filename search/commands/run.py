@@ -1,36 +1,133 @@
-"""One run of a recipe: its folder, its journal, its listeners, and what is left when it is over."""
+"""``catchmark run``: one run of a recipe, from its YAML file to its report."""
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import platform
-import shlex
 import sys
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from search.distributed.joint_calls import JointCalls
-from search.distributed.studies import joint_calls_of
-from search.errors import CatchmarkError, RunError
-from search.loop.search import Listener
-from search.recipes.moved import paths_today
-from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
-from search.recipes.trust import Trust, check_links, trust_of, with_trust
-from search.recipes.yaml_text import parse_yaml
-from search.runs.exit_codes import told_in_one_line
-from search.runs.folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
-from search.runs.interruption import termination_as_interruption
-from search.runs.journal import Journal, Outcome
-from search.runs.json_files import write_json
-from search.runs.launch import Launch, find_launch
-from search.studies.alone import train_alone
-from search.studies.base import Study
+from search.commands import TRUST, add_trust
+from search.errors import CatchmarkError, RunError, nearest
+
+if TYPE_CHECKING:
+    from search.distributed.joint_calls import JointCalls
+    from search.loop.search import Listener
+    from search.recipes.trust import Trust
+    from search.runs.journal import Outcome
+    from search.runs.launch import Launch
+    from search.studies.base import Study
+
+HELP = "Run a recipe, or go on with a run that was stopped."
+MORE = (
+    "Classes that a recipe names by import path are looked for among the installed packages and in the current folder."
+)
+EXAMPLE = "catchmark run experiments/quickstart.yaml --budget 10 --agents.catch_meta.settings.candidates 40"
+NAMES_CODE = ("recipe",)
+
+FLAGS = ("-h", "--help", "--dry-run", "--quiet")
+OPTIONS = ("--resume", "--runs")
+"""What ``catchmark run`` keeps for itself, with `TRUST`; every other ``--key`` replaces a value of the recipe."""
+_KEY = "--KEY"
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which recipe, what to replace in it, and where the run goes."""
+    parser.usage = (
+        "catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--trust NAME] [--dry-run] [--quiet]"
+    )
+    parser.add_argument("recipe", nargs="?", help="a YAML file; 'catchmark list' names those that ship")
+    keys = parser.add_argument_group("values of the recipe")
+    keys.add_argument(
+        _KEY,
+        metavar="VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="replaces a value by its dotted key, as YAML; 'init_args' may be left out of the key, and --agent.NAME "
+        "is for every agent that takes NAME",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="RUN",
+        help="go on with the run in this folder, for which no recipe need be named, or with the recipe's latest run",
+    )
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders go (default: %(default)s)")
+    add_trust(parser)
+    parser.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def rewrite(words: Sequence[str]) -> list[str]:
+    """The words of ``catchmark run``, in any order, as argparse can read them: ``--budget 10`` as ``--KEY=budget=10``.
+
+    Raises:
+        CatchmarkError: a value is missing, or a word stands alone.
+    """
+    rest: list[str] = []
+    recipe: str | None = None
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        follows = waiting[0] if waiting and not waiting[0].startswith("--") else None
+        if word in FLAGS or (equals and name in (*OPTIONS, TRUST)):
+            rest.append(word)
+        elif word in (*OPTIONS, TRUST):
+            if word == "--resume" and (follows is None or Path(follows).suffix in (".yaml", ".yml")):
+                rest.append("--resume=latest")  # what follows is the recipe, not the run
+            elif follows is not None:
+                rest.append(f"{word}={waiting.pop(0)}")
+            else:
+                raise CatchmarkError(f"{word} needs a value, as in {word} VALUE")
+        elif name in FLAGS:
+            raise CatchmarkError(f"{name} takes no value")
+        elif name.startswith("--") and name != "--":
+            if not equals:
+                if follows is None:
+                    raise CatchmarkError(f"{word} needs a value, as in {word} VALUE{option_meant(name)}")
+                value = waiting.pop(0)
+            if near := option_meant(name):
+                raise CatchmarkError(f"{name} is not an option{near}")
+            rest.append(f"{_KEY}={name[2:]}={value}")
+        elif recipe is not None or word.startswith("-"):
+            raise CatchmarkError(f"'{word}' stands alone; a value of the recipe is replaced with --key value")
+        else:
+            recipe = word
+            rest.append(word)
+    return rest
+
+
+def option_meant(name: str) -> str:
+    """Which option was likely meant by a key. Never ``--trust``: SupernetStudy has a value ``truth``."""
+    return nearest(name, [*FLAGS[1:], *OPTIONS], "", cutoff=0.8)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the recipe, or go on with a run."""
+    if chosen.recipe is None and chosen.resume in (None, "latest"):
+        raise CatchmarkError("run: which recipe? For example: catchmark run experiments/quickstart.yaml")
+    return run_recipe(
+        None if chosen.recipe is None else Path(chosen.recipe),
+        dict(each.split("=", 1) for each in chosen.overrides),
+        runs=Path(chosen.runs),
+        resume=chosen.resume,
+        dry_run=chosen.dry_run,
+        quiet=chosen.quiet,
+        trust=chosen.trust,
+    )
+
+
+# ---- what it does ----------------------------------------------------------------------------------------------------
 
 
 def run_recipe(
@@ -66,6 +163,11 @@ def run_recipe(
         RunError: the run could not be finished; what was found is safe in its folder.
         Interrupted: the run was stopped.
     """
+    from search.recipes.recipe import load_recipe
+    from search.recipes.trust import trust_of
+    from search.runs.folders import CONFIG, old_folder
+    from search.runs.launch import find_launch
+
     allowed = trust_of(trust, everything=recipe is not None)
     if recipe is None:
         if resume is None:
@@ -76,33 +178,42 @@ def run_recipe(
     launch = find_launch()
     if dry_run:
         if launch.rank == 0:
-            _print_plan(*load_recipe(recipe, overrides, allowed), runs, resume)
+            from search.reports.plan import plan_of
+
+            print(plan_of(*load_recipe(recipe, overrides, allowed), runs, resume))
         return 0
     if launch.ranks == 1:
-        experiment, resolved = load_recipe(recipe, overrides, allowed)
-        train_alone(experiment)
-        return _run_in_folder(experiment, resolved, runs, resume, launch, quiet)
+        from search.studies.alone import train_alone
+
+        study, resolved = load_recipe(recipe, overrides, allowed)
+        train_alone(study)
+        return _run_in_folder(study, resolved, runs, resume, launch, quiet)
     from search.distributed.follower import Follower
     from search.distributed.leader import Leader
+    from search.distributed.studies import joint_calls_of
+    from search.runs.interruption import termination_as_interruption
 
     if launch.rank > 0:
         follower = Follower(launch)
         with termination_as_interruption():
             return follower.follow(partial(_follow, launch, recipe, overrides, allowed))
     with Leader(launch) as leader, termination_as_interruption():
-        experiment, resolved = load_recipe(recipe, overrides, allowed)
-        leader.begin(joint_calls_of(experiment, leader.launch, leader.together), resolved)
-        return _run_in_folder(experiment, resolved, runs, resume, leader.launch, quiet, leader.searching())
+        study, resolved = load_recipe(recipe, overrides, allowed)
+        leader.begin(joint_calls_of(study, leader.launch, leader.together), resolved)
+        return _run_in_folder(study, resolved, runs, resume, leader.launch, quiet, leader.searching())
 
 
 def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[JointCalls, str]:
     """What another rank than 0 does of a recipe."""
-    experiment, resolved = load_recipe(recipe, overrides, trust)
-    return joint_calls_of(experiment, launch), resolved
+    from search.distributed.studies import joint_calls_of
+    from search.recipes.recipe import load_recipe
+
+    study, resolved = load_recipe(recipe, overrides, trust)
+    return joint_calls_of(study, launch), resolved
 
 
 def _run_in_folder(
-    experiment: Study,
+    study: Study,
     resolved: str,
     runs: Path,
     resume: str | None,
@@ -110,26 +221,30 @@ def _run_in_folder(
     quiet: bool,
     around: AbstractContextManager[None] | None = None,
 ) -> int:
-    shown = choose_folder(runs / experiment.name, resume, launch, resolved)
+    from search.runs.exit_codes import told_in_one_line
+    from search.runs.folders import SUMMARY, choose_folder
+    from search.runs.interruption import termination_as_interruption
+    from search.runs.provenance import resuming
+    from search.studies.run_study import run_study
+
+    shown = choose_folder(runs / study.name, resume, launch, resolved)
     print(f"run: {shown}", flush=True)
     folder = shown.absolute()  # wherever a task may go
-    again = f"go on with: {_resuming(shown, resolved)}"
+    again = f"go on with: {resuming(shown, resolved)}"
     with (
         told_in_one_line(folder, "what was evaluated is kept", again),
         termination_as_interruption(),
         around or nullcontext(),
     ):
-        summary, outcomes = _run(folder, experiment, resolved, launch, quiet)
-        report = _write_report(folder, experiment, summary)
+        listen = partial(_listeners, folder, study, resolved, quiet)
+        summary, outcomes = run_study(study, resolved, folder, launch, listen)
+        from search.reports.pages import write_report
+
+        report = write_report(folder, study, summary)
         print(f"summary: {shown / SUMMARY}")
         print(f"report:  {shown / report.name}")
         _check_success(outcomes)
     return 0
-
-
-def _resuming(folder: Path, recipe: str) -> str:
-    """The command that goes on with a run."""
-    return with_trust(f"catchmark run --resume {shlex.quote(str(folder))}", parse_yaml(recipe))
 
 
 def _check_success(outcomes: Mapping[str, Outcome]) -> None:
@@ -154,167 +269,17 @@ def _check_success(outcomes: Mapping[str, Outcome]) -> None:
             print(f"failed: {failed} of {total} evaluations, the report says why", file=sys.stderr)
 
 
-def _print_plan(experiment: Study, resolved: str, runs: Path, resume: str | None) -> None:
-    """The recipe, and as comments behind it what it takes."""
-    from search.commands.plan import Costs
-
-    parent = runs / experiment.name
-    folders = run_folders(parent) if resume is None else [old_folder(parent, resume)]
-    costs = Costs(experiment, resolved, [folder / JOURNAL for folder in folders])
-    print(resolved)
-    planned = experiment.planned()
-    for search, evaluations in planned.items():
-        print(f"# {search}: {evaluations} {experiment.unit}, {costs.of(search, evaluations).in_words()}")
-    total = sum((costs.of(*each) for each in planned.items()), start=costs.nothing)
-    print(f"# in all: {sum(planned.values())} {experiment.unit}, {total.in_words()}")
-
-
-def _run(
-    folder: Path, experiment: Study, resolved: str, launch: Launch, quiet: bool
-) -> tuple[dict[str, Any], dict[str, Outcome]]:
-    journal = Journal(folder / JOURNAL)
-    listeners: list[Listener] = []
-    try:
-        _settle(folder, journal, resolved, launch)
-        listeners = _listeners(folder, experiment, resolved, quiet)
-        summary = experiment.run(folder, journal, listeners)
-        write_json(folder / SUMMARY, summary)
-        journal.set_about("status", "finished")
-        for listener in listeners:
-            listener.summarised(summary)
-        return summary, {name: journal.outcome(name) for name in journal.searches()}
-    except KeyboardInterrupt:
-        journal.set_about("status", "interrupted")
-        raise
-    finally:
-        for listener in listeners:
-            listener.close()
-        journal.close()
-
-
-def rewrite_report(folder: Path, trust: str | Iterable[str] = ()) -> Path:
-    """The report of a run, finished or not, made again from its folder.
-
-    Args:
-        folder: it is data: nothing in it is executed.
-        trust: as for `run_recipe`.
-
-    Raises:
-        CatchmarkError: it is no run's folder, is damaged, or names what is not trusted.
-    """
-    if not (folder / CONFIG).is_file():
-        raise CatchmarkError(f"{folder} is not a run folder: it has no {CONFIG}")
-    check_links(folder)
-    experiment, _ = load_recipe(folder / CONFIG, trust=trust_of(trust))
-    journal = Journal(folder / JOURNAL, writable=False)
-    with told_in_one_line(folder, "the journal stays as it is", "write the report again"):
-        try:
-            write_json(folder / SUMMARY, summary := experiment.summarise(journal))
-        finally:
-            journal.close()
-        return _write_report(folder, experiment, summary)
-
-
-def list_everything() -> str:
-    """The recipes, spaces, tasks, pools, agents, path samplers and tables there are, a line each."""
-    from lightning_modules.path_samplers.base import PathSampler
-    from search.agents.base import Agent
-    from search.recipes.catalogue import find_classes
-    from search.spaces.base import SearchSpace
-    from search.tables import SHIPPED
-    from search.tasks.base import Task, TaskPool
-
-    lines = ["recipes"]
-    for path in sorted(RECIPES.glob("**/*.yaml")):
-        recipe = read_recipe(path)
-        description = " ".join(str(recipe.get("init_args", recipe).get("description", "")).split())
-        lines.append(f"  {shown_path(path):<40} {textwrap.shorten(description, 100, placeholder=' ...')}".rstrip())
-    for title, package, base in [
-        ("spaces", "search.spaces", SearchSpace),
-        ("tasks", "search.tasks", Task),
-        ("task pools", "search.tasks", TaskPool),
-        ("agents", "search.agents", Agent),
-        ("path samplers", "lightning_modules.path_samplers", PathSampler),
-    ]:
-        lines.append(title)
-        for name, found in find_classes(package, base).items():
-            lines.append(f"  {name:<24} {(found.__doc__ or '').strip().splitlines()[0]}")
-    lines += ["tables", *(f"  {name:<28} {holds}" for name, holds in SHIPPED.items())]
-    return "\n".join(lines)
-
-
-def _settle(folder: Path, journal: Journal, resolved: str, launch: Launch) -> None:
-    """Note the recipe and the environment in a new run; see that an old one has the same recipe."""
-    earlier = journal.about("recipe")
-    if earlier is None:
-        _write_config(folder, resolved)
-        journal.set_about("environment", json.dumps(_environment()))
-        journal.set_about("recipe", resolved)
-    elif differing := _differences(paths_today(parse_yaml(earlier)), parse_yaml(resolved)):
-        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-        raise CatchmarkError(
-            f"--resume: the recipe differs from the run's in: {', '.join(differing[:8])}{more}; to go on with the "
-            f"run's own recipe: {_resuming(folder, earlier)}"
-        )
-    else:
-        _write_config(folder, earlier)
-    journal.set_about("launch", launch.identity)
-    journal.set_about("status", "running")
-
-
-def _write_config(folder: Path, recipe: str) -> None:
-    """Other processes read the recipe there: it must be the one that was allowed here, whatever lay in the folder."""
-    path, content = folder / CONFIG, recipe.encode()
-    if not path.is_file() or path.read_bytes() != content:
-        path.write_bytes(content)
-
-
-def _differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
-    """Dotted keys in which two recipes differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        names = list(dict.fromkeys([*ours, *theirs]))
-        return [
-            each
-            for name in names
-            for each in _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else str(name))
-        ]
-    return [] if ours == theirs else [key]
-
-
-def _environment() -> dict[str, Any]:
-    import torch
-
-    from search import __version__
-
-    return {
-        "catchmark": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["catchmark", *sys.argv[1:]]),
-    }
-
-
-def _listeners(folder: Path, experiment: Study, resolved: str, quiet: bool) -> list[Listener]:
+def _listeners(folder: Path, study: Study, resolved: str, quiet: bool) -> list[Listener]:
     from search.listeners.progress import FirstFailure, ProgressBar
 
     listeners: list[Listener] = []
     if sys.stderr is not None:  # it is None where it was closed before Python began
         listeners.append(FirstFailure())
         if not quiet:
-            listeners.append(ProgressBar(experiment.planned(), unit=experiment.unit))
+            listeners.append(ProgressBar(study.planned(), unit=study.unit))
     if os.environ.get("WANDB_MODE") != "disabled":
         from search.listeners.wandb import wandb_listeners
+        from search.recipes.yaml_text import parse_yaml
 
-        listeners += wandb_listeners(folder, experiment, parse_yaml(resolved))
+        listeners += wandb_listeners(folder, study, parse_yaml(resolved))
     return listeners
-
-
-def _write_report(folder: Path, experiment: Study, summary: dict[str, Any]) -> Path:
-    from search.reports.pages import write_report
-
-    return write_report(folder, experiment, summary)

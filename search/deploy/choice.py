@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.commands.run import CONFIG, JOURNAL
-from search.errors import CatchmarkError
-from search.recipes.parts import build_part
+from search.errors import CatchmarkError, explain, nearest
+from search.recipes.build import build, description_of
 from search.recipes.recipe import load_recipe, read_recipe
 from search.recipes.trust import RECIPE, Trust, check_links
-from search.recipes.words import explain, nearest
-from search.recipes.yaml_text import parse_yaml
 from search.results.search import best_of_target
+from search.runs.folders import CONFIG, JOURNAL
 from search.runs.journal import Journal
 from search.spaces.base import Architecture, SearchSpace
 from search.studies.base import Study
 from search.studies.experiment import Experiment
-from search.tasks.base import Task
+from search.tasks.base import Task, parts
 from search.tasks.trained import TrainedTask
 
 TRAINED = "trained"
@@ -34,10 +31,8 @@ class Choice:
 
     Attributes:
         space: the run's.
-        space_part: its description, as a recipe has it.
         architecture: what is trained.
         task: trains it; its epochs are those of the full training.
-        task_part: its description.
         seed: of everything.
         target: the run's target that it was found for; None where the run has none.
         agent: who found it; None where it was named by hand.
@@ -46,10 +41,8 @@ class Choice:
     """
 
     space: SearchSpace
-    space_part: dict[str, Any]
     architecture: Architecture
     task: TrainedTask
-    task_part: dict[str, Any]
     seed: int
     target: str | None
     agent: str | None
@@ -57,20 +50,12 @@ class Choice:
     recipe: str = ""
 
 
-def choose(
-    run: Path,
-    target: str | None = None,
-    agent: str | None = None,
-    architecture: str | None = None,
-    task_file: Path | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    trust: Trust = Trust(),  # noqa: B008 - frozen
-) -> Choice:
-    """What to train of a run, which may still be going on.
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to be trained in full.
 
-    Args:
-        run: its folder.
+    Attributes:
+        run: the run's folder; the run may still be going on.
         target: one of its targets; None for the only one.
         agent: take the best that this agent found; None for the best of all.
         architecture: take this one, in the space's canonical form, instead.
@@ -79,40 +64,53 @@ def choose(
         epochs: in place of the task's.
         seed: in place of the run's.
         trust: what the run's recipe may name.
+    """
+
+    run: Path
+    target: str | None = None
+    agent: str | None = None
+    architecture: str | None = None
+    task_file: Path | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    trust: Trust = Trust()  # noqa: RUF009 - frozen
+
+
+def choose(request: Request) -> Choice:
+    """What to train of a run.
 
     Raises:
         CatchmarkError: there is no such run, target, agent or architecture, nothing succeeded yet, or the target is
             nothing that can be trained.
     """
+    run, target = request.run, request.target
     if not (run / CONFIG).is_file():
         raise CatchmarkError(f"{run} is not a run folder: it has no {CONFIG}")
     check_links(run)
-    study, resolved = load_recipe(run / CONFIG, trust=trust)
-    recipe = parse_yaml(resolved)
-    recipe = recipe["init_args"] if "class_path" in recipe else recipe
-    found: tuple[Architecture, str | None, float | None]
+    study, _ = load_recipe(run / CONFIG, trust=request.trust)
     if isinstance(study, Experiment):
         target = _target(study, target)
-        found = _best(run, study, target, agent) if architecture is None else (_parse(study, architecture), None, None)
-    elif architecture is None or task_file is None or target is not None:
+    elif request.architecture is None or request.task_file is None or target is not None:
         raise CatchmarkError(
             f"{run} is a run of a {type(study).__name__}, which has no targets; name what to train: "
             "--architecture STRING --task FILE.yaml"
         )
-    else:
-        found = _parse(study, architecture), None, None
-    if task_file is not None:
-        key, part, trust = f"--task {task_file}", read_recipe(task_file), RECIPE
+    finder, score = None, None
+    if request.architecture is not None:
+        arch = _parse(study, request.architecture)
     else:
         assert isinstance(study, Experiment) and target is not None
-        key, part = f"targets.{target}", _training_of(study.targets[target], recipe["targets"][target], target)
-    if epochs is not None:
-        part = copy.deepcopy(part)
-        part["init_args"] = {**(part.get("init_args") or {}), "epochs": epochs}
-    task, part = build_task(part, key, study.space, trust)
-    arch, finder, score = found
-    seed = study.seed if seed is None else seed
-    return Choice(study.space, recipe["space"], arch, task, part, seed, target, finder, score, study.name)
+        arch, finder, score = _best(run, study, target, request.agent)
+    if request.task_file is not None:
+        key, described, trust = f"--task {request.task_file}", read_recipe(request.task_file), RECIPE
+    else:
+        assert isinstance(study, Experiment) and target is not None
+        key, described, trust = f"targets.{target}", _training_of(study.targets[target], target), request.trust
+    if request.epochs is not None:
+        described = described | {"init_args": {**(described.get("init_args") or {}), "epochs": request.epochs}}
+    task = build_task(described, key, study.space, trust)
+    seed = study.seed if request.seed is None else request.seed
+    return Choice(study.space, arch, task, seed, target, finder, score, study.name)
 
 
 def settled(run: Path) -> Path:
@@ -162,27 +160,22 @@ def _parse(study: Study, architecture: str) -> Architecture:
         raise CatchmarkError(f"--architecture: {explain(error)}") from error
 
 
-def _training_of(task: Task, part: dict[str, Any], target: str) -> dict[str, Any]:
+def _training_of(task: Task, target: str) -> dict[str, Any]:
     """The description of the training that a target's score comes from, inside of what weighs it."""
-    outer = task
-    while not isinstance(task, TrainedTask):
-        inner, inner_part = getattr(task, "task", None), (part.get("init_args") or {}).get("task")
-        if not isinstance(inner, Task) or not isinstance(inner_part, dict):
-            raise CatchmarkError(
-                f"the target '{target}' is a {type(outer).__name__}, which trains no network; say how to train one: "
-                "--task FILE.yaml, with the class_path and init_args of a TrainedTask"
-            )
-        task, part = inner, inner_part
-    return part
+    for _, part in parts(task):
+        if isinstance(part, TrainedTask):
+            return description_of(part)
+    raise CatchmarkError(
+        f"the target '{target}' is a {type(task).__name__}, which trains no network; say how to train one: "
+        "--task FILE.yaml, with the class_path and init_args of a TrainedTask"
+    )
 
 
-def build_task(
-    part: dict[str, Any], key: str, space: SearchSpace, trust: Trust = RECIPE
-) -> tuple[TrainedTask, dict[str, Any]]:
-    """The training that a part of a recipe describes; and the description with every default.
+def build_task(described: dict[str, Any], key: str, space: SearchSpace, trust: Trust = RECIPE) -> TrainedTask:
+    """The training that a part of a recipe describes.
 
     Args:
-        part: ``class_path`` and ``init_args``.
+        described: ``class_path`` and ``init_args``.
         key: where it stands, for messages.
         space: of the network.
         trust: what the description may name.
@@ -190,13 +183,7 @@ def build_task(
     Raises:
         CatchmarkError: the description is wrong, or is of nothing that trains a network.
     """
-    make, resolved = build_part(part, Callable[[SearchSpace], Task], key, trust)
-    try:
-        task = make(space)
-    except CatchmarkError:
-        raise
-    except Exception as error:
-        raise CatchmarkError(f"{key}: {explain(error)}") from error
+    task = build(described, Callable[[SearchSpace], Task], key, trust, [space])
     if not isinstance(task, TrainedTask):
         raise CatchmarkError(f"{key}: {type(task).__name__} trains no network, a TrainedTask is needed")
-    return task, resolved
+    return task

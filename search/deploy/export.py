@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from search.deploy.network_folder import class_name, load_module, network_of, read_about, trained_folder
-from search.errors import CatchmarkError, RunError, one_line
+from search.errors import CatchmarkError, RunError, explain, nearest, one_line
 from search.recipes.trust import Trust, check_links, trust_of
-from search.recipes.words import explain, nearest
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 PARTS = ("network", "backbone")

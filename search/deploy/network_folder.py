@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from search.errors import CatchmarkError, one_line
+from search.errors import CatchmarkError, explain, kind, nearest, one_line
 from search.recipes.trust import Trust, read_json, trust_of
-from search.recipes.words import explain, kind, nearest
 from search.runs.tensor_files import load_tensors
 from search.spaces.base import SearchSpace
 from search.training.isolation import isolated
@@ -150,14 +149,13 @@ def _build_module(about: Mapping[str, Any], key: str, trust: Trust) -> Lightning
     """The untrained module; no random state changes."""
     from pytorch_lightning import LightningModule
 
-    from search.recipes.parts import build_part
+    from search.recipes.build import build
 
     try:
         with isolated():
-            space, _ = build_part(about["space"], SearchSpace, "space", trust)
-            make, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module", trust)
+            space = build(about["space"], SearchSpace, "space", trust)
             network = space.build(space.parse(about["architecture"]), **about["build"])
-            return make(network)
+            return build(about["module"], Callable[[nn.Module], LightningModule], "module", trust, [network])
     except CatchmarkError as error:
         raise CatchmarkError(f"{key}: {error}") from error
     except Exception as error:

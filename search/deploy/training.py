@@ -24,10 +24,9 @@ from torch import Tensor
 
 from lightning_modules.networks.batch_statistics import several_ranks
 from search.deploy.choice import Choice
-from search.errors import CatchmarkError, RunError
+from search.errors import CatchmarkError, RunError, nearest
 from search.listeners.progress import ProgressBar
 from search.loop.search import Listener
-from search.recipes.words import nearest
 from search.runs.json_files import write_json
 from search.runs.tensor_files import load_tensors
 from search.tasks.trained import TrainedTask

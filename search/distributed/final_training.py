@@ -11,7 +11,7 @@ from search.deploy.choice import Choice, build_task
 from search.distributed.joint_calls import JointCalls, Order, Together
 from search.distributed.shared_files import see_checkpoint
 from search.loop.search import Listener
-from search.recipes.parts import build_part
+from search.recipes.build import build, description_of
 from search.runs.launch import Launch
 from search.spaces.base import SearchSpace
 from search.training.trainer_arguments import arguments_of_rank, is_joint
@@ -47,8 +47,8 @@ class JointFit(JointCalls):
             own()
             return
         order = {
-            "space": choice.space_part,
-            "task": choice.task_part,
+            "space": description_of(choice.space),
+            "task": description_of(choice.task),
             "architecture": list(choice.architecture),
             "seed": choice.seed,
             "checkpoint": str(checkpoint),
@@ -66,10 +66,9 @@ class JointFit(JointCalls):
         return partial(fit, choice, checkpoint, order["done"], quiet=True)
 
     def _choice(self, order: dict[str, Any]) -> Choice:
-        space, part = build_part(order["space"], SearchSpace, "space")
-        task, task_part = build_task(order["task"], "task", space)
-        architecture = space.check(order["architecture"])
-        choice = Choice(space, part, architecture, task, task_part, order["seed"], None, None, None)
+        space = build(order["space"], SearchSpace, "space")
+        task = build_task(order["task"], "task", space)
+        choice = Choice(space, space.check(order["architecture"]), task, order["seed"], None, None, None)
         self._prepare(choice)
         return choice
 

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, join, kind, nearest
 from search.recipes.classes import find_class, find_parameters
 from search.recipes.trust import RECIPE, Trust, Untrusted
-from search.recipes.words import join, kind, nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

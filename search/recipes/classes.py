@@ -9,11 +9,10 @@ import sys
 import typing
 from typing import Any
 
-from search.errors import CatchmarkError, one_line
+from search.errors import CatchmarkError, explain, nearest, one_line
 from search.recipes.catalogue import find_classes
 from search.recipes.moved import path_today
 from search.recipes.trust import RECIPE, Trust, Untrusted, is_ours
-from search.recipes.words import explain, nearest
 
 _HOMES = (
     "search.spaces",

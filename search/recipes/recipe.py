@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from search.agents.base import Agent
-from search.errors import CatchmarkError, one_line
-from search.recipes.check import RecipeCheck, new_parser
+from search.errors import CatchmarkError, explain, kind, nearest, one_line
+from search.recipes.build import build_study
+from search.recipes.check import RecipeCheck
 from search.recipes.classes import find_class, find_parameters
 from search.recipes.trust import RECIPE, Trust, Untrusted
-from search.recipes.words import explain, kind, nearest
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.studies.base import Study
 from search.studies.experiment import Experiment
@@ -70,12 +67,13 @@ def _load(path: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[Study
     if not named:
         checked = check.arguments(recipe, Experiment, "")
         _check_names(checked)
-        return _build(checked, check, Experiment)
+        study = build_study(checked, check, Experiment)
+        return study, dump_yaml(study.recipe)
     described = check.class_(recipe, Study, "")
     _check_names(described["init_args"])
     found = find_class(described["class_path"], Study, "class_path", trust)
-    study, resolved = _build(described["init_args"], check, found)
-    return study, dump_yaml({"class_path": described["class_path"], "init_args": parse_yaml(resolved)})
+    study = build_study(described["init_args"], check, found)
+    return study, dump_yaml({"class_path": described["class_path"], "init_args": study.recipe})
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -216,32 +214,3 @@ def _check_name(name: str, key: str, allowed: re.Pattern[str], words: str, taken
         raise CatchmarkError(
             f"{key}: {kind(name)} can't be a name; letters, digits, '_', '-' and '+' can, {words}, 100 at most"
         )
-
-
-def _build(recipe: dict[str, Any], check: RecipeCheck, study: type[Study]) -> tuple[Study, str]:
-    from jsonargparse import ArgumentError
-
-    def construct(owner: type, *arguments: Any, **options: Any) -> Any:
-        """Make an object of the recipe; what it refuses is said with its key."""
-        with warnings.catch_warnings(record=True) as warned:
-            try:
-                made = owner(*arguments, **options)
-            except CatchmarkError:
-                raise
-            except (Exception, SystemExit) as error:
-                key = check.key_of(owner, options)
-                raise CatchmarkError(f"{key}: {explain(error)}" if key else explain(error)) from error
-        for warning in warned:  # a failure is told in one line; otherwise they are none of our business
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        return made
-
-    parser = new_parser()
-    parser.add_class_arguments(study, "experiment")
-    try:
-        config = parser.parse_object({"experiment": recipe})
-        resolved = yaml.safe_load(parser.dump(config, skip_unset=False))["experiment"]  # what PyYAML wrote it reads
-        experiment = parser.instantiate(config, instantiators=[(construct, object, True)]).experiment
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise CatchmarkError(one_line(error).replace('"experiment.', '"')) from error
-    experiment.recipe = resolved
-    return experiment, dump_yaml(resolved)

@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.errors import CatchmarkError, one_line
-from search.recipes.words import explain, join, kind
+from search.errors import CatchmarkError, explain, join, kind, one_line
 
 OUR_PACKAGES = ("search", "lightning_modules", "datamodules")
 _ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, explain
 from search.recipes.moved import paths_today
 from search.recipes.trust import read_json
-from search.recipes.words import explain
 from search.recipes.yaml_text import parse_yaml
 from search.results.search import best_so_far
 from search.runs.folders import shown_path

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from search.errors import CatchmarkError, RunError
-from search.recipes.words import explain
+from search.errors import CatchmarkError, RunError, explain
 
 
 class Interrupted(RunError):

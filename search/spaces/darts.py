@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -22,6 +21,7 @@ from lightning_modules.networks.darts_cells import (
     node_choices,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
+from search.errors import nearest
 from search.spaces.base import Architecture, Decision, Edge, SearchSpace
 
 CELLS = ("normal", "reduce")
@@ -195,8 +195,7 @@ class DARTS(SearchSpace):
 
     def _operation(self, name: str, place: str) -> int:
         if name not in OPERATION_NAMES:
-            nearest = difflib.get_close_matches(name, OPERATION_NAMES, 1)
-            hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+            hint = nearest(name, OPERATION_NAMES, "")
             raise ValueError(
                 f"{self.name}: {place} has the operation '{name}', allowed: {', '.join(OPERATION_NAMES)}{hint}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import re
@@ -21,6 +20,7 @@ from lightning_modules.networks.nasbench101_cells import (
     VertexSuperCell,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
+from search.errors import nearest
 from search.spaces.base import Architecture, Decision, Edge, SearchSpace
 
 VERTICES, MAX_EDGES = 7, 9
@@ -122,8 +122,7 @@ class NASBench101(SearchSpace):
                 )
             name, allowed = match[1], OPERATION_NAMES if target < OUTPUT else ("output",)
             if name not in allowed:
-                nearest = difflib.get_close_matches(name, allowed, 1)
-                hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+                hint = nearest(name, allowed, "")
                 raise ValueError(
                     f"{self.name}: vertex {target} of '{text}' is '{name}', allowed: {', '.join(allowed)}{hint}"
                 )

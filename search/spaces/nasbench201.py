@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import random
 from functools import cached_property
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.cells import Cell, CellNetwork, Norm, build_operation
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
+from search.errors import nearest
 from search.spaces.base import Architecture, Decision, Edge, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -56,11 +56,9 @@ class NASBench201(SearchSpace):
                 if origin != str(source):
                     raise ValueError(f"{self.name}: '{part}' of '{text}' must end in '~{source}', as in {form}")
                 if operation not in OPERATION_NAMES:
-                    nearest = difflib.get_close_matches(operation, OPERATION_NAMES, 1)
-                    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
                     raise ValueError(
                         f"{self.name}: edge {target}<-{source} of '{text}' is '{operation}', "
-                        f"allowed: {', '.join(OPERATION_NAMES)}{hint}"
+                        f"allowed: {', '.join(OPERATION_NAMES)}{nearest(operation, OPERATION_NAMES, '')}"
                     )
                 choices.append(OPERATION_NAMES.index(operation))
         return tuple(choices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.networks.residual import BLOCKS, ResidualFeatures, ResidualNetwork, stem_stride_of
+from search.errors import nearest
 from search.spaces.base import Architecture, Decision, Edge, SearchSpace
 
 PLACES = ("nowhere", "start", "middle", "start and middle")
@@ -260,8 +260,7 @@ class ResidualBackbone(SearchSpace):
 
     def _index(self, text: str, what: str, value: object, allowed: Sequence[object]) -> int:
         if value not in allowed:
-            near = difflib.get_close_matches(str(value), list(map(str, allowed)), 1) if isinstance(value, str) else []
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = nearest(value, allowed, "") if isinstance(value, str) else ""
             names = ", ".join(map(str, allowed))
             raise ValueError(f"{self.name}: the {what} of '{text}' is {value}, allowed: {names}{hint}")
         return allowed.index(value)
@@ -339,9 +338,10 @@ def _look_up(values: Sequence[int], choices: Tensor) -> Tensor:
 
 def _check_member(key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"{ResidualBackbone.name}: {key}: '{value}' is not one of {', '.join(allowed)}{hint}")
+        names = ", ".join(allowed)
+        raise ValueError(
+            f"{ResidualBackbone.name}: {key}: '{value}' is not one of {names}{nearest(value, allowed, '')}"
+        )
 
 
 def _sorted(key: str, values: Sequence[int], least: int, most: int | None = None) -> tuple[int, ...]:

@@ -43,6 +43,14 @@ class Study(ABC):
         """What holds the arguments of a Lightning Trainer, under ``trainer``, each with its key in the recipe."""
         return iter(())
 
+    def priced_by(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What of a recipe of such a study decides what one unit takes: a run of the same then says it.
+
+        Args:
+            recipe: the arguments, as `recipe` has them.
+        """
+        return {key: value for key, value in recipe.items() if key not in ("description", "name", "seed", "trials")}
+
     @abstractmethod
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Run every part, or go on with it; returns the summary."""

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
-from search.errors import CatchmarkError, RunError, one_line
+from search.errors import CatchmarkError, RunError, nearest, one_line
 from search.executors.base import Executor
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.randomness import derive_seed
-from search.recipes.words import nearest
 from search.results.search import for_json, summarise_search
 from search.runs.journal import Journal, Record
 from search.spaces.base import Architecture, SearchSpace
@@ -194,6 +193,10 @@ class Experiment(Study):
         if self.exchange:
             plan |= {f"{EXCHANGE}/{target}": self.exchange * len(self.targets) for target in self.targets}
         return plan
+
+    def priced_by(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The tasks, and what they are of."""
+        return {key: recipe.get(key) for key in ("space", "targets", "meta_training", "meta_training_for")}
 
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Run, or go on with, every search; returns the summary.

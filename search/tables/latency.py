@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.recipes.words import nearest
+from search.errors import nearest
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import find_table

@@ -15,7 +15,6 @@ Arrays of other shapes or types are ignored, so a file may carry more than this.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.archives import find_archive, write_archive
+from lightning_modules.spelling import spelled_alike
 from search.tables import SHIPPED, SHIPPED_FOLDER
 
 _CURE = "make it again with 'catchmark data', or fetch it again"
@@ -106,8 +106,8 @@ def read_columns(path: str | os.PathLike[str], names: Sequence[str]) -> Table:
             raise ValueError(f"{path}: not a table of architectures (it has no array 'arch'); {_CURE}")
         for name in names:
             if name not in members:
-                nearest = difflib.get_close_matches(name, list_columns(path), n=3, cutoff=0.0)
-                raise ValueError(f"{path}: no column '{name}'; the nearest are {', '.join(nearest) or 'none at all'}")
+                near = spelled_alike(name, list_columns(path), most=3, cutoff=0.0)
+                raise ValueError(f"{path}: no column '{name}'; the nearest are {', '.join(near) or 'none at all'}")
         arch, columns = _array(archive, "arch"), {name: _array(archive, name) for name in names}
     if arch.dtype != np.int8 or arch.ndim != 2:
         raise ValueError(f"{path}: 'arch' is {arch.dtype} {list(arch.shape)}, int8 [n, decisions] is needed; {_CURE}")

@@ -14,8 +14,7 @@ from torch import nn
 
 from lightning_modules.networks.cost.latency import LatencySettings, Precision, measure_latency
 from lightning_modules.networks.cost.operator_latency import OperatorLatencies
-from search.errors import CatchmarkError
-from search.recipes.words import explain
+from search.errors import CatchmarkError, explain
 from search.rewards.latency import below_zero, check_exponent, latency_reward
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task

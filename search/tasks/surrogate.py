@@ -7,7 +7,6 @@ not one of the regressors that the benchmark itself publishes, and agrees with t
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from datamodules.archives import find_archive
 from lightning_modules.networks.darts_cells import DECISIONS_PER_CELL, EDGES, INPUTS, OPERATION_NAMES, PAIRS
+from search.errors import nearest
 from search.spaces.base import Architecture, SearchSpace
 from search.spaces.darts import CELLS, DARTS
 from search.tasks.base import Evaluation, Task
@@ -81,8 +81,7 @@ class SurrogateTask(Task):
             raise ValueError(f"epochs is {epochs}, it must lie in [1, {MOST_EPOCHS}]: NAS-Bench-301 trained no longer")
         for metric in metrics:
             if metric not in OUTPUTS[1:]:
-                nearest = difflib.get_close_matches(metric, OUTPUTS[1:], 1)
-                hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+                hint = nearest(metric, OUTPUTS[1:], "")
                 raise ValueError(f"metrics has '{metric}', allowed: {', '.join(OUTPUTS[1:])}{hint}")
         self.space, self.epochs, self.metrics = space, epochs, tuple(metrics)
         self._codes = _read_encoding(find_archive(encoding, "no encoding", _CURE))

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from search import cli
 from search.cli import main
-from search.commands.run import run_recipe
+from search.commands.run import FLAGS, OPTIONS, option_meant, run_recipe
 from search.recipes.classes import find_parameters
 from search.recipes.yaml_text import dump_yaml
 from search.results.search import without_seconds
@@ -109,7 +108,7 @@ def modules_after(script):
 
 
 def test_help_imports_nothing_heavy():
-    loaded = modules_after("from search import cli; cli._parser()")
+    loaded = modules_after("from search import cli; cli._parser(cli.find_commands())")
     heavy = {"torch", "pytorch_lightning", "numpy", "wandb", "matplotlib", "jsonargparse", "yaml", "scipy", "optuna"}
     assert "search.cli" in loaded and not loaded & heavy
 
@@ -130,12 +129,12 @@ def test_each_command_has_help_with_an_example(words, capsys):
     text = " ".join(capsys.readouterr().out.split())
     example = text.partition("Example: ")[2]
     assert example.startswith(f"catchmark {words[0]}")
-    assert words[0] != "run" or all(option in text for option in (*cli._FLAGS, *cli._OPTIONS, "--KEY"))
+    assert words[0] != "run" or all(option in text for option in (*FLAGS, *OPTIONS, "--KEY"))
 
 
 def test_options_of_run_are_like_no_key_of_a_recipe():
     keys, _, _ = find_parameters(Experiment, 0)
-    assert "budget" in keys and not any(cli._option_meant(f"--{key}") for key in keys)
+    assert "budget" in keys and not any(option_meant(f"--{key}") for key in keys)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import shutil
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from search.errors import CatchmarkError, one_line
+from search.errors import CatchmarkError, nearest, one_line
 
 _START_SECONDS, _FINISH_SECONDS = 30, 120
 """How long an online run may wait for W&B's server when it starts and when it ends."""
@@ -40,9 +39,7 @@ class WandbConnection:
         self.folder, self.recipe = folder.resolve() / "wandb", recipe
         self.mode = os.environ.get("WANDB_MODE") or "offline"
         if self.mode not in _MODES:
-            near = difflib.get_close_matches(self.mode, _MODES, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(_MODES)}"
-            raise CatchmarkError(f"the environment variable WANDB_MODE is '{self.mode}'{hint}")
+            raise CatchmarkError(f"the environment variable WANDB_MODE is '{self.mode}'{nearest(self.mode, _MODES)}")
 
     @contextmanager
     def guarded(self, subject: str, abandon: Callable[[], None], again: bool = False) -> Iterator[None]:

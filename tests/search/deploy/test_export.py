@@ -13,7 +13,7 @@ from torch import nn
 from search.cli import main
 from search.deploy import export, load_network
 from search.errors import CatchmarkError, RunError
-from search.recipes.parts import build_part
+from search.recipes.build import build as build_part
 from search.runs.json_files import write_json
 from search.runs.tensor_files import save_tensors
 from search.spaces.base import SearchSpace
@@ -49,9 +49,9 @@ def write_folder(folder, space="cells", module="ClassificationModule", resolutio
         "metrics": {},
     }
     write_json(folder / "network.json", about)
-    made, _ = build_part(about["space"], SearchSpace, "space")
-    wrap, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module")
-    wrapped = wrap(made.build(made.parse(architecture), **build))
+    made = build_part(about["space"], SearchSpace, "space")
+    network = made.build(made.parse(architecture), **build)
+    wrapped = build_part(about["module"], Callable[[nn.Module], LightningModule], "module", given=[network])
     for each in wrapped.modules():
         if isinstance(each, nn.BatchNorm2d):  # as after training: neither zeros nor ones
             each.running_mean.uniform_(-0.3, 0.3)

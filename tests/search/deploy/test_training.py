@@ -17,9 +17,10 @@ from datamodules.digits import DigitsDataModule
 from search.cli import main
 from search.commands.run import run_recipe
 from search.deploy import load_network
-from search.deploy.choice import choose
+from search.deploy.choice import Request, choose
 from search.errors import CatchmarkError
 from search.listeners.progress import ProgressBar
+from search.recipes.build import description_of
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
@@ -165,17 +166,17 @@ def test_the_best_architecture_is_trained_just_as_the_search_would(run, trained)
 def test_an_agent_an_architecture_a_seed(run):
     summary = json.loads((run / "summary.json").read_text())["targets"]["digits"]["agents"]
     for agent in ("random", "late"):
-        choice = choose(run, agent=agent)
+        choice = choose(Request(run, agent=agent))
         assert list(choice.architecture) == summary[agent]["best"]["choices"] and choice.agent == agent
-    choice = choose(run, architecture=CONVOLUTIONS, epochs=7, seed=3)
+    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=7, seed=3))
     assert choice.space.format(choice.architecture) == CONVOLUTIONS and choice.search_score is None
-    assert (choice.task.epochs, choice.seed, choice.task_part["init_args"]["epochs"]) == (7, 3, 7)
+    assert (choice.task.epochs, choice.seed, description_of(choice.task)["init_args"]["epochs"]) == (7, 3, 7)
 
 
 def test_the_training_inside_of_a_reward_is_the_one_that_counts(tmp_path):
     weighed = {"class_path": "MeasuredLatencyTask", "init_args": {"task": training(), "target_milliseconds": 1.0}}
     run = planned_run(tmp_path / "run", targets={"digits": weighed})
-    choice = choose(run, architecture=CONVOLUTIONS, epochs=5)
+    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=5))
     assert type(choice.task) is TrainedTask and choice.task.epochs == 5 and choice.task.build == BUILD
 
 

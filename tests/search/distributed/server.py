@@ -26,7 +26,7 @@ def serve():
     import pytorch_lightning.strategies  # noqa: F401
     import scipy.special  # noqa: F401
 
-    import search.commands.train
+    import search.deploy.trained_folder
     import search.deploy.training
     import search.distributed.final_training
     import search.reports.experiment

@@ -1,0 +1,54 @@
+"""``catchmark export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from search.commands import add_trust
+from search.errors import CatchmarkError
+
+HELP = "Write a trained network as a file for other programs, and check what was written."
+MORE = "The network must have been trained with 'catchmark train'."
+EXAMPLE = "catchmark export runs/quickstart/latest --format onnx"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which network, and as what."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or that of a trained network")
+    parser.add_argument("--target", metavar="NAME", help="which of the trained networks, where there are several")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch"),
+        default="onnx",
+        help="ONNX, or torch.export's .pt2 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--part",
+        choices=("network", "backbone"),
+        help="default: the network where it classifies, else its backbone with an output for each feature map",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: beside the weights")
+    parser.add_argument("--resolution", type=int, metavar="N", help="of the images; default: as in training")
+    parser.add_argument("--batch", default="dynamic", metavar="N", help="images a pass, or 'dynamic' (the default)")
+    add_trust(parser)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Write the file."""
+    if chosen.batch != "dynamic" and not chosen.batch.isdecimal():
+        raise CatchmarkError(f"--batch is '{chosen.batch}', a number of images is needed, or dynamic")
+    from search.deploy.export import export_network, in_words
+
+    exported = export_network(
+        chosen.folder,
+        target=chosen.target,
+        form=chosen.format,
+        part=chosen.part,
+        out=chosen.out,
+        resolution=chosen.resolution,
+        batch="dynamic" if chosen.batch == "dynamic" else int(chosen.batch),
+        trust=chosen.trust,
+    )
+    print(in_words(exported))
+    return 0

@@ -1,0 +1,56 @@
+"""``catchmark report``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from search.commands import add_trust
+from search.errors import CatchmarkError
+
+HELP = "Write a run's report again."
+EXAMPLE = "catchmark report runs/quickstart/latest"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run."""
+    parser.add_argument("folder", type=Path, help="a run's folder")
+    add_trust(parser)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Write it, and say where it is."""
+    print(rewrite_report(chosen.folder, chosen.trust))
+    return 0
+
+
+def rewrite_report(folder: Path, trust: str | Iterable[str] = ()) -> Path:
+    """The report of a run, finished or not, made again from its folder.
+
+    Args:
+        folder: it is data: nothing in it is executed.
+        trust: what else than catchmark's own it may name: classes, modules and packages by import path.
+
+    Raises:
+        CatchmarkError: it is no run's folder, is damaged, or names what is not trusted.
+    """
+    from search.recipes.recipe import load_recipe
+    from search.recipes.trust import check_links, trust_of
+    from search.reports.pages import write_report
+    from search.runs.exit_codes import told_in_one_line
+    from search.runs.folders import CONFIG, JOURNAL, SUMMARY
+    from search.runs.journal import Journal
+    from search.runs.json_files import write_json
+
+    if not (folder / CONFIG).is_file():
+        raise CatchmarkError(f"{folder} is not a run folder: it has no {CONFIG}")
+    check_links(folder)
+    study, _ = load_recipe(folder / CONFIG, trust=trust_of(trust))
+    journal = Journal(folder / JOURNAL, writable=False)
+    with told_in_one_line(folder, "the journal stays as it is", "write the report again"):
+        try:
+            write_json(folder / SUMMARY, summary := study.summarise(journal))
+        finally:
+            journal.close()
+        return write_report(folder, study, summary)
