@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from search.errors import CatchmarkError
+from search.reports.best_so_far import best_line, best_so_far_svg
 from search.reports.page import ABSENT, decimals_for, number, p_text, render_page, share
-from search.reports.plots import SERIES, Curve, curves_svg
+from search.reports.svg import SERIES
 from search.results.comparison import Comparison, Difference, Row
 from search.statistics.intervals import mean_interval
 from search.statistics.significance import FEWEST_TRIALS
@@ -63,11 +64,10 @@ def target_curves(rows: Sequence[Row]) -> str:
         color, dash = agents.index(row.agent), runs.index(row.run)
         if len(agents) == 1:  # with one agent, the colours are free to tell the runs apart
             color = dash
-        curves.append(
-            Curve(f"{row.run} {row.agent}", means, [mean_interval(c) for c in columns], color % len(SERIES), dash)
-        )
+        color = color % len(SERIES) + dash * len(SERIES)
+        curves.append(best_line(f"{row.run} {row.agent}", means, [mean_interval(c) for c in columns], color))
     possible = {row.summary.get("best_possible") for row in rows}
-    return curves_svg(curves, rows[0].score_name, possible.pop() if len(possible) == 1 else None)
+    return best_so_far_svg(curves, rows[0].score_name, possible.pop() if len(possible) == 1 else None)
 
 
 def render_text(comparison: Comparison) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 
 from search.recipes.trust import with_trust
 from search.recipes.yaml_text import parse_yaml
+from search.reports.architecture_svg import architecture_svg
+from search.reports.best_so_far import best_line, best_so_far_svg
 from search.reports.contexts import MOST_NETWORKS, ContextPictures
 from search.reports.fronts import Fronts
 from search.reports.gathering import gather
 from search.reports.learning_curves import LearningCurves
 from search.reports.page import ABSENT, decimals_for, duration, number, render_page
-from search.reports.plots import Curve, architecture_svg, curves_svg
 from search.reports.svg import SERIES
 from search.reports.verdict import listed, shown_values, verdict
 from search.results.comparison import flatten
@@ -95,7 +96,7 @@ def _target(
     agents, score_name = target["agents"], target["score_name"]
     possible = next((entry["best_possible"] for entry in agents.values() if "best_possible" in entry), None)
     curves = [
-        Curve(agent, entry["curve_mean"], entry["curve_interval"], colors[agent], colors[agent] // len(SERIES))
+        best_line(agent, entry["curve_mean"], entry["curve_interval"], colors[agent])
         for agent, entry in agents.items()
         if entry["evaluations"]
     ]
@@ -120,7 +121,7 @@ def _target(
         "ranked": any("mean_rank" in entry for entry in agents.values()),
         "possible": possible,
         "decimals": decimals_for(shown_values(agents)),
-        "curves": curves_svg(curves, score_name, possible) if curves else "",
+        "curves": best_so_far_svg(curves, score_name, possible) if curves else "",
         "finders": listed(
             [
                 agent

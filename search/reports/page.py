@@ -29,7 +29,7 @@ def render_page(kind: str, template: str = "report.html.jinja", **content: Any) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Figures come from search.reports.plots, whose text matplotlib has escaped.
+    # Figures come from search.reports.svg, whose text matplotlib has escaped.
     environment.filters |= {"figure": Markup, "number": number, "duration": duration, "share": share}
     return environment.get_template(template).render(kind=kind, **content)
 

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.reports.svg import (
-    DASHES,
-    GRID,
-    INK,
-    MARKERS,
-    MUTED,
-    PAPER,
-    SERIES,
-    house_style,
-    new_figure,
-    shortened,
-    style_course,
-    to_svg,
-)
+from search.reports.line_chart import Line, line_chart
+from search.reports.svg import GRID, INK, MUTED, PAPER, SERIES, house_style, new_figure, shortened, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PANELS_A_ROW = 3
-_DOTTED = (0, (1, 2.2))
-
-
-@dataclass(frozen=True)
-class Course:
-    """How well one method ranked, over its training.
-
-    Attributes:
-        label: stands at the line's end.
-        epochs: behind which it was measured, ascending; at least one.
-        mean: a correlation for each of them; None where there is none.
-        interval: (low, high) for each of them, or None.
-        color: place in `SERIES`, counted round; further rounds have another marker and dash.
-    """
-
-    label: str
-    epochs: Sequence[int]
-    mean: Sequence[float | None]
-    interval: Sequence[Sequence[float] | None]
-    color: int
 
 
 @dataclass(frozen=True)
@@ -76,12 +43,12 @@ class Ranking:
 
 
 def courses_svg(
-    courses: Sequence[Course], references: Mapping[str, float], measure: str = "S-KdT", begin: int | None = None
+    courses: Sequence[Line], references: Mapping[str, float], measure: str = "S-KdT", begin: int | None = None
 ) -> str:
-    """A rank correlation over epochs, one line a method, each named at its end.
+    """A rank correlation over epochs, one line a method.
 
     Args:
-        courses: at least one.
+        courses: at least one; x are the epochs after which it was measured.
         references: rankings that need no training, drawn as dotted lines across.
         measure: what is measured; heads the vertical axis.
         begin: the epoch from which on landmarks weigh in, drawn as a vertical line.
@@ -89,51 +56,35 @@ def courses_svg(
     Returns:
         An ``<svg>`` element.
     """
-    names = [shortened(label) for label in (*(course.label for course in courses), *references)]
-    left, bottom, top, inner_width = 0.65, 0.5, 0.5, 5.6
-    inner_height = max(3.2, 0.21 * len(names))
-    width, height = left + inner_width + 0.35 + 0.083 * max(map(len, names)), bottom + inner_height + top
-    with house_style():
-        figure = new_figure(width, height)
-        axes = figure.add_axes((left / width, bottom / height, inner_width / width, inner_height / height))
-        low, high = visible_range(courses, list(references.values()))
-        last = max(course.epochs[-1] for course in courses)
-        axes.set_ylim(low, high)
-        axes.set_xlim(0, last)
-        for value in references.values():
-            axes.axhline(value, color=MUTED, linestyle=_DOTTED, linewidth=1.3, gid="reference-0")
-        if begin is not None and 0 < begin < last:
-            axes.axvline(begin, color=MUTED, linestyle=DASHES[1], linewidth=0.8, gid="begin-0")
-            axes.annotate(
-                "landmarks weigh in", (begin, 1), xycoords=("data", "axes fraction"), xytext=(3, -9),
-                textcoords="offset points", fontsize=8.5, color=MUTED,
-            )  # fmt: skip
-        for course in courses:
-            _draw_course(axes, course, opacity=0.14 if len(courses) < 5 else 0.08)
-        ends = [_known(course.mean)[-1] if _known(course.mean) else low for course in courses]
-        ends += references.values()
-        starts = [course.epochs[-1] for course in courses] + [last] * len(references)
-        colors = [SERIES[course.color % len(SERIES)] for course in courses] + [MUTED] * len(references)
-        places = _apart(ends, (high - low) * 0.185 / inner_height, low, high)
-        shift = last * (1 + 0.16 / inner_width)
-        for name, start, end, place, color in zip(names, starts, ends, places, colors, strict=True):
-            axes.plot([start, shift], [end, place], color=color, linewidth=0.7, clip_on=False, gid="leader-0")
-            ink = MUTED if color == MUTED else INK
-            axes.text(shift, place, f" {name}", va="center", color=ink, fontsize=9.5, gid="name-0")
-        axes.set_xlabel("epochs")
-        axes.set_ylabel(measure, rotation=0, ha="left", va="bottom")
-        axes.yaxis.set_label_coords(-0.6 / inner_width, 1 + 0.2 / inner_height)
-        style_course(axes)
-        return to_svg(figure, f"{measure} over epochs, of: {', '.join([*(c.label for c in courses), *references])}")
+    low, high = visible_range(courses, list(references.values()))
+    last = max(course.x[-1] for course in courses)
+    return line_chart(
+        [replace(course, interval=[_within(each, low, high) for each in course.interval]) for course in courses],
+        "epochs",
+        measure,
+        levels=references,
+        begins={"landmarks weigh in": begin} if begin is not None and 0 < begin < last else {},
+        x_range=(0, last),
+        y_range=(low, high),
+        points=True,
+        height=3.2,
+    )
 
 
-def visible_range(courses: Sequence[Course], references: Sequence[float]) -> tuple[float, float]:
+def _within(interval: Sequence[float] | None, low: float, high: float) -> Sequence[float] | None:
+    """None for an interval that would shade everything and say nothing."""
+    if interval is None or (interval[0] <= max(low, -1) and interval[1] >= min(high, 1)):
+        return None
+    return interval
+
+
+def visible_range(courses: Sequence[Line], references: Sequence[float]) -> tuple[float, float]:
     """Ends of the vertical axis: every mean is inside, and of the intervals as much as leaves means apart.
 
     With two trials an interval may be many times as wide as all differences, so it may leave the axis: this reaches
     beyond the means by half of what these span, or by 0.15.
     """
-    means = [*references, *(value for course in courses for value in _known(course.mean))]
+    means = [*references, *(value for course in courses for value in _known(course.y))]
     if not means:
         return -1.0, 1.0
     ends = [end for course in courses for interval in course.interval for end in interval or ()]
@@ -144,41 +95,8 @@ def visible_range(courses: Sequence[Course], references: Sequence[float]) -> tup
     return low - margin, high + margin
 
 
-def _draw_course(axes: Axes, course: Course, opacity: float) -> None:
-    turn = course.color // len(SERIES)
-    color, marker = SERIES[course.color % len(SERIES)], MARKERS[turn % len(MARKERS)]
-    epochs = np.array(course.epochs, dtype=np.float64)
-    mean = np.array([math.nan if value is None else value for value in course.mean], dtype=np.float64)
-    band = np.array([(math.nan,) * 2 if each is None else tuple(each) for each in course.interval], dtype=np.float64)
-    low, high = axes.get_ylim()
-    band[(band[:, 0] <= max(low, -1)) & (band[:, 1] >= min(high, 1))] = (
-        math.nan
-    )  # it would shade everything and say nothing
-    if np.isfinite(band).any():
-        if len(epochs) > 1:
-            axes.fill_between(epochs, *band.T, color=color, alpha=opacity, linewidth=0, gid="band-0")
-        else:
-            axes.plot(epochs.repeat(2), band[0], color=color, linewidth=1.2, alpha=0.6, gid="band-0")
-    dash = DASHES[turn % len(DASHES)]
-    axes.plot(epochs, mean, color=color, linestyle=dash, linewidth=1.9, gid="course-0")
-    axes.plot(epochs, mean, marker, color=color, markersize=4, clip_on=False, gid="rounds-0")
-
-
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
-
-
-def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near ``values``, in their order, at least ``gap`` apart and within the axis where they fit."""
-    order = sorted(range(len(values)), key=lambda k: values[k])
-    places = list(values)
-    for below, above in itertools.pairwise(order):
-        places[above] = max(places[above], places[below] + gap)
-    highest = max(high, low + gap * (len(values) - 1))
-    for k in reversed(order):
-        places[k] = min(places[k], highest)
-        highest = places[k] - gap
-    return places
 
 
 # ---- supernet scores against worth ---------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ import torch
 
 from search.recipes.trust import with_trust
 from search.recipes.yaml_text import parse_yaml
+from search.reports.architecture_svg import architecture_svg
+from search.reports.line_chart import Line
 from search.reports.page import ABSENT, duration, number, render_page
-from search.reports.plots import architecture_svg
-from search.reports.supernet_plots import Course, Ranking, courses_svg, rankings_svg
+from search.reports.supernet_plots import Ranking, courses_svg, rankings_svg
 from search.reports.supernet_verdict import cut, ends_in_words, landmark_pairs, short, verdict, worth_decimals
 from search.reports.svg import SERIES
 from search.reports.verdict import listed
@@ -49,7 +50,7 @@ def report_page(folder: Path, study: SupernetStudy, journal: Journal, summary: d
     shown = shown_path(folder)
     begins = {entry.landmarks.warmup for entry in study.methods.values() if entry.landmarks is not None}
     courses = [
-        Course(
+        Line(
             name,
             [entry["epoch"] for entry in method["rounds"]],
             [entry["s_kdt"]["mean"] for entry in method["rounds"]],

@@ -6,13 +6,16 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from search.deploy.choice import Choice
 from search.recipes.trust import modules_of_others, with_trust
+from search.reports.architecture_svg import architecture_svg
+from search.reports.line_chart import Line, line_chart
 from search.reports.page import decimals_for, number, render_page
-from search.reports.plots import architecture_svg
-from search.reports.svg import DASHES, INK, SERIES, house_style, new_figure, shortened, style_course, to_svg
+from search.reports.svg import SERIES
+
+if TYPE_CHECKING:
+    from search.deploy.choice import Choice
 
 _MOST_LINES = len(SERIES)
 
@@ -45,7 +48,7 @@ def trained_page(folder: Path, choice: Choice, about: Mapping[str, Any], history
 
 
 def curve_svg(history: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> str:
-    """Logged values over epochs, each line named at its end.
+    """Logged values over epochs.
 
     Args:
         history: for each epoch ``epoch`` and what was logged.
@@ -55,39 +58,10 @@ def curve_svg(history: Sequence[Mapping[str, float]], names: Sequence[str], labe
     Returns:
         An ``<svg>`` element.
     """
-    right = 0.35 + 0.083 * max(len(shortened(name)) for name in names)
-    width, height, left, bottom, top = 6.0 + right, 2.9, 0.65, 0.5, 0.45
-    with house_style():
-        figure = new_figure(width, height)
-        inner = (width - left - right) / width, (height - bottom - top) / height
-        axes = figure.add_axes((left / width, bottom / height, *inner))
-        ends = []
-        for k, name in enumerate(names):
-            logged = [entry for entry in history if math.isfinite(entry.get(name, math.nan))]
-            epochs, values = [entry["epoch"] for entry in logged], [entry[name] for entry in logged]
-            if epochs:
-                color = SERIES[k % len(SERIES)]
-                axes.plot(epochs, values, color=color, linestyle=DASHES[k % len(DASHES)], linewidth=1.9, gid="curve-0")
-                axes.plot(epochs[-1:], values[-1:], "o", color=color, markersize=3.5, clip_on=False, gid="end-0")
-                ends.append((values[-1], epochs[-1], name))
-        low, high = axes.get_ylim()
-        place = low
-        for value, epoch, name in sorted(ends):  # labels of lines that end together stand above each other
-            place = max(value, place)
-            axes.annotate(
-                shortened(name),
-                (epoch, place),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                color=INK,
-                fontsize=9.5,
-                annotation_clip=False,
-            )
-            place += 0.08 * (high - low)
-        axes.set_xlabel("epoch")
-        # Above the axis, not beside it: names of scores are longer than the axis is high.
-        axes.set_ylabel(shortened(label, 80), rotation=0, ha="left", va="bottom")
-        axes.yaxis.set_label_coords(-0.1, 1.05)
-        style_course(axes)
-        return to_svg(figure, f"{label} after each epoch: {', '.join(names)}")
+    lines = []
+    for k, name in enumerate(names):
+        logged = [entry for entry in history if math.isfinite(entry.get(name, math.nan))]
+        if logged:
+            lines.append(Line(name, [entry["epoch"] for entry in logged], [entry[name] for entry in logged], color=k))
+    words = f"{label} after each epoch: {', '.join(names)}"
+    return line_chart(lines, "epoch", label, height=1.95, description=words)

@@ -30,7 +30,7 @@ def serve():
     import search.deploy.training
     import search.distributed.final_training
     import search.reports.experiment
-    import search.reports.plots
+    import search.reports.line_chart
     import search.reports.supernet_study
     import search.reports.trained_network
     import search.studies.supernet_training  # noqa: F401

@@ -3,7 +3,6 @@ import json
 import math
 import re
 import sqlite3
-from html.parser import HTMLParser
 from types import MappingProxyType
 from xml.etree import ElementTree
 
@@ -14,9 +13,10 @@ import torch
 from search.agents.catcher.agent import CATCHer
 from search.agents.random_search import RandomSearch
 from search.loop.search import Listener
+from search.reports.architecture_svg import architecture_svg
+from search.reports.line_chart import Line, line_chart
 from search.reports.page import duration
 from search.reports.pages import write_report
-from search.reports.plots import Curve, architecture_svg, curves_svg, visible_range
 from search.reports.scatter_plots import Cloud, Explored, contexts_svg, fronts_svg
 from search.reports.verdict import verdict
 from search.results.search import summarise_search
@@ -24,6 +24,7 @@ from search.runs.journal import Journal, Record
 from search.spaces.base import Decision, Edge, SearchSpace
 from search.studies.experiment import Experiment, MetaTraining
 from search.tasks.base import Evaluation, Task, TaskPool
+from tests.search.reports.reading import Page, assert_needs_nothing_but_itself, groups
 
 
 class Stack(SearchSpace):
@@ -109,44 +110,11 @@ def run(folder, experiment, config="budget: 8\n"):
     return write_report(folder, experiment).read_text()
 
 
-class Page(HTMLParser):
-    """Every tag, its attributes, and text outside scripts and styles."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.words, self._open = [], [], [], []
-        self.feed(page)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *each) for each in attrs]
-        self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if not self._open or self._open[-1] not in ("script", "style"):
-            self.words.append(data)
-
-
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path):
-    page = run(tmp_path, experiment())
-    parsed = Page(page)
-    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(parsed.tags)
-    for tag, name, value in parsed.attributes:
-        assert name not in ("src", "srcset", "data", "action", "poster"), (tag, name)
-        if name in ("href", "xlink:href"):
-            assert value.startswith("#"), (tag, name, value)
-    outside = re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", page)
-    assert "http://" not in outside and "https://" not in outside and "@import" not in outside
-    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
-    assert "default-src 'none'" in page
+    assert_needs_nothing_but_itself(run(tmp_path, experiment()))
 
 
 def test_sections_come_in_the_promised_order(tmp_path):
@@ -552,35 +520,13 @@ def test_a_budget_of_time_in_words():
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
-def groups(svg, name):
-    """How many groups of that class a figure has; it must be well-formed."""
-    tree = ElementTree.fromstring(svg)
-    return len([each for each in tree.iter("{http://www.w3.org/2000/svg}g") if each.get("class") == name])
-
-
-BAND = [None, (0.5, 2.5), (1.0, 3.0)]
-
-
-def test_a_line_and_a_band_for_every_curve_that_has_one():
-    curves = [
-        Curve("a", [1.0, 2.0, 3.0], BAND),
-        Curve("b", [None, 2.0, 2.5], (), 1),
-        Curve("c", [1.0, 1.0, 1.0], BAND, 2),
-    ]
-    svg = curves_svg(curves, "score")
-    assert (groups(svg, "curve"), groups(svg, "band"), groups(svg, "best")) == (3, 2, 0)
-    assert groups(curves_svg(curves, "score", best_possible=3.1), "best") == 1
-    far = curves_svg(curves, "score", best_possible=300.0)
-    assert groups(far, "best") == 0 and "best in the space: 300 (above the axis)" in far
-
-
 def test_figures_are_the_same_every_time_and_leave_matplotlib_as_it_was():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
     edges = [Edge("0", "1", "conv"), Edge("0", "2", "skip"), Edge("1", "2", "pool")]
     for draw in (
-        lambda: curves_svg([Curve("a", [1.0, 2.0], [None, (1.5, 2.5)])], "score"),
+        lambda: line_chart([Line("a", [1, 2], [1.0, 2.0], [None, (1.5, 2.5)])], "evaluations", "score"),
         lambda: architecture_svg(edges),
     ):
         first = draw()
@@ -591,29 +537,9 @@ def test_figures_are_the_same_every_time_and_leave_matplotlib_as_it_was():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_labels_are_escaped_and_never_mathematics():
-    svg = curves_svg([Curve("<i>$x_1$ & \x1b[1m日本</i>", [1.0])], "s<b>")
-    assert "<i>" not in svg and "<b>" not in svg and "$x_1$" in svg
+def test_labels_of_edges_are_escaped():
     svg = architecture_svg([Edge("<a>", "b", '"><script>')])
     assert "<script" not in svg and groups(svg, "arrow") == 1
-
-
-@pytest.mark.parametrize(
-    "mean", [[5.0], [5.0, 5.0], [None, None], [0.0, 0.0], [1e-9, 2e-9], [-1e9, 1e9], [float("inf"), 1.0]], ids=str
-)
-def test_any_numbers_can_be_drawn(mean):
-    assert groups(curves_svg([Curve("a", mean)], "score"), "curve") == 1
-
-
-def test_the_axis_shows_the_differences_at_the_end():
-    # Scores of 10 at first, 90 and 91 at the end: the difference of 1 gets at least an eighth of the height.
-    curves = [Curve("a", [10.0, 80.0, *[90.0] * 8]), Curve("b", [10.0, 85.0, *[91.0] * 8])]
-    low, high = visible_range(curves)
-    assert low > 80 and low < 90 and high > 91 and (91 - 90) / (high - low) >= 1 / 9.2
-    # A best possible score that is near is inside; one far away would press the curves together and is not.
-    assert visible_range(curves, 92.0)[1] > 92 and visible_range(curves, 200.0) == (low, high)
-    low, high = visible_range([Curve("a", [3.0, 3.0])])
-    assert low < 3 < high
 
 
 def test_an_arrow_for_every_edge_and_a_box_for_every_node():

@@ -57,12 +57,12 @@ def lines(svg, kind):
 def test_a_line_a_child_and_the_best_of_each_agent(tmp_path):
     svg, page = drawn(tmp_path, Trained)
     assert "How the networks learned" in page and ">val_accuracy<" in svg
-    children = lines(svg, "child")
+    children = lines(svg, "faint")
     assert sorted(map(len, children)) == [1] * 6 + [3] * 12
     assert all(line == sorted(line, reverse=True) for line in children)  # it rises
     assert svg.count('<g class="failed">') == 6
     # The task counts on: the eighth child is the first agent's last one that succeeds, the seventeenth the second's.
-    best = lines(svg, "best")
+    best = lines(svg, "curve")
     whole = [line for line in children if len(line) == 3]
     assert best == [whole[5], whole[11]]
     heights = np.array([line[-1] for line in whole])
@@ -73,7 +73,7 @@ def test_a_line_a_child_and_the_best_of_each_agent(tmp_path):
 
 def test_the_loss_where_the_score_is_logged_once(tmp_path):
     svg, _ = drawn(tmp_path, lambda space: Trained(space, validated=(3,)))
-    assert ">train_loss<" in svg and all(line == sorted(line) for line in lines(svg, "child"))
+    assert ">train_loss<" in svg and all(line == sorted(line) for line in lines(svg, "faint"))
 
 
 def test_a_loss_that_explodes_does_not_hide_the_others(tmp_path):
@@ -85,7 +85,7 @@ def test_a_loss_that_explodes_does_not_hide_the_others(tmp_path):
             return found
 
     svg, _ = drawn(tmp_path, lambda space: Exploding(space, validated=(3,)))
-    spans = [max(line) - min(line) for line in lines(svg, "best")]
+    spans = [max(line) - min(line) for line in lines(svg, "curve")]
     assert min(spans) > 15  # of some 200 points
 
 
@@ -105,5 +105,5 @@ def test_all_failed(tmp_path):
             return Evaluation.failed("diverged", 1.0, [{"train_loss": 1.0}, {"train_loss": 2.0}])
 
     svg, _ = drawn(tmp_path, Hopeless)
-    assert svg.count('<g class="failed">') == 18 and not lines(svg, "best")
-    assert math.isfinite(sum(map(sum, lines(svg, "child"))))
+    assert svg.count('<g class="failed">') == 18 and not lines(svg, "curve")
+    assert math.isfinite(sum(map(sum, lines(svg, "faint"))))

@@ -3,7 +3,6 @@ import math
 import re
 import sqlite3
 from functools import partial
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,9 +15,10 @@ from datamodules.halves import HalvesDataModule
 from lightning_modules.landmark_regularizer import LandmarkSettings
 from lightning_modules.path_samplers.uniform import RandomNASSampler, UniformSampler
 from lightning_modules.supernet_settings import SupernetSettings
+from search.reports.line_chart import Line
 from search.reports.page import duration
 from search.reports.pages import write_report
-from search.reports.supernet_plots import Course, Ranking, courses_svg, rankings_svg, visible_range
+from search.reports.supernet_plots import Ranking, courses_svg, rankings_svg, visible_range
 from search.reports.supernet_study import report_page
 from search.reports.supernet_verdict import landmark_pairs, verdict
 from search.runs.journal import Journal
@@ -28,9 +28,9 @@ from search.statistics.significance import paired_test
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_study import Method, SupernetStudy
 from search.tasks.base import Evaluation, Task
+from tests.search.reports.reading import SVG, Page, assert_needs_nothing_but_itself, groups
 
 TRIALS, MEASURED = 2, 6
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Convolutions(Task):
@@ -101,29 +101,6 @@ def page(folder):
     return write_report(folder, make_study(description="What <b>landmarks</b> add.")).read_text()
 
 
-class Page(HTMLParser):
-    """Every tag, its attributes, and text outside scripts and styles."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.words, self._open = [], [], [], []
-        self.feed(page)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *each) for each in attrs]
-        self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if not self._open or self._open[-1] not in ("script", "style"):
-            self.words.append(data)
-
-
 def rows(page):
     """The table of methods: the cells of each row by its name."""
     found = {}
@@ -148,15 +125,7 @@ def evaluations(folder, search):
 
 
 def test_the_page_needs_nothing_but_itself(page):
-    parsed = Page(page)
-    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(parsed.tags)
-    for tag, name, value in parsed.attributes:
-        assert name not in ("src", "srcset", "data", "action", "poster"), (tag, name)
-        if name in ("href", "xlink:href"):
-            assert value.startswith("#"), (tag, name, value)
-    outside = re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", page)
-    assert "http://" not in outside and "https://" not in outside and "@import" not in outside
-    assert "default-src 'none'" in page
+    assert_needs_nothing_but_itself(page)
 
 
 def test_what_recipes_say_is_text_never_markup(page):
@@ -221,7 +190,7 @@ def test_the_figures_show_every_method_and_every_measured_architecture(folder, p
     figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
     courses, scatter, *drawings = figures
     count = lambda tree, name: len([g for g in tree.iter(f"{SVG}g") if g.get("class") == name])  # noqa: E731
-    assert (count(courses, "course"), count(courses, "reference"), count(courses, "begin")) == (3, 3, 1)
+    assert (count(courses, "curve"), count(courses, "level"), count(courses, "begin")) == (3, 3, 1)
     assert count(scatter, "axes") == 3
     shown = {"dots": 0, "beyond": 0, "added": 0, "found": 0, "landmarks": 0}
     for group in scatter.iter(f"{SVG}g"):
@@ -382,12 +351,8 @@ def test_the_paired_test_has_known_answers():
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
-def groups(svg, name):
-    return len([each for each in ElementTree.fromstring(svg).iter(f"{SVG}g") if each.get("class") == name])
-
-
 def course(label, mean, interval=None, color=0):
-    return Course(label, range(1, len(mean) + 1), mean, interval or [None] * len(mean), color)
+    return Line(label, range(1, len(mean) + 1), mean, interval or [None] * len(mean), color)
 
 
 def test_a_course_for_every_method_and_bands_that_say_something():
@@ -397,17 +362,9 @@ def test_a_course_for_every_method_and_bands_that_say_something():
         {"FLOPs": 0.25, "parameters": 0.25},
         begin=1,
     )
-    assert (groups(svg, "course"), groups(svg, "band"), groups(svg, "reference"), groups(svg, "begin")) == (3, 1, 2, 1)
+    assert (groups(svg, "curve"), groups(svg, "band"), groups(svg, "level"), groups(svg, "begin")) == (3, 1, 2, 1)
     assert "<i>" not in svg and "$a$" in svg
-    heights = [
-        float(re.findall(r"[-\d.]+", words.get("transform"))[-1])
-        for group in ElementTree.fromstring(svg).iter(f"{SVG}g")
-        if group.get("class") == "name"
-        for words in group.iter(f"{SVG}text")
-    ]
-    assert len(heights) == 5 and np.diff(sorted(heights)).min() > 11  # points; a name is 9.5 high
-    single = courses_svg([Course("a", [9], [0.2], [(0.1, 0.3)], 0)], {})
-    assert groups(single, "band") == 1 and groups(courses_svg([course("a", [None])], {}), "course") == 1
+    assert groups(courses_svg([course("a", [None])], {}), "curve") == 1
 
 
 def test_the_axis_holds_every_mean_and_ends_near_them():
