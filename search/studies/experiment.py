@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,12 +16,12 @@ from search.executors.base import Executor
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.randomness import derive_seed
-from search.results.search import for_json, summarise_search
-from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture, SearchSpace
+from search.results.experiment import summarise_experiment, summarise_targets
+from search.runs.journal import Journal
+from search.spaces.base import SearchSpace
 from search.studies.base import Study
-from search.studies.meta_training import PHASE, MetaTraining, phases
-from search.studies.transfer import EXCHANGE, exchange_search, find_winners, summarise_exchange
+from search.studies.meta_training import PHASE, MetaPhase, MetaTraining, phases
+from search.studies.transfer import EXCHANGE, exchange_search, find_winners
 from search.tasks.base import Task, TaskPool, parts
 
 ALL = "all"
@@ -87,72 +88,39 @@ class Experiment(Study):
         self.name, self.description, self.log_children = name, description, log_children
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
-        self.targets = {
-            key: _built(f"targets.{key}", lambda make=make: make(space))  # type: ignore[misc]
-            for key, make in targets.items()
-        }
+        self.targets = {key: _built(f"targets.{key}", partial(make, space)) for key, make in targets.items()}
         self.budget_seconds = budget_seconds
-        self._check_time()
+        _check_time(budget_seconds, self.targets)
         for key in agents:
             self.agent(key, trials=1)
-        shared = None if meta_training is None else self._checked(meta_training, "meta_training")
+        self.phases = self._phases(meta_training, meta_training_for or {})
+
+    def _phases(self, shared: MetaTraining | None, by_target: Mapping[str, Sequence[MetaTraining]]) -> list[MetaPhase]:
+        """Every meta-training, if no agent would be meta-trained twice for a target."""
+        checked = None if shared is None else self._checked(shared, "meta_training")
         for word, meaning in RESERVED.items():
-            if word in targets:
+            if word in self.targets:
                 raise CatchmarkError(f"targets: a target can't be called '{word}', the word stands for {meaning}")
-        by_target: dict[str | None, list[tuple[MetaTraining, TaskPool]]] = {}
-        for key, trainings in (meta_training_for or {}).items():
-            if key not in (*targets, ALL):
+        found: dict[str | None, list[tuple[MetaTraining, TaskPool]]] = {}
+        for key, trainings in by_target.items():
+            if key not in (*self.targets, ALL):
                 raise CatchmarkError(
-                    f"meta_training_for.{key}: there is no such target; targets: {', '.join(targets)}, or {ALL}"
+                    f"meta_training_for.{key}: there is no such target; targets: {', '.join(self.targets)}, or {ALL}"
                 )
-            by_target[None if key == ALL else key] = [
+            found[None if key == ALL else key] = [
                 self._checked(settings, f"meta_training_for.{key}[{k}]") for k, settings in enumerate(trainings)
             ]
-        self.phases = phases(shared, by_target)
-        served = [
-            (target, agent)
-            for phase in self.phases
-            for target in targets
-            for agent in agents
-            if phase.serves(target, agent)
-        ]
-        for target, agent in served:
-            if served.count((target, agent)) > 1:
+        made = phases(checked, found)
+        for target, agent in itertools.product(self.targets, self._make_agents):
+            if sum(phase.serves(target, agent) for phase in made) > 1:
                 raise CatchmarkError(
                     f"meta_training_for.{target}.agents: '{agent}' is meta-trained for all targets already"
                 )
+        return made
 
     def seconds(self, target: str) -> float | None:
         """The time that a trial has on a target, by what its evaluations cost; None where it has no limit."""
         return self.budget_seconds[target] if isinstance(self.budget_seconds, dict) else self.budget_seconds
-
-    def _check_time(self) -> None:
-        """Refuse limits of time that no search can keep or reach."""
-        if self.budget_seconds is None:
-            return
-        if isinstance(self.budget_seconds, dict):
-            for key in self.budget_seconds:
-                if key not in self.targets:
-                    raise CatchmarkError(
-                        f"budget_seconds.{key}: there is no such target{nearest(key, self.targets, 'targets')}"
-                    )
-            if missing := [key for key in self.targets if key not in self.budget_seconds]:
-                raise CatchmarkError(
-                    f"budget_seconds: there is no number for {', '.join(missing)}; give one to each target, or one "
-                    "number for all"
-                )
-        for target, task in self.targets.items():
-            seconds = self.seconds(target)
-            assert seconds is not None
-            if not 0 < seconds < math.inf:
-                key = f"budget_seconds.{target}" if isinstance(self.budget_seconds, dict) else "budget_seconds"
-                raise CatchmarkError(f"{key} is {seconds}, it must be a number above 0")
-            # A look-up takes no time: where it is not said to cost any, the limit would silently never be reached.
-            if task.instant and not task.evaluate(next(self.space.enumerate()), seed=0).cost_seconds:
-                raise CatchmarkError(
-                    f"budget_seconds: an evaluation on '{target}' is said to cost no time, so it would never be used "
-                    "up; give the target's task its cost_seconds"
-                )
 
     def _checked(self, settings: MetaTraining, key: str) -> tuple[MetaTraining, TaskPool]:
         """A meta-training of the recipe and its pool, if its agents can be meta-trained."""
@@ -161,7 +129,7 @@ class Experiment(Study):
                 raise CatchmarkError(f"{key}.agents: '{name}' is not one of: {', '.join(self._make_agents)}")
             if not isinstance(self.agent(name, trials=1), MetaAgent):
                 raise CatchmarkError(f"{key}.agents: '{name}' is not an agent that can be meta-trained")
-        return settings, _built(f"{key}.pool", lambda: settings.pool(self.space))
+        return settings, _built(f"{key}.pool", partial(settings.pool, self.space))
 
     def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Of the tasks, and of the pools that make tasks."""
@@ -179,7 +147,7 @@ class Experiment(Study):
         """A fresh agent of that name."""
         make = self._make_agents[name]
         trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
-        return _built(f"agents.{name}", lambda: make(self.space, trials, seed))
+        return _built(f"agents.{name}", partial(make, self.space, trials, seed))
 
     def planned(self) -> dict[str, int]:
         """Every search by name, and how many evaluations it takes, in the order in which they run.
@@ -269,7 +237,7 @@ class Experiment(Study):
 
     def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
         """Every target's best architecture on every target."""
-        winners = find_winners(self._summarise_targets(journal))
+        winners = find_winners(summarise_targets(self, journal))
         seed = derive_seed(self.seed, EXCHANGE)
         for target, task in self.targets.items() if winners else ():
             search = exchange_search(self.space, target, task, winners, self.exchange, seed, self.most_failures)
@@ -279,64 +247,7 @@ class Experiment(Study):
 
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
-        summary: dict[str, Any] = {
-            "name": self.name,
-            "description": self.description,
-            "space": self.space.name,
-            "seed": self.seed,
-            "budget": self.budget,
-            "budget_seconds": self.budget_seconds,
-            "trials": self.trials,
-            PHASE: self._summarise_meta_training(journal),
-            "targets": self._summarise_targets(journal),
-        }
-        if self.exchange:
-            winners = find_winners(summary["targets"])
-            summary[EXCHANGE] = {"repeats": self.exchange} | summarise_exchange(
-                journal, self.space, winners, list(summary["targets"]), self.agent_names
-            )
-        return for_json(summary)
-
-    def _summarise_meta_training(self, journal: Journal) -> dict[str, Any]:
-        begun, summary = journal.searches(), {}
-        for phase in self.phases:
-            if phase.search in begun:
-                records = list(journal.records(phase.search))
-                sources = phase.sources(derive_seed(self.seed, "pool"))
-                summary[phase.label] = {
-                    "tasks": list(dict.fromkeys(record.stage for record in records)),
-                    "trials": 1 + max((record.trial for record in records), default=0),
-                    "evaluations": len(records),
-                    "source_evaluations": _source_evaluations(records, sources),
-                    "failed": sum(record.evaluation.status == "failed" for record in records),
-                    "seconds": journal.progress(phase.search)[1],
-                }
-        return summary
-
-    def _summarise_targets(self, journal: Journal) -> dict[str, Any]:
-        begun, summary = journal.searches(), dict[str, Any]()
-        for name, task in self.targets.items():
-            searches = {agent: f"{name}/{agent}" for agent in self._make_agents if f"{name}/{agent}" in begun}
-            if not searches:
-                continue
-            scores, limit = task.all_scores(), self.seconds(name)
-            known = None if scores is None else scores.numpy()
-            summary[name] = {
-                "score_name": task.score_name,
-                "budget_seconds": limit,
-                "agents": {
-                    agent: summarise_search(
-                        list(journal.records(search)),
-                        self.trials,
-                        self.space,
-                        known,
-                        journal.progress(search)[1],
-                        limit,
-                    )
-                    for agent, search in searches.items()
-                },
-            }
-        return summary
+        return summarise_experiment(self, journal)
 
 
 def _built(key: str, make: Callable[[], Any]) -> Any:
@@ -347,12 +258,25 @@ def _built(key: str, make: Callable[[], Any]) -> Any:
         raise CatchmarkError(f"{key}: {one_line(error)}") from error
 
 
-def _source_evaluations(records: Sequence[Record], sources: Mapping[str, str]) -> int:
-    """The most different (source, architecture) pairs that one trial's meta-training paid for.
-
-    The same pair again costs nothing: its score is known, however a task weighs it.
-    """
-    paid: dict[int, set[tuple[str, Architecture]]] = {}
-    for record in records:
-        paid.setdefault(record.trial, set()).add((sources[record.stage], record.architecture))
-    return max((len(pairs) for pairs in paid.values()), default=0)
+def _check_time(limits: float | Mapping[str, float] | None, targets: Mapping[str, Task]) -> None:
+    """Refuse limits of time that no search can keep or reach."""
+    if isinstance(limits, Mapping):
+        for key in limits:
+            if key not in targets:
+                raise CatchmarkError(f"budget_seconds.{key}: there is no such target{nearest(key, targets, 'targets')}")
+        if missing := [key for key in targets if key not in limits]:
+            raise CatchmarkError(
+                f"budget_seconds: there is no number for {', '.join(missing)}; give one to each target, or one "
+                "number for all"
+            )
+    for target, task in targets.items() if limits is not None else ():
+        seconds, key = (limits[target], f".{target}") if isinstance(limits, Mapping) else (limits, "")
+        assert seconds is not None
+        if not 0 < seconds < math.inf:
+            raise CatchmarkError(f"budget_seconds{key} is {seconds}, it must be a number above 0")
+        # A look-up takes no time: where it is not said to cost any, the limit would silently never be reached.
+        if task.instant and not task.evaluate(next(task.space.enumerate()), seed=0).cost_seconds:
+            raise CatchmarkError(
+                f"budget_seconds: an evaluation on '{target}' is said to cost no time, so it would never be used "
+                "up; give the target's task its cost_seconds"
+            )
