@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search.recipes.trust import with_trust
 from search.recipes.yaml_text import parse_yaml
 from search.reports.architecture_svg import architecture_svg
 from search.reports.best_so_far import best_line, best_so_far_svg
@@ -20,11 +17,11 @@ from search.reports.fronts import Fronts
 from search.reports.gathering import gather
 from search.reports.learning_curves import LearningCurves
 from search.reports.page import ABSENT, decimals_for, duration, number, render_page
+from search.reports.provenance import provenance
 from search.reports.svg import SERIES
 from search.reports.verdict import listed, shown_values, verdict
 from search.results.comparison import flatten
 from search.results.search import best_of_target
-from search.runs.folders import shown_path as shown_folder
 from search.runs.journal import Journal, Record
 from search.studies.experiment import Experiment
 from search.studies.meta_training import PHASE
@@ -44,10 +41,7 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
     planned = experiment.planned()
     finished = {search for search in planned if journal.progress(search)[0]}
     colors = {agent: k for k, agent in enumerate(experiment.agent_names)}
-    config_path = folder / "config.yaml"
-    config = config_path.read_text(encoding="utf-8") if config_path.is_file() else ""
-    shown = shown_folder(folder)
-    recipe = shlex.quote(f"{shown}/config.yaml")
+    made = provenance(folder, experiment, journal)
     targets = [
         _target(experiment, name, target, gathered.finals[name], colors, planned.keys() - finished)
         | {"front": fronts.section(name, colors), "learning": learning.drawing(name, colors)}
@@ -56,8 +50,7 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
     failures = sorted(gathered.failures.values(), key=lambda failure: -failure.count)
     return render_page(
         "report",
-        title=experiment.name or folder.resolve().name,
-        description=" ".join(experiment.description.split()),
+        **made,
         experiment=experiment,
         summary=summary,
         targets=targets,
@@ -70,7 +63,7 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
         planned=sum(planned.values()),
         total=gathered.total,
         seconds=sum(journal.progress(search)[1] for search in planned),
-        agents=_agents(experiment, list(colors), config),
+        agents=_agents(experiment, list(colors), made["config"]),
         # Where trials share meta-trainings, an interval over trials leaves out part of their luck.
         meta_trainings=min((entry["trials"] for entry in summary[PHASE].values()), default=0),
         meta_table=_meta_table(summary[PHASE], gathered.stages),
@@ -78,10 +71,6 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
         failures_left_out=len(failures) - MOST_REASONS,
         failed=sum(failure.count for failure in failures),
         rows=[_row(experiment, *row) for row in gathered.rows],
-        config=config,
-        environment=json.loads(journal.about("environment") or "{}"),
-        command=f"catchmark run {recipe}",
-        resume=with_trust(f"catchmark run --resume {shlex.quote(shown)}", parse_yaml(config)),
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from search.recipes.trust import with_trust
-from search.recipes.yaml_text import parse_yaml
 from search.reports.architecture_svg import architecture_svg
 from search.reports.line_chart import Line
 from search.reports.page import ABSENT, duration, number, render_page
+from search.reports.provenance import provenance
 from search.reports.supernet_plots import Ranking, courses_svg, rankings_svg
 from search.reports.supernet_verdict import cut, ends_in_words, landmark_pairs, short, verdict, worth_decimals
 from search.reports.svg import SERIES
 from search.reports.verdict import listed
-from search.runs.folders import shown_path
 from search.runs.journal import Journal, Record
 from search.studies.supernet_job import ADDED, FOUND, MEASURED, STAND_ALONE
 
@@ -45,26 +41,6 @@ def report_page(folder: Path, study: SupernetStudy, journal: Journal, summary: d
     alone = records.get(STAND_ALONE, [])
     methods = summary["methods"]
     colors = {name: k for k, name in enumerate(methods)}
-    config_path = folder / "config.yaml"
-    config = config_path.read_text(encoding="utf-8") if config_path.is_file() else ""
-    shown = shown_path(folder)
-    begins = {entry.landmarks.warmup for entry in study.methods.values() if entry.landmarks is not None}
-    courses = [
-        Line(
-            name,
-            [entry["epoch"] for entry in method["rounds"]],
-            [entry["s_kdt"]["mean"] for entry in method["rounds"]],
-            [cut(entry["s_kdt"]["interval"]) for entry in method["rounds"]],
-            colors[name],
-        )
-        for name, method in methods.items()
-        if method["rounds"]
-    ]
-    references = {
-        name: entry["s_kdt"]["mean"]
-        for name, entry in summary["without_supernet"].items()
-        if entry["s_kdt"]["mean"] is not None
-    }
     rankings = [
         found
         for name in methods
@@ -77,8 +53,7 @@ def report_page(folder: Path, study: SupernetStudy, journal: Journal, summary: d
     return render_page(
         "study",
         "supernets.html.jinja",
-        title=study.name or folder.resolve().name,
-        description=" ".join(study.description.split()),
+        **provenance(folder, study, journal),
         study=study,
         summary=summary,
         paragraphs=verdict(summary, landmark_pairs(study), study.measured),
@@ -89,16 +64,31 @@ def report_page(folder: Path, study: SupernetStudy, journal: Journal, summary: d
         epochs=" to ".join(f"{each:,}" for each in dict.fromkeys((min(epochs), max(epochs)))),
         shared_warmups=study.share_warmups and bool(landmark_pairs(study)),
         known=None if known is None else int((~known.isnan()).sum()),
-        curves=courses_svg(courses, references, begin=begins.pop() if len(begins) == 1 else None) if courses else "",
+        curves=_curves(study, summary, colors),
         scatter=rankings_svg([ranking for ranking, _ in rankings], study.truth.score_name) if rankings else "",
         scatter_trials=sorted({trial + 1 for _, trial in rankings}),
         best=_best(study, summary),
         explained=[_explained(study, name) for name in methods],
-        config=config,
-        environment=json.loads(journal.about("environment") or "{}"),
-        command=f"catchmark run {shlex.quote(f'{shown}/config.yaml')}",
-        resume=with_trust(f"catchmark run --resume {shlex.quote(shown)}", parse_yaml(config)),
     )
+
+
+def _curves(study: SupernetStudy, summary: Mapping[str, Any], colors: Mapping[str, int]) -> str:
+    """How the rankings grew, as an ``<svg>`` element; empty where nothing was measured yet."""
+    courses = [
+        Line(
+            name,
+            [entry["epoch"] for entry in method["rounds"]],
+            [entry["s_kdt"]["mean"] for entry in method["rounds"]],
+            [cut(entry["s_kdt"]["interval"]) for entry in method["rounds"]],
+            colors[name],
+        )
+        for name, method in summary["methods"].items()
+        if method["rounds"]
+    ]
+    means = {name: entry["s_kdt"]["mean"] for name, entry in summary["without_supernet"].items()}
+    references = {name: mean for name, mean in means.items() if mean is not None}
+    begins = {method.landmarks.warmup for method in study.methods.values() if method.landmarks is not None}
+    return courses_svg(courses, references, begin=begins.pop() if len(begins) == 1 else None) if courses else ""
 
 
 # ---- in words ------------------------------------------------------------------------------------------------------

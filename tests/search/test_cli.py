@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from search.cli import main
+from search.commands import find_commands
 from search.commands.run import FLAGS, OPTIONS, option_meant, run_recipe
 from search.recipes.classes import find_parameters
 from search.recipes.yaml_text import dump_yaml
@@ -118,10 +119,11 @@ def test_help_is_printed(capsys):
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("run", "report", "compare", "data", "list", "experiments/quickstart.yaml"))
+    assert {"run", "train", "export", "report", "compare", "data", "list"} <= set(find_commands())
+    assert all(name in text for name in (*find_commands(), "experiments/quickstart.yaml"))
 
 
-@pytest.mark.parametrize("words", [["run"], ["report"], ["compare"], ["data"], ["list"], ["data", "nasbench201"]])
+@pytest.mark.parametrize("words", [*([name] for name in find_commands()), ["data", "nasbench201"]], ids=" ".join)
 def test_each_command_has_help_with_an_example(words, capsys):
     with pytest.raises(SystemExit) as end:
         main([*words, "--help"])
