@@ -25,12 +25,12 @@ from search.recipes.trust import Trust, check_links, trust_of, with_trust
 from search.recipes.yaml_text import parse_yaml
 from search.runs.exit_codes import told_in_one_line
 from search.runs.folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
-from search.runs.interruption import termination_as_interruption
 from search.runs.journal import Journal, Outcome
 from search.runs.json_files import write_json
-from search.runs.launch import Launch, find_launch
 from search.studies.alone import train_alone
 from search.studies.base import Study
+from search.training.interruption import termination_as_interruption
+from search.training.launch import Launch, find_launch
 
 
 def run_recipe(

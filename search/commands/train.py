@@ -25,11 +25,11 @@ from search.listeners.wandb.trainings import TrainingRuns
 from search.recipes.classes import find_class
 from search.recipes.trust import RECIPE, trust_of
 from search.runs.exit_codes import told_in_one_line
-from search.runs.interruption import termination_as_interruption
 from search.runs.json_files import write_json
-from search.runs.launch import find_launch
 from search.runs.locking import FileLock
-from search.runs.tensor_files import save_tensors
+from search.training.interruption import termination_as_interruption
+from search.training.launch import find_launch
+from search.training.tensor_files import save_tensors
 from search.training.trainer_arguments import arguments_alone
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from search.listeners.progress import ProgressBar
 from search.loop.search import Listener
 from search.recipes.words import nearest
 from search.runs.json_files import write_json
-from search.runs.tensor_files import load_tensors
 from search.tasks.trained import TrainedTask
 from search.training.checkpoints import WholeCheckpoints
 from search.training.isolation import isolated, quiet_lightning
+from search.training.tensor_files import load_tensors
 from search.training.trainer_arguments import listed
 
 SILENT = Listener()

@@ -12,8 +12,8 @@ from search.distributed.joint_calls import JointCalls, Order, Together
 from search.distributed.shared_files import see_checkpoint
 from search.loop.search import Listener
 from search.recipes.parts import build_part
-from search.runs.launch import Launch
 from search.spaces.base import SearchSpace
+from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_of_rank, is_joint
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from search.distributed.joint_calls import JointCalls, Order, RankFailed, Together
 from search.errors import CatchmarkError
-from search.runs.launch import Launch
 from search.spaces.base import Architecture
 from search.studies.experiment import Experiment
 from search.tasks.base import Evaluation, Task, TaskPool, parts
+from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_of_rank, is_joint
 
 Address = list[str | int]

@@ -12,8 +12,8 @@ from search.distributed.joint_calls import JointCalls, Order, Together
 from search.distributed.joint_tasks import evaluation_of, find_part, prepare_task
 from search.distributed.shared_files import see_checkpoint
 from search.errors import CatchmarkError
-from search.runs.launch import Launch
 from search.studies.supernet_study import SupernetStudy
+from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_of_rank, is_joint
 
 if TYPE_CHECKING:

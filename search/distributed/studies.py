@@ -5,10 +5,10 @@ from __future__ import annotations
 from search.distributed.joint_calls import JointCalls, Together
 from search.distributed.joint_tasks import JointTasks
 from search.errors import CatchmarkError
-from search.runs.launch import Launch
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 from search.studies.supernet_study import SupernetStudy
+from search.training.launch import Launch
 
 
 def joint_calls_of(study: Study, launch: Launch, together: Together | None = None) -> JointCalls:

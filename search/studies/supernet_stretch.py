@@ -18,12 +18,12 @@ from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.supernet import SupernetModule, evaluate_paths
 from search.errors import RunError
 from search.randomness import derive_seed
-from search.runs.tensor_files import load_tensors, save_tensors
 from search.statistics.rank_correlation import sparse_kendall_tau
 from search.studies.supernet_job import Job, Outcome, Stretch, checkpoint_of
 from search.tasks.trained import construct_trainer
 from search.training.checkpoints import WholeCheckpoints
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
+from search.training.tensor_files import load_tensors, save_tensors
 from search.training.trainer_arguments import listed
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from lightning_modules.supernet import SupernetModule, evaluate_paths
 from search.errors import RunError
 from search.executors.inline import evaluate_one
 from search.randomness import derive_seed
-from search.runs.tensor_files import load_tensors
 from search.spaces.base import Architecture
 from search.studies.supernet_job import Job, Outcome, Stretch, checkpoint_of
 from search.studies.supernet_stretch import (
@@ -33,6 +32,7 @@ from search.studies.supernet_stretch import (
     replace_outcome,
     settings_of_training,
 )
+from search.training.tensor_files import load_tensors
 from search.training.trainer_arguments import starts_processes
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.runs.interruption import interrupt
-from search.runs.launch import Launch
+from search.training.interruption import interrupt
+from search.training.launch import Launch
 
 _OWN_PROCESSES = ("fork", "spawn", "notebook")
 

@@ -21,10 +21,10 @@ from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
-from search.runs.launch import Launch
 from search.spaces.nasbench201 import NASBench201
 from search.studies.alone import train_alone
 from search.studies.base import Study
+from search.training.launch import Launch
 from tests.processes import PATIENCE, kept_port
 from tests.search.distributed.recipes import SEARCH, TROUBLE
 from tests.search.distributed.server import ENVIRONMENT, Job

@@ -13,10 +13,10 @@ import yaml
 from search.distributed.joint_trainings import JointTrainings
 from search.errors import CatchmarkError
 from search.recipes.recipe import load_recipe
-from search.runs.launch import Launch
 from search.studies.alone import train_alone
 from search.studies.supernet_job import Stretch, checkpoint_of, stretch_of
 from search.studies.supernet_stretch import read_checkpoint
+from search.training.launch import Launch
 from tests.search.distributed.recipes import STUDY
 from tests.search.distributed.server import Job
 from tests.search.distributed.spaces import notes
