@@ -11,23 +11,19 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.distributed.joint_calls import JointCalls
-from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
 from search.loop.search import Listener
 from search.recipes.moved import paths_today
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
-from search.recipes.trust import Trust, check_links, trust_of, with_trust
+from search.recipes.trust import check_links, trust_of, with_trust
 from search.recipes.yaml_text import parse_yaml
 from search.runs.exit_codes import told_in_one_line
 from search.runs.folders import CONFIG, JOURNAL, SUMMARY, choose_folder, old_folder, run_folders
 from search.runs.journal import Journal, Outcome
 from search.runs.json_files import write_json
-from search.studies.alone import train_alone
 from search.studies.base import Study
 from search.training.interruption import termination_as_interruption
 from search.training.launch import Launch, find_launch
@@ -80,25 +76,26 @@ def run_recipe(
         return 0
     if launch.ranks == 1:
         experiment, resolved = load_recipe(recipe, overrides, allowed)
-        train_alone(experiment)
+        experiment.check_trainers(launch)
         return _run_in_folder(experiment, resolved, runs, resume, launch, quiet)
     from search.distributed.follower import Follower
+    from search.distributed.joint_fit import StudyCalls, joint_calls_of
     from search.distributed.leader import Leader
 
     if launch.rank > 0:
         follower = Follower(launch)
         with termination_as_interruption():
-            return follower.follow(partial(_follow, launch, recipe, overrides, allowed))
+
+            def load() -> tuple[StudyCalls, str]:
+                experiment, resolved = load_recipe(recipe, overrides, allowed)
+                return joint_calls_of(experiment, launch), resolved
+
+            return follower.follow(load)
     with Leader(launch) as leader, termination_as_interruption():
         experiment, resolved = load_recipe(recipe, overrides, allowed)
-        leader.begin(joint_calls_of(experiment, leader.launch, leader.together), resolved)
-        return _run_in_folder(experiment, resolved, runs, resume, leader.launch, quiet, leader.searching())
-
-
-def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[JointCalls, str]:
-    """What another rank than 0 does of a recipe."""
-    experiment, resolved = load_recipe(recipe, overrides, trust)
-    return joint_calls_of(experiment, launch), resolved
+        calls = joint_calls_of(experiment, leader.launch, leader.together)
+        leader.begin(calls, resolved)
+        return _run_in_folder(calls.study, resolved, runs, resume, leader.launch, quiet, leader.searching())
 
 
 def _run_in_folder(

@@ -30,7 +30,7 @@ from search.runs.locking import FileLock
 from search.training.interruption import termination_as_interruption
 from search.training.launch import find_launch
 from search.training.tensor_files import save_tensors
-from search.training.trainer_arguments import arguments_alone
+from search.training.trainer_arguments import arguments_here
 
 if TYPE_CHECKING:
     from search.deploy.training import Fit, Trained
@@ -82,9 +82,9 @@ def train_found(
     launch, asked = find_launch(), (target, agent, architecture, task_file, epochs, seed, trust_of(trust))
     if launch.ranks == 1:
         choice = choose(run := settled(run), *asked)
-        choice.task.trainer = arguments_alone(choice.task.trainer, "task", "train")
+        arguments_here(choice.task.trainer, "task", command="train")  # refused before anything is written
         return _train_in_folder(out or _folder(run, choice), choice, quiet)
-    from search.distributed.final_training import JointFit
+    from search.deploy.joint_training import JointFit
     from search.distributed.follower import Follower
     from search.distributed.leader import Leader
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.commands.run import CONFIG, JOURNAL
 from search.errors import CatchmarkError
 from search.recipes.parts import build_part
 from search.recipes.recipe import load_recipe, read_recipe
@@ -17,6 +16,7 @@ from search.recipes.trust import RECIPE, Trust, check_links
 from search.recipes.words import explain, nearest
 from search.recipes.yaml_text import parse_yaml
 from search.results.search import best_of_target
+from search.runs.folders import CONFIG, JOURNAL
 from search.runs.journal import Journal
 from search.spaces.base import Architecture, SearchSpace
 from search.studies.base import Study
@@ -108,6 +108,10 @@ def choose(
         key, part = f"targets.{target}", _training_of(study.targets[target], recipe["targets"][target], target)
     if epochs is not None:
         part = copy.deepcopy(part)
+        if (part.get("init_args") or {}).get("stages"):
+            raise CatchmarkError(
+                "--epochs: the training has stages with epochs of their own; change these in a --task file"
+            )
         part["init_args"] = {**(part.get("init_args") or {}), "epochs": epochs}
     task, part = build_task(part, key, study.space, trust)
     arch, finder, score = found
@@ -166,8 +170,8 @@ def _training_of(task: Task, part: dict[str, Any], target: str) -> dict[str, Any
     """The description of the training that a target's score comes from, inside of what weighs it."""
     outer = task
     while not isinstance(task, TrainedTask):
-        inner, inner_part = getattr(task, "task", None), (part.get("init_args") or {}).get("task")
-        if not isinstance(inner, Task) or not isinstance(inner_part, dict):
+        inner, inner_part = task.parts().get("task"), (part.get("init_args") or {}).get("task")
+        if inner is None or not isinstance(inner_part, dict):
             raise CatchmarkError(
                 f"the target '{target}' is a {type(outer).__name__}, which trains no network; say how to train one: "
                 "--task FILE.yaml, with the class_path and init_args of a TrainedTask"

@@ -24,6 +24,8 @@ class Executor(ABC):
 
     workers: int
     """Evaluations that run at a time."""
+    starts_processes: bool = False
+    """Whether a worker starts by itself the processes that train a network on several devices."""
 
     def open(self) -> None:  # noqa: B027 - most have nothing to refuse
         """A run begins: refuse what can't work, before the first evaluation is paid for.

@@ -42,13 +42,11 @@ def run_jobs(
         RunError: a worker was lost. Checkpoints are kept, so the run can go on.
         RuntimeError: a training failed.
     """
-    from search.studies.supernet_training import train
-
     workers = min(study.workers, len(jobs))
     if workers < 2:
         for job in jobs:
             began = time.monotonic()
-            outcome = train(study, folder, job, lambda *what, job=job: tell(job, *what))
+            outcome = study.training.train(folder, job, lambda *what, job=job: tell(job, *what))
             yield job, outcome, time.monotonic() - began
         return
     context = multiprocessing.get_context("spawn")
@@ -107,10 +105,8 @@ def _begin(told: Any, parent: int) -> None:
 
 def _train(recipe: str, folder: str, job: Job, trust: Trust) -> tuple[Outcome, float]:
     """One training, in a worker."""
-    from search.studies.supernet_training import train
-
     began = time.monotonic()
-    outcome = train(_study(recipe, trust), Path(folder), job, lambda *what: _told.put((job.place, *what)))
+    outcome = _study(recipe, trust).training.train(Path(folder), job, lambda *what: _told.put((job.place, *what)))
     return outcome, time.monotonic() - began
 
 
@@ -118,8 +114,5 @@ def _train(recipe: str, folder: str, job: Job, trust: Trust) -> tuple[Outcome, f
 def _study(recipe: str, trust: Trust) -> Any:
     """What the run's recipe describes, read once a worker: its data may take a while."""
     from search.recipes.recipe import load_recipe
-    from search.studies.alone import train_alone
 
-    study, _ = load_recipe(recipe, trust=trust)
-    train_alone(study)
-    return study
+    return load_recipe(recipe, trust=trust)[0]

@@ -16,10 +16,11 @@ from typing import Any
 from search.errors import CatchmarkError, RunError
 from search.executors.base import Executor, Ticket
 from search.executors.inline import evaluate_one
-from search.executors.ray_groups import forked, groups_of, processes_of, was_lost
+from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
 from search.spaces.base import Architecture
 from search.tasks.base import Evaluation, Task
+from search.training.launch import WORKER
 
 _MOST_FAILED_STARTS = 3
 """Workers that may die in a row while they are given the task."""
@@ -88,7 +89,6 @@ class RayExecutor(Executor):
     """
 
     starts_processes = True
-    """A candidate that trains on several devices needs no launcher here."""
 
     def __init__(
         self,
@@ -202,6 +202,7 @@ class RayExecutor(Executor):
         assert self._session is not None
         threads = max(1, int(self.cpus))
         variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        variables[WORKER] = "1"
         self._load(self._session.start(_Worker, threads, needs=self._needs(), variables=variables))
 
     def _load(self, actor: Any) -> None:
@@ -312,15 +313,12 @@ class _Worker:
     def load(self, task: Task) -> None:
         """Evaluate on this task from now on."""
         self._task = task
-        self._groups = [(part, part.trainer) for part in groups_of(task)]
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation | _Refusal | _LostProcess:
         """One evaluation; what stops a run in one process is said to the process that started this one."""
         try:
-            for part, trainer in self._groups:
-                part.trainer = forked(trainer)
             evaluation = evaluate_one(self._task, architecture, seed)
-            return _LostProcess(evaluation.reason) if self._groups and was_lost(evaluation) else evaluation
+            return _LostProcess(evaluation.reason) if was_lost(evaluation) else evaluation
         except CatchmarkError as error:
             return _Refusal(str(error), error.exit_code)
         except SystemExit as error:

@@ -24,7 +24,7 @@ class JointFit(JointCalls):
 
     Args:
         launch: of this process.
-        choice: on rank 0, what to train; its task's ``trainer`` is told of the ranks.
+        choice: on rank 0, what to train.
         together: on rank 0, makes a joint call.
 
     Raises:
@@ -74,4 +74,4 @@ class JointFit(JointCalls):
         return choice
 
     def _prepare(self, choice: Choice) -> None:
-        choice.task.trainer = arguments_of_rank(choice.task.trainer, self.launch, "task")
+        arguments_of_rank(choice.task.trainer, self.launch, "task")  # refused before anything is trained
