@@ -58,8 +58,8 @@ def joint_calls_of(study: Study, launch: Launch, together: Together | None = Non
     """
     if study.executor is not None:
         raise CatchmarkError(
-            f"executor: {launch.ranks} processes were started to train each network together; an executor trains "
-            "several at a time: start one process, or take the executor out of the recipe"
+            f"executor: {launch.ranks} processes were started to train each network together; an executor, or workers, "
+            "train several at a time: start one process, or take the executor and workers out of the recipe"
         )
     if isinstance(study, Experiment):
         calls: StudyCalls = ExperimentCalls(study, together)

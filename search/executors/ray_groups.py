@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.errors import CatchmarkError
+from search.executors.base import Work
 from search.tasks.base import Evaluation, Task, all_parts
 from search.training.trainer_arguments import devices_asked, strategy_of_own_processes
 
 _LOST = "ProcessExitedException: "
 
 
-def processes_of(task: Task) -> int:
-    """How many processes train a candidate of a task.
+def processes_of(held: Task | Work) -> int:
+    """How many processes train a candidate of a task, or do a job of other work.
 
     Raises:
         CatchmarkError: they would not be on one machine, or a worker can't start them.
     """
-    return max([1, *(_processes(part.trainer) for part in all_parts(task))])
+    trainers = held.trainers() if isinstance(held, Work) else [part.trainer for part in all_parts(held)]
+    return max([1, *map(_processes, trainers)])
 
 
 def _processes(trainer: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -20,7 +21,9 @@ import torch
 from lightning_modules.objectives.base import ClassificationObjective, Objective
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import CatchmarkError
-from search.executors import evaluate_all
+from search.executors.base import Executor, Ticket
+from search.executors.inline import InlineExecutor, evaluate_all
+from search.executors.processes import ProcessExecutor
 from search.loop.search import Listener
 from search.randomness import derive_seed
 from search.results.search import for_json
@@ -31,7 +34,7 @@ from search.studies.base import Study
 from search.studies.ground_truth import GroundTruth
 from search.studies.landmarks import read_landmarks
 from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, Job, Landmarks, Outcome, checkpoint_of
-from search.studies.supernet_training import Method, SupernetTraining
+from search.studies.supernet_training import Method, SupernetTraining, SupernetWork
 from search.tasks.base import LARGEST, Evaluation, Task, all_parts
 
 if TYPE_CHECKING:
@@ -59,10 +62,11 @@ class SupernetStudy(Study):
             is the same, for nothing before depends on landmarks.
         trials: independent repetitions, each with its own landmarks and measured architectures.
         seed: of everything.
-        workers: trainings at a time, each in its own process; 1 where several ranks train each together.
+        workers: short for an executor of so many processes; 1 for this one.
         threads: of the CPU for a training; None for as many as torch uses.
         channels_last: lay images out pixel by pixel: faster from 8 channels on.
         trainer: further arguments of Lightning's Trainer; with ``strategy: ddp`` all ranks of a launch train together.
+        executor: where trainings and evaluations of the truth run; this process, one after another, if None.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows; opens the report.
     """
@@ -90,6 +94,7 @@ class SupernetStudy(Study):
         threads: Optional[int] = None,  # noqa: UP045
         channels_last: bool = True,
         trainer: Optional[dict[str, Any]] = None,  # noqa: UP045
+        executor: Optional[Executor] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
     ):
@@ -106,7 +111,10 @@ class SupernetStudy(Study):
                 )
         self.space, self.methods, self.settings, self.build = space, methods, settings, build or {}
         self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
-        self.trials, self.seed, self.workers = trials, seed, workers
+        if workers > 1 and executor is not None:
+            raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
+        self.executor = ProcessExecutor(workers) if workers > 1 else executor
+        self.trials, self.seed = trials, seed
         self.name, self.description = name, description
         self.training = SupernetTraining(
             space,
@@ -185,7 +193,6 @@ class SupernetStudy(Study):
 
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train every supernet, or go on where an earlier attempt stopped; returns the summary."""
-        from search.executors.processes import run_jobs
 
         def tell(job: Job, epochs: int, values: dict[str, float], new: bool) -> None:
             for listener in listeners:
@@ -196,10 +203,16 @@ class SupernetStudy(Study):
             for listener in listeners:
                 listener.failed(name, record)
 
-        if not all(journal.progress(name)[0] for name in self.methods):
+        with self.executor or nullcontext():
+            self._train_all(folder, journal, listeners, tell, fail)
+        return self.summarise(journal)
+
+    def _train_all(self, folder: Path, journal: Journal, listeners: Sequence[Listener], tell: Any, fail: Any) -> None:
+        """Evaluate the ground truth, then train every supernet."""
+        if self.executor is None and not all(journal.progress(name)[0] for name in self.methods):
             self.training.check()
             self.truth.open()
-        truth = GroundTruth(self.truth, journal, None, fail)
+        truth = GroundTruth(self.truth, journal, self.executor, fail)
         truths = [self._stand_alone(truth, trial) for trial in range(self.trials)]
         waiting: list[Job] = []
         for name in self.methods:
@@ -213,14 +226,32 @@ class SupernetStudy(Study):
                     waiting.append(job)
         waiting.sort(key=lambda job: job.trial)  # so that an unfinished run can compare methods soon
         for wave in self._waves(folder, waiting):
-            for job, outcome, seconds in run_jobs(self, folder, wave, tell):
+            for job, outcome, seconds in self._do(wave, folder, tell):
                 if job.until is None:
                     for listener in listeners:
                         listener.training_ended(job.method, job.trial, outcome.history)
                     for record in self._keep(journal, job, outcome, seconds):
                         if record.evaluation.status != "ok":
                             fail(job.method, record)
-        return self.summarise(journal)
+
+    def _do(self, jobs: Sequence[Job], folder: Path, tell: Any) -> Iterator[tuple[Job, Outcome, float]]:
+        """Trainings that do not depend on each other, each with its outcome and its seconds as soon as it is there."""
+        executor = InlineExecutor() if self.executor is None else self.executor
+        heard = [0] * len(jobs)
+
+        def hear(ticket: Ticket, what: tuple[int, int, dict[str, float], bool]) -> None:
+            number, (place, *told) = ticket[1], what
+            if place == heard[number]:  # one that was begun again in another process says all again
+                heard[number] += 1
+                tell(jobs[number], *told)
+
+        if jobs:
+            executor.begin_work(SupernetWork(self.training, folder), hear)
+        for number, job in enumerate(jobs):
+            executor.take((0, number), job)
+        for _ in jobs:
+            (_, number), (outcome, seconds) = executor.wait()
+            yield jobs[number], outcome, seconds
 
     def _stand_alone(self, truth: GroundTruth, trial: int) -> dict[str, Landmarks]:
         """The landmarks of a trial by their key, and the architectures to measure, with their performance."""

@@ -7,8 +7,9 @@ stretches between: nobody can choose otherwise, and nobody waits in the middle o
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from lightning_modules.objectives.base import Objective
 from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import RunError
+from search.executors.base import Say, Work
 from search.executors.inline import evaluate_one
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_job import Job, Landmarks, Outcome, Stretch, checkpoint_of, keep_chosen, read_outcome
-from search.tasks.base import Task
+from search.tasks.base import Task, all_parts
 from search.training.fit import check_plan, fit
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
 from search.training.plan import FitPlan, StopRule, TrainingStage
@@ -98,6 +100,29 @@ class Stretches:
         fit(partial(training.make_module, job.method, job.trial), training.data, plan)
         # Of processes that the Trainer has started, the checkpoint is all that is left.
         return watch.outcome if watch.outcome.epochs == stretch.until else read_outcome(checkpoint)
+
+
+@dataclass(frozen=True)
+class SupernetWork(Work):
+    """The trainings of a run, as jobs of an executor.
+
+    Attributes:
+        training: what each needs.
+        folder: the run's.
+    """
+
+    training: SupernetTraining
+    folder: Path
+
+    def do(self, job: Job, say: Say) -> tuple[Outcome, float]:
+        """Train a supernet, or go on with it; the outcome, and the seconds that it took this time."""
+        began, said = time.monotonic(), itertools.count()
+        outcome = self.training.train(self.folder, job, lambda *what: say((next(said), *what)))
+        return outcome, time.monotonic() - began
+
+    def trainers(self) -> list[Mapping[str, Any]]:
+        """Of the supernets, and of the landmarks that are added on the way."""
+        return [self.training.trainer, *(part.trainer for part in all_parts(self.training.truth))]
 
 
 @dataclass

@@ -18,10 +18,118 @@ BUILD = {"channels": 4, "cells": 1}
 DATA = {"class_path": "DigitsDataModule", "init_args": {"batch_size": 150, "padding": 2}}
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
 
-CHILD = {}
-HISTORY = []
-SUPERNET = {}
-FINAL = []
+CHILD = {
+    "score": 20.805368,
+    "train_loss": 2.0872288,
+    "val_loss": 2.1767564,
+    "val_accuracy_top5": 74.496643,
+    "parameters": 8686.0,
+}
+HISTORY = [
+    {"train_loss": 2.2940562},
+    {"train_loss": 2.1618216},
+    {"train_loss": 2.0872288, "val_loss": 2.1767564, "val_accuracy": 20.805368, "val_accuracy_top5": 74.496643},
+]
+SUPERNET = {
+    "history": {
+        "landmarks": [
+            {"loss": 2.3270626},
+            {"loss": 2.3077962, "landmark_penalty": 0.0041475296, "s_kdt": -0.38461538},
+            {"loss": 2.3114023, "landmark_penalty": 0.015606225},
+            {"loss": 2.294739, "landmark_penalty": 0.015583187, "s_kdt": 0.076923077},
+        ],
+        "plain": [
+            {"loss": 2.3270626},
+            {"loss": 2.3072972, "s_kdt": -0.57692308},
+            {"loss": 2.3100848},
+            {"loss": 2.3005919, "s_kdt": 0.0},
+        ],
+    },
+    "scores": {
+        "stand_alone": [1.0, 4.0, 4.0, 2.0, 2.0, 4.0, 4.0, 6.0, 3.0, 3.0],
+        "landmarks": [
+            15.625,
+            17.1875,
+            3.125,
+            12.5,
+            7.8125,
+            21.875,
+            9.375,
+            15.625,
+            6.25,
+            12.5,
+            25.0,
+            10.9375,
+            3.0,
+            2.0,
+            21.875,
+            18.75,
+        ],
+        "plain": [
+            20.3125,
+            9.375,
+            4.6875,
+            14.0625,
+            14.0625,
+            17.1875,
+            15.625,
+            17.1875,
+            6.25,
+            14.0625,
+            12.5,
+            12.5,
+            15.625,
+            15.625,
+        ],
+    },
+    "losses": {
+        "landmarks": [
+            2.2956679,
+            2.2977386,
+            2.3896871,
+            2.3293219,
+            2.3062994,
+            2.356425,
+            2.3166668,
+            2.2697661,
+            2.3352156,
+            2.3044784,
+            2.2764487,
+            2.3771353,
+        ],
+        "plain": [
+            2.2938645,
+            2.2987933,
+            2.3782125,
+            2.3292978,
+            2.3233619,
+            2.342088,
+            2.3148315,
+            2.2582762,
+            2.3843729,
+            2.3057988,
+            2.3054764,
+            2.3564706,
+        ],
+    },
+}
+FINAL = [
+    {"epoch": 1, "val_loss": 2.303787, "val_accuracy": 11.577181, "val_accuracy_top5": 50.0, "train_loss": 2.2940562},
+    {
+        "epoch": 2,
+        "val_loss": 2.2400208,
+        "val_accuracy": 24.832214,
+        "val_accuracy_top5": 69.966446,
+        "train_loss": 2.1618216,
+    },
+    {
+        "epoch": 3,
+        "val_loss": 2.1767564,
+        "val_accuracy": 20.805368,
+        "val_accuracy_top5": 74.496643,
+        "train_loss": 2.0872288,
+    },
+]
 
 
 @pytest.fixture(autouse=True)
