@@ -15,12 +15,12 @@ from search.commands import TRUST, add_trust
 from search.errors import CatchmarkError, RunError, nearest
 
 if TYPE_CHECKING:
-    from search.distributed.joint_calls import JointCalls
+    from search.distributed.joint_fit import StudyCalls
     from search.loop.search import Listener
     from search.recipes.trust import Trust
     from search.runs.journal import Outcome
-    from search.runs.launch import Launch
     from search.studies.base import Study
+    from search.training.launch import Launch
 
 HELP = "Run a recipe, or go on with a run that was stopped."
 MORE = (
@@ -166,7 +166,7 @@ def run_recipe(
     from search.recipes.recipe import load_recipe
     from search.recipes.trust import trust_of
     from search.runs.folders import CONFIG, old_folder
-    from search.runs.launch import find_launch
+    from search.training.launch import find_launch
 
     allowed = trust_of(trust, everything=recipe is not None)
     if recipe is None:
@@ -183,15 +183,13 @@ def run_recipe(
             print(plan_of(*load_recipe(recipe, overrides, allowed), runs, resume))
         return 0
     if launch.ranks == 1:
-        from search.studies.alone import train_alone
-
         study, resolved = load_recipe(recipe, overrides, allowed)
-        train_alone(study)
+        study.check_trainers(launch)
         return _run_in_folder(study, resolved, runs, resume, launch, quiet)
     from search.distributed.follower import Follower
+    from search.distributed.joint_fit import joint_calls_of
     from search.distributed.leader import Leader
-    from search.distributed.studies import joint_calls_of
-    from search.runs.interruption import termination_as_interruption
+    from search.training.interruption import termination_as_interruption
 
     if launch.rank > 0:
         follower = Follower(launch)
@@ -199,13 +197,14 @@ def run_recipe(
             return follower.follow(partial(_follow, launch, recipe, overrides, allowed))
     with Leader(launch) as leader, termination_as_interruption():
         study, resolved = load_recipe(recipe, overrides, allowed)
-        leader.begin(joint_calls_of(study, leader.launch, leader.together), resolved)
-        return _run_in_folder(study, resolved, runs, resume, leader.launch, quiet, leader.searching())
+        calls = joint_calls_of(study, leader.launch, leader.together)
+        leader.begin(calls, resolved)
+        return _run_in_folder(calls.study, resolved, runs, resume, leader.launch, quiet, leader.searching())
 
 
-def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[JointCalls, str]:
+def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[StudyCalls, str]:
     """What another rank than 0 does of a recipe."""
-    from search.distributed.studies import joint_calls_of
+    from search.distributed.joint_fit import joint_calls_of
     from search.recipes.recipe import load_recipe
 
     study, resolved = load_recipe(recipe, overrides, trust)
@@ -223,9 +222,9 @@ def _run_in_folder(
 ) -> int:
     from search.runs.exit_codes import told_in_one_line
     from search.runs.folders import SUMMARY, choose_folder
-    from search.runs.interruption import termination_as_interruption
     from search.runs.provenance import resuming
     from search.studies.run_study import run_study
+    from search.training.interruption import termination_as_interruption
 
     shown = choose_folder(runs / study.name, resume, launch, resolved)
     print(f"run: {shown}", flush=True)

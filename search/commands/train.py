@@ -35,7 +35,7 @@ def run(chosen: argparse.Namespace) -> int:
     from search.deploy.choice import Request
     from search.deploy.trained_folder import help_to_train, in_words, train_run
     from search.recipes.trust import trust_of
-    from search.runs.launch import find_launch
+    from search.training.launch import find_launch
 
     request = Request(
         chosen.folder,

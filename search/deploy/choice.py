@@ -18,7 +18,7 @@ from search.runs.journal import Journal
 from search.spaces.base import Architecture, SearchSpace
 from search.studies.base import Study
 from search.studies.experiment import Experiment
-from search.tasks.base import Task, parts
+from search.tasks.base import Task, all_parts
 from search.tasks.trained import TrainedTask
 
 TRAINED = "trained"
@@ -107,6 +107,10 @@ def choose(request: Request) -> Choice:
         assert isinstance(study, Experiment) and target is not None
         key, described, trust = f"targets.{target}", _training_of(study.targets[target], target), request.trust
     if request.epochs is not None:
+        if (described.get("init_args") or {}).get("stages"):
+            raise CatchmarkError(
+                "--epochs: the training has stages with epochs of their own; change these in a --task file"
+            )
         described = described | {"init_args": {**(described.get("init_args") or {}), "epochs": request.epochs}}
     task = build_task(described, key, study.space, trust)
     seed = study.seed if request.seed is None else request.seed
@@ -162,7 +166,7 @@ def _parse(study: Study, architecture: str) -> Architecture:
 
 def _training_of(task: Task, target: str) -> dict[str, Any]:
     """The description of the training that a target's score comes from, inside of what weighs it."""
-    for _, part in parts(task):
+    for part in all_parts(task):
         if isinstance(part, TrainedTask):
             return description_of(part)
     raise CatchmarkError(

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from search.errors import CatchmarkError, explain, kind, nearest, one_line
 from search.recipes.trust import Trust, read_json, trust_of
-from search.runs.tensor_files import load_tensors
 from search.spaces.base import SearchSpace
 from search.training.isolation import isolated
+from search.training.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule

@@ -27,12 +27,12 @@ from search.recipes.build import description_of
 from search.recipes.classes import find_class
 from search.recipes.trust import RECIPE
 from search.runs.exit_codes import told_in_one_line
-from search.runs.interruption import termination_as_interruption
 from search.runs.json_files import write_json
-from search.runs.launch import Launch
 from search.runs.locking import FileLock
-from search.runs.tensor_files import save_tensors
-from search.training.trainer_arguments import arguments_alone
+from search.training.interruption import termination_as_interruption
+from search.training.launch import Launch
+from search.training.tensor_files import save_tensors
+from search.training.trainer_arguments import arguments_here
 
 if TYPE_CHECKING:
     from search.deploy.training import Fit, Trained
@@ -67,9 +67,9 @@ def train_run(request: Request, out: Path | None = None, quiet: bool = False, la
     request = replace(request, run=settled(request.run))
     if launch.ranks == 1:
         choice = choose(request)
-        choice.task.trainer = arguments_alone(choice.task.trainer, "task", "train")
+        arguments_here(choice.task.trainer, "task", command="train")  # refused before anything is written
         return _train_in_folder(out or _folder(request, choice), choice, quiet)
-    from search.distributed.final_training import JointFit
+    from search.deploy.joint_training import JointFit
     from search.distributed.leader import Leader
 
     with Leader(launch, f"{_KEPT}: {_AGAIN}") as leader, termination_as_interruption():
@@ -91,7 +91,7 @@ def help_to_train(request: Request, out: Path | None, launch: Launch) -> int:
     Returns:
         The exit code of rank 0, which says why.
     """
-    from search.distributed.final_training import JointFit
+    from search.deploy.joint_training import JointFit
     from search.distributed.follower import Follower
 
     follower = Follower(launch)

@@ -2,9 +2,9 @@
 
 Started by ``torchrun`` or ``srun``, every rank builds the same from the same recipe. Rank 0 (`leader`) has the agents,
 the journal and everything else that is written; a `follower` waits for what to do together. That is an evaluation of a
-task (`joint_tasks`), a stretch of a supernet's training (`joint_trainings`) or the full training of a network
-(`search.distributed.final_training`): a joint call (`joint_calls`). Each has a process group of its own, which ends
-with it, so one that failed leaves nothing broken.
+task or a stretch of a supernet's training (`joint_fit`), or the full training of a network
+(`search.deploy.joint_training`): a joint call (`joint_calls`). Each has a process group of its own, which ends with it,
+so one that failed leaves nothing broken. One process alone never comes here.
 
 A rank that fails says so before it leaves the group, for only then do the others notice: the first reason told is the
 true one. Then all of them leave; a search goes on with the next architecture, a training ends and can be gone on with.

@@ -12,8 +12,8 @@ from search.distributed.joint_calls import JointCalls
 from search.distributed.leader import digest
 from search.distributed.links import Link, Message, Watch, meet, name_interface
 from search.errors import CatchmarkError, RunError, one_line
-from search.runs.interruption import check_interruption
-from search.runs.launch import Launch
+from search.training.interruption import check_interruption
+from search.training.launch import Launch
 
 
 class _Stopped(Exception):

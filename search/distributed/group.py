@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 
 from search.errors import RunError
-from search.runs.launch import Launch
+from search.training.launch import Launch
 
 LEAVING_SECONDS = 300.0
 """How long a rank may take to come back from an evaluation that has failed elsewhere: it may be reading data."""

@@ -20,8 +20,8 @@ from search.distributed.group import LEAVING_SECONDS, LOST_SECONDS, Group
 from search.distributed.joint_calls import JointCalls, Order, RankFailed, RankTraceback, Result, no_failure
 from search.distributed.links import Link, Message, Watch, meet, name_interface
 from search.errors import CatchmarkError, RunError, one_line
-from search.runs.interruption import check_interruption
-from search.runs.launch import Launch
+from search.training.interruption import check_interruption
+from search.training.launch import Launch
 
 
 def digest(resolved: str) -> str:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any
 
 from search.errors import RunError, one_line
-from search.runs.launch import Launch
+from search.training.launch import Launch
 
 Message = dict[str, Any]
 _PROBE, _PROBES = 5, 4

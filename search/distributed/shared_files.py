@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from search.errors import CatchmarkError
-from search.runs.launch import Launch
+from search.training.launch import Launch
 
 _SHARED_SECONDS = 60.0
 """How long what rank 0 has written may take to be seen elsewhere: a network file system may remember for a minute that

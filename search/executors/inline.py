@@ -7,11 +7,12 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
-from search.executors.base import Executor, Ticket
+from search.executors.base import Executor, Hear, Ticket, Work
 from search.executors.containment import Containment
 from search.spaces.base import Architecture
 from search.tasks.base import LARGEST, Evaluation, Task
@@ -28,18 +29,34 @@ class InlineExecutor(Executor):
     def __init__(self) -> None:
         self._task: Task | None = None
         self._waiting: deque[tuple[Ticket, Architecture, int]] = deque()
+        self._work: tuple[Work, Hear] | None = None
+        self._jobs: deque[tuple[Ticket, Any]] = deque()
 
     def begin(self, task: Task) -> None:
         """Evaluate on this task from now on."""
         self.drop()
         self._task = task
 
+    def begin_work(self, work: Work, hear: Hear) -> None:
+        """Do jobs of this work from now on."""
+        self.drop()
+        self._work = work, hear
+
+    def take(self, ticket: Ticket, job: Any) -> None:
+        """Take a job; it is done when it is waited for."""
+        self._jobs.append((ticket, job))
+
     def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
         """Take an evaluation; it is made when it is waited for."""
         self._waiting.append((ticket, architecture, seed))
 
-    def wait(self) -> tuple[Ticket, Evaluation]:
-        """Make the evaluation that was taken first."""
+    def wait(self) -> tuple[Ticket, Any]:
+        """Make the evaluation, or do the job, that was taken first."""
+        if self._jobs:
+            assert self._work is not None, "no work has begun"
+            work, hear = self._work
+            ticket, job = self._jobs.popleft()
+            return ticket, work.do(job, partial(hear, ticket))
         assert self._task is not None, "no task has begun"
         ticket, architecture, seed = self._waiting.popleft()
         return ticket, evaluate_one(self._task, architecture, seed)
@@ -47,6 +64,7 @@ class InlineExecutor(Executor):
     def drop(self) -> None:
         """Forget what was taken."""
         self._waiting.clear()
+        self._jobs.clear()
 
 
 def evaluate_one(task: Task, architecture: Architecture, seed: int) -> Evaluation:

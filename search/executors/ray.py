@@ -1,6 +1,6 @@
-"""Evaluations on Ray: workers on this machine or on a cluster, each a process of its own.
+"""Evaluations and trainings on Ray: workers on this machine or on a cluster, each a process of its own.
 
-A worker is a Ray actor that holds the task. It evaluates one architecture after another, so that what takes long to
+A worker is a Ray actor that holds the task, or other work. It does one job after another, so that what takes long to
 import or to read is imported and read once; it is replaced where it died or had to be killed.
 """
 
@@ -14,33 +14,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
-from search.executors.base import Executor, Ticket
+from search.executors.base import Executor, Hear, Ticket, Work
 from search.executors.inline import evaluate_one
-from search.executors.ray_groups import forked, groups_of, processes_of, was_lost
+from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
 from search.spaces.base import Architecture
 from search.tasks.base import Evaluation, Task
+from search.training.launch import WORKER
 
+_LISTEN_SECONDS = 2.0
+"""How often what jobs say is asked for."""
 _MOST_FAILED_STARTS = 3
 """Workers that may die in a row while they are given the task."""
 
 
 @dataclass
 class _Job:
-    """An evaluation under way.
+    """An evaluation, or a job of other work, under way.
 
     Attributes:
         ticket: what it is known by.
-        architecture: what to evaluate.
-        seed: the seed.
+        order: what the worker is to evaluate or to do.
         deaths: workers that died of it.
         began: when its worker got it.
         first_began: when the first of its workers got it.
     """
 
     ticket: Ticket
-    architecture: Architecture
-    seed: int
+    order: tuple[Any, ...]
     deaths: int = 0
     began: float = 0.0
     first_began: float | None = None
@@ -60,7 +61,10 @@ class _Calls:
 
 
 class RayExecutor(Executor):
-    """Evaluate on Ray, on this machine or on a cluster.
+    """Evaluate, or train supernets, on Ray, on this machine or on a cluster.
+
+    Supernets keep their checkpoints in the run's folder: on a cluster it must lie where every machine sees it by the
+    same name.
 
     Whatever finishes first is told first. With more workers than trials a result therefore depends on how long
     evaluations take; see `search.loop.run_search` for what a seed decides.
@@ -78,7 +82,8 @@ class RayExecutor(Executor):
         address: of a cluster; ``auto`` for the one that this machine belongs to. Without one Ray is started on this
             machine, for this run, and can be reached from nowhere else.
         retries: times that an evaluation is tried again whose worker died (killed, out of memory, lost with its node).
-            Then it is a failed evaluation. An exception in the task is one at once.
+            Then it is a failed evaluation; a supernet's training then ends the run, which can go on. An exception in
+            the task is a failed evaluation at once.
         time_limit_seconds: an evaluation that takes longer has failed, and its worker is killed; None for no limit.
         resources: further resources that Ray reserves for a worker, by name, for instance ``{"large_gpu": 1}``.
         start_seconds: how long to wait for the first worker, for instance of a cluster that has yet to grow.
@@ -88,7 +93,6 @@ class RayExecutor(Executor):
     """
 
     starts_processes = True
-    """A candidate that trains on several devices needs no launcher here."""
 
     def __init__(
         self,
@@ -117,7 +121,9 @@ class RayExecutor(Executor):
         self._idle: deque[Any] = deque()
         self._calls = _Calls()
         self._waiting: deque[_Job] = deque()
-        self._task: Any = None
+        self._held: Any = None
+        self._hear: Hear | None = None
+        self._mailbox: Any = None
         self._failed_starts = 0
         self._began = 0.0
 
@@ -129,11 +135,20 @@ class RayExecutor(Executor):
 
     def begin(self, task: Task) -> None:
         """Send the task to every worker, once; start what workers there are not."""
+        self._hold(task, None)
+
+    def begin_work(self, work: Work, hear: Hear) -> None:
+        """Send the work to every worker, once; start what workers there are not."""
+        self._hold(work, hear)
+
+    def _hold(self, held: Task | Work, hear: Hear | None) -> None:
         self.drop()
-        self._reserve(processes_of(task))
+        self._reserve(processes_of(held))
         if self._session is None:
             self._session = RaySession(self.address, self._needs(), self.workers)
-        self._task = self._session.put(task)
+        self._held, self._hear = self._session.put(held), hear
+        if hear is not None and self._mailbox is None:
+            self._mailbox = self._session.start(_Mailbox, needs={"CPU": 0, "GPU": 0}, variables={})
         self._failed_starts, self._began = 0, time.monotonic()
         idle, self._idle = self._idle, deque()
         for actor in idle:
@@ -143,11 +158,16 @@ class RayExecutor(Executor):
 
     def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
         """Take an evaluation; the next free worker gets it."""
-        self._waiting.append(_Job(ticket, architecture, seed))
+        self._waiting.append(_Job(ticket, (architecture, seed)))
         self._hand_out()
 
-    def wait(self) -> tuple[Ticket, Evaluation]:
-        """The next evaluation to finish."""
+    def take(self, ticket: Ticket, job: Any) -> None:
+        """Take a job; the next free worker gets it."""
+        self._waiting.append(_Job(ticket, (job, ticket, self._mailbox)))
+        self._hand_out()
+
+    def wait(self) -> tuple[Ticket, Any]:
+        """The next to finish."""
         assert self._session is not None, "no task has begun"
         while True:
             calls = [*self._calls.evaluating, *self._calls.starting]
@@ -155,8 +175,10 @@ class RayExecutor(Executor):
                 if call in self._calls.starting:
                     self._started(call)
                 elif (result := self._evaluated(call)) is not None:
+                    self._listen()
                     return result
                 self._hand_out()
+            self._listen()
             if (late := self._too_late()) is not None:
                 return late
             self._check_start()
@@ -174,10 +196,7 @@ class RayExecutor(Executor):
         """Kill every worker, and end Ray where it was started for this run."""
         self.drop()
         self._dismiss()
-        self._task = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._end_session()
 
     # ---- workers ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +210,11 @@ class RayExecutor(Executor):
         self._dismiss()
         self._processes = processes
         if self._session is not None and not self._session.has(self._needs(), self.workers):
+            self._end_session()
+
+    def _end_session(self) -> None:
+        self._held = self._mailbox = None
+        if self._session is not None:
             self._session.close()
             self._session = None
 
@@ -202,10 +226,11 @@ class RayExecutor(Executor):
         assert self._session is not None
         threads = max(1, int(self.cpus))
         variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        variables[WORKER] = "1"
         self._load(self._session.start(_Worker, threads, needs=self._needs(), variables=variables))
 
     def _load(self, actor: Any) -> None:
-        self._calls.starting[actor.load.remote(self._task)] = actor
+        self._calls.starting[actor.load.remote(self._held)] = actor
 
     def _kill(self, actor: Any) -> None:
         assert self._session is not None
@@ -221,7 +246,7 @@ class RayExecutor(Executor):
             actor, job = self._idle.popleft(), self._waiting.popleft()
             job.began = time.monotonic()
             job.first_began = job.began if job.first_began is None else job.first_began
-            self._calls.evaluating[actor.evaluate.remote(job.architecture, job.seed)] = (actor, job)
+            self._calls.evaluating[actor.do.remote(*job.order)] = (actor, job)
 
     # ---- what they say ---------------------------------------------------------------------------------------------
 
@@ -239,8 +264,16 @@ class RayExecutor(Executor):
             raise RunError(f"{self._failed_starts} workers in a row died while they were given the task: {death}")
         self._replace(actor)
 
-    def _evaluated(self, call: Any) -> tuple[Ticket, Evaluation] | None:
-        """An evaluation is there, or its worker died: then it is tried again, or has failed."""
+    def _listen(self) -> None:
+        """Hear what jobs have said meanwhile."""
+        if self._hear is not None:
+            assert self._session is not None
+            said, _ = self._session.answer(self._mailbox.take.remote())
+            for ticket, what in said or ():
+                self._hear(ticket, what)
+
+    def _evaluated(self, call: Any) -> tuple[Ticket, Any] | None:
+        """An answer is there, or its worker died: then the job is given to another one, or has failed."""
         actor, job = self._calls.evaluating.pop(call)
         answer, death = self._answer(actor, call)
         if not death:
@@ -253,8 +286,10 @@ class RayExecutor(Executor):
         if job.deaths <= self.retries:
             self._waiting.appendleft(job)
             return None
-        times = "once" if job.deaths == 1 else f"{job.deaths} times"
-        return job.ticket, Evaluation.failed(f"its worker died {times}: {death}", job.seconds)
+        reason = f"its worker died {'once' if job.deaths == 1 else f'{job.deaths} times'}: {death}"
+        if self._hear is not None:
+            raise RunError(f"a training was given up, {reason}")
+        return job.ticket, Evaluation.failed(reason, job.seconds)
 
     def _answer(self, actor: Any, call: Any) -> tuple[Any, str]:
         """What a call gave; or what its process, or one of those that it started, died of."""
@@ -274,12 +309,14 @@ class RayExecutor(Executor):
                 del self._calls.evaluating[call]
                 self._replace(actor)
                 reason = f"time limit of {self.time_limit_seconds:g} s reached, its worker was killed"
+                if self._hear is not None:
+                    raise RunError(f"executor: {reason}")
                 return job.ticket, Evaluation.failed(reason, job.seconds)
         return None
 
     def _patience(self) -> float | None:
         """Seconds until something must be looked after; None if nothing will."""
-        moments = []
+        moments = [] if self._hear is None else [time.monotonic() + _LISTEN_SECONDS]
         if self.time_limit_seconds is not None:
             moments += [job.began + self.time_limit_seconds for _, job in self._calls.evaluating.values()]
         if not self._idle and not self._calls.evaluating:
@@ -309,22 +346,38 @@ class _Worker:
 
         torch.set_num_threads(threads)
 
-    def load(self, task: Task) -> None:
-        """Evaluate on this task from now on."""
-        self._task = task
-        self._groups = [(part, part.trainer) for part in groups_of(task)]
+    def load(self, held: Task | Work) -> None:
+        """Do what is asked of this from now on."""
+        self._held = held
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation | _Refusal | _LostProcess:
-        """One evaluation; what stops a run in one process is said to the process that started this one."""
+    def do(self, *order: Any) -> Any:
+        """One evaluation or job; what stops a run in one process is said to the process that started this one."""
         try:
-            for part, trainer in self._groups:
-                part.trainer = forked(trainer)
-            evaluation = evaluate_one(self._task, architecture, seed)
-            return _LostProcess(evaluation.reason) if self._groups and was_lost(evaluation) else evaluation
+            if isinstance(self._held, Work):
+                job, ticket, mailbox = order
+                return self._held.do(job, lambda what: RaySession.done(mailbox.put.remote(ticket, what)))
+            evaluation = evaluate_one(self._held, *order)
+            return _LostProcess(evaluation.reason) if was_lost(evaluation) else evaluation
         except CatchmarkError as error:
             return _Refusal(str(error), error.exit_code)
         except SystemExit as error:
             return _Refusal(f"the task ended its process with SystemExit({error.code})", RunError.exit_code)
+
+
+class _Mailbox:
+    """Where jobs leave what the run should hear while they are under way: an actor of its own."""
+
+    def __init__(self) -> None:
+        self._said: list[tuple[Ticket, Any]] = []
+
+    def put(self, ticket: Ticket, what: Any) -> None:
+        """Leave something."""
+        self._said.append((ticket, what))
+
+    def take(self) -> list[tuple[Ticket, Any]]:
+        """All that was left since the last time."""
+        said, self._said = self._said, []
+        return said
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,13 @@ class RaySession:
         except exceptions.RayError as error:
             return None, _death(error)
 
+    @staticmethod
+    def done(call: Any) -> None:
+        """Wait, in a worker, until a call to another actor is done."""
+        import ray
+
+        ray.get(call)
+
     def resources(self) -> dict[str, float]:
         """What there is in all, by Ray's names."""
         return {

@@ -12,7 +12,7 @@ from search.recipes.check import RecipeCheck, new_parser
 from search.recipes.trust import RECIPE, Trust
 from search.studies.base import Study
 from search.studies.experiment import Experiment
-from search.tasks.base import Task, parts
+from search.tasks.base import Task
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -123,6 +123,5 @@ def _note(built: object, description: Any) -> None:
     _descriptions[id(built)] = description
     if isinstance(built, Task):
         arguments = description.get("init_args") or {}
-        for path, inner in parts(built):
-            if len(path) == 1:
-                _note(inner, arguments.get(path[0]))
+        for name, inner in built.parts().items():
+            _note(inner, arguments.get(name))

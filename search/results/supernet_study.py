@@ -173,7 +173,7 @@ def _sizes(study: SupernetStudy, measured: Sequence[Record]) -> tuple[list[float
 
     from lightning_modules.networks.cost.complexity import count_flops, count_parameters
 
-    shape = getattr(study.data, "input_shape", None)
+    shape = getattr(study.training.data, "input_shape", None)
     flops, parameters = [], []
     for record in measured:
         with torch.device("meta"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from search.errors import CatchmarkError
 from search.recipes.trust import check_links
 from search.runs.journal import Journal
-from search.runs.launch import Launch
+from search.training.launch import Launch
 
 JOURNAL, CONFIG, SUMMARY = "journal.sqlite", "config.yaml", "summary.json"
 

@@ -17,7 +17,7 @@ from search.recipes.trust import with_trust
 from search.recipes.yaml_text import parse_yaml
 from search.runs.folders import CONFIG
 from search.runs.journal import Journal
-from search.runs.launch import Launch
+from search.training.launch import Launch
 
 
 def settle(folder: Path, journal: Journal, resolved: str, launch: Launch) -> None:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from search.recipes.trust import RECIPE, Trust
 from search.spaces.base import SearchSpace
+from search.training.launch import Launch
+from search.training.trainer_arguments import arguments_here
 
 if TYPE_CHECKING:
+    from search.executors.base import Executor
     from search.loop.search import Listener
     from search.runs.journal import Journal
 
@@ -32,6 +35,8 @@ class Study(ABC):
     """The arguments that the recipe gives, defaults included, as plain values; None of a study made in Python."""
     log_children: bool = False
     """Whether every child network is a W&B run of its own."""
+    executor: Executor | None = None
+    """Where its jobs run; None for this process, one after another."""
     trust: Trust = RECIPE
     """What its recipe was allowed to name: who reads that again, in another process, is to allow no more."""
 
@@ -39,8 +44,8 @@ class Study(ABC):
     def planned(self) -> dict[str, int]:
         """Every part by name, and how many units it takes, in the order in which they run."""
 
-    def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What holds the arguments of a Lightning Trainer, under ``trainer``, each with its key in the recipe."""
+    def trainers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The arguments of every Lightning Trainer, each with its key in the recipe."""
         return iter(())
 
     def priced_by(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -50,6 +55,20 @@ class Study(ABC):
             recipe: the arguments, as `recipe` has them.
         """
         return {key: value for key, value in recipe.items() if key not in ("description", "name", "seed", "trials")}
+
+    def check_trainers(self, launch: Launch | None = None) -> None:
+        """Refuse Trainers that are meant for other processes than there are, before anything is evaluated.
+
+        Args:
+            launch: how this process was started; None to look.
+
+        Raises:
+            CatchmarkError: a recipe for several processes, which nobody has started, or for another number of them.
+        """
+        if self.executor is not None and self.executor.starts_processes:
+            launch = Launch(worker=True)
+        for key, arguments in self.trainers():
+            arguments_here(arguments, key, launch=launch)
 
     @abstractmethod
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:

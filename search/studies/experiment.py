@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -22,7 +24,7 @@ from search.spaces.base import SearchSpace
 from search.studies.base import Study
 from search.studies.meta_training import PHASE, MetaPhase, MetaTraining, phases
 from search.studies.transfer import EXCHANGE, exchange_search, find_winners
-from search.tasks.base import Task, TaskPool, parts
+from search.tasks.base import Task, TaskPool, all_parts
 
 ALL = "all"
 """In place of a target's name: every target."""
@@ -131,12 +133,23 @@ class Experiment(Study):
                 raise CatchmarkError(f"{key}.agents: '{name}' is not an agent that can be meta-trained")
         return settings, _built(f"{key}.pool", partial(settings.pool, self.space))
 
-    def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def trainers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Of the tasks, and of the pools that make tasks."""
         for name, target in self.targets.items():
-            yield from ((f"targets.{name}", vars(part)) for _, part in parts(target))
-        for phase in self.phases:
-            yield f"{phase.search}.pool", getattr(phase.pool, "settings", {})
+            yield from ((f"targets.{name}", part.trainer) for part in all_parts(target))
+        yield from ((f"{phase.search}.pool", phase.pool.trainer) for phase in self.phases)
+
+    def with_tasks(self, targets: Mapping[str, Task], pool: Callable[[TaskPool], TaskPool]) -> Experiment:
+        """The same experiment on other tasks, which evaluate the same in another way.
+
+        Args:
+            targets: each by its name.
+            pool: gives for each pool of a meta-training the one in its place.
+        """
+        changed = copy.copy(self)
+        changed.targets = dict(targets)
+        changed.phases = [replace(phase, pool=pool(phase.pool)) for phase in self.phases]
+        return changed
 
     @property
     def agent_names(self) -> list[str]:
@@ -188,8 +201,7 @@ class Experiment(Study):
             if all(journal.progress(f"{target}/{name}")[0] for name in self._make_agents):
                 continue
             try:
-                for _, part in parts(task):
-                    part.open()
+                task.open()
             except RunError as error:
                 raise RunError(f"targets.{target}: {error}") from error
 

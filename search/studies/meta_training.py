@@ -8,9 +8,9 @@ from pathlib import Path
 
 from search.agents.base import MetaAgent
 from search.loop.search import Stage
-from search.runs.tensor_files import load_tensors, save_tensors
 from search.spaces.base import SearchSpace
 from search.tasks.base import TaskPool
+from search.training.tensor_files import load_tensors, save_tensors
 
 PHASE = "meta_training"
 """The first part of the name of every search that meta-trains."""

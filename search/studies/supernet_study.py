@@ -8,21 +8,22 @@ are made of the journal alone.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 
-from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
 from lightning_modules.objectives.base import ClassificationObjective, Objective
-from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
-from search.errors import CatchmarkError, RunError
-from search.executors import evaluate_all
-from search.executors.inline import evaluate_one
+from search.errors import CatchmarkError
+from search.executors.base import Executor, Ticket
+from search.executors.inline import InlineExecutor, evaluate_all
+from search.executors.processes import ProcessExecutor
 from search.loop.search import Listener
 from search.randomness import derive_seed
 from search.results.search import for_json
@@ -30,41 +31,14 @@ from search.runs.journal import Journal, Record
 from search.spaces.base import Architecture, SearchSpace
 from search.statistics.rank_correlation import CIFAR_BIN
 from search.studies.base import Study
-from search.studies.landmarks import LandmarkChoice, read_landmarks
-from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_ALONE
-from search.tasks.base import LARGEST, Evaluation, Task, parts
+from search.studies.ground_truth import GroundTruth
+from search.studies.landmarks import read_landmarks
+from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, Job, Landmarks, Outcome, checkpoint_of
+from search.studies.supernet_training import Method, SupernetTraining, SupernetWork
+from search.tasks.base import LARGEST, Evaluation, Task, all_parts
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
-
-    from search.studies.supernet_job import Job, Outcome, Stretch
-    from search.studies.supernet_stretch import Tell
-
-_DRAWS = 200
-"""Draws for each architecture to measure, before it is said that there are too few."""
-_MOST_FAILURES = 10
-"""Evaluations of the truth that may fail in a row: then it is not the architectures' fault."""
-
-
-@dataclass
-class Method:
-    """One way to train a supernet.
-
-    Attributes:
-        sampler: of paths; it also chooses architectures at the end.
-        landmarks: how landmarks weigh on the training; None for none.
-        landmarks_from: which landmarks.
-        settings: in place of the study's.
-        build: in place of the study's.
-        found: architectures that the method returns.
-    """
-
-    sampler: Callable[[SearchSpace], PathSampler]
-    landmarks: Optional[LandmarkSettings] = None  # noqa: UP045 - jsonargparse reads it on Python 3.10
-    landmarks_from: LandmarkChoice = field(default_factory=LandmarkChoice)
-    settings: Optional[SupernetSettings] = None  # noqa: UP045
-    build: Optional[dict[str, Any]] = None  # noqa: UP045
-    found: int = 5
 
 
 class SupernetStudy(Study):
@@ -88,10 +62,11 @@ class SupernetStudy(Study):
             is the same, for nothing before depends on landmarks.
         trials: independent repetitions, each with its own landmarks and measured architectures.
         seed: of everything.
-        workers: trainings at a time, each in its own process; 1 where several ranks train each together.
+        workers: short for an executor of so many processes; 1 for this one.
         threads: of the CPU for a training; None for as many as torch uses.
         channels_last: lay images out pixel by pixel: faster from 8 channels on.
         trainer: further arguments of Lightning's Trainer; with ``strategy: ddp`` all ranks of a launch train together.
+        executor: where trainings and evaluations of the truth run; this process, one after another, if None.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows; opens the report.
     """
@@ -119,6 +94,7 @@ class SupernetStudy(Study):
         threads: Optional[int] = None,  # noqa: UP045
         channels_last: bool = True,
         trainer: Optional[dict[str, Any]] = None,  # noqa: UP045
+        executor: Optional[Executor] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
     ):
@@ -133,19 +109,31 @@ class SupernetStudy(Study):
                 raise CatchmarkError(
                     f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in HalvesDataModule"
                 )
-        self.space, self.truth, self.data, self.methods = space, truth(space), data, methods
-        self.settings, self.build, self.affine = settings, build or {}, affine
-        self.objective = ClassificationObjective() if objective is None else objective
-        self.measured, self.measurements, self.threshold, self.calibration = (
-            measured,
+        self.space, self.methods, self.settings, self.build = space, methods, settings, build or {}
+        self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
+        if workers > 1 and executor is not None:
+            raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
+        self.executor = ProcessExecutor(workers) if workers > 1 else executor
+        self.trials, self.seed = trials, seed
+        self.name, self.description = name, description
+        self.training = SupernetTraining(
+            space,
+            truth(space),
+            data,
+            methods,
+            settings,
+            self.build,
+            affine,
+            ClassificationObjective() if objective is None else objective,
             measurements,
             threshold,
             calibration,
+            seed,
+            threads,
+            channels_last,
+            trainer or {},
         )
-        self.share_warmups, self.trials, self.seed = share_warmups, trials, seed
-        self.workers, self.threads, self.channels_last, self.trainer = workers, threads, channels_last, trainer or {}
-        self.name, self.description = name, description
-        self.head()  # data that are not there are noticed before a training begins
+        self.training.head()  # data that are not there are noticed before a training begins
         for key in methods:
             self._check_method(key)
 
@@ -166,55 +154,31 @@ class SupernetStudy(Study):
             except (ValueError, TypeError) as error:
                 raise CatchmarkError(f"methods.{name}.sampler: {error}") from error
 
-    # ---- what a training asks --------------------------------------------------------------------------------------
+    # ---- what it is of ---------------------------------------------------------------------------------------------
 
-    def head(self, method: str | None = None) -> dict[str, Any]:
-        """The arguments of ``space.build`` and ``space.build_supernet``."""
-        known = {key: getattr(self.data, key) for key in ("num_classes", "in_channels") if hasattr(self.data, key)}
-        own = None if method is None else self.methods[method].build
-        return known | (self.build if own is None else own)
-
-    def settings_of(self, method: str) -> SupernetSettings:
-        """How a method's weights learn."""
-        return self.methods[method].settings or self.settings
-
-    def regularizer(self, method: str, landmarks: Sequence[tuple[Architecture, float]]) -> LandmarkRegularizer | None:
-        """The landmarks' loss of a method, if it has one."""
-        settings = self.methods[method].landmarks
-        if settings is None or not landmarks:
-            return None
-        archs, worth = zip(*landmarks, strict=True)
-        return LandmarkRegularizer(archs, worth, settings)
+    @property
+    def truth(self) -> Task:
+        """The task whose score is stand-alone performance."""
+        return self.training.truth
 
     @property
     def score_name(self) -> str:
         """What an architecture scores with shared weights."""
-        return self.objective.score_name
+        return self.training.objective.score_name
 
-    def evaluation_batches(self) -> tuple[list[Any], list[Any]]:
-        """What architectures are evaluated on, and what their normalisation is recalibrated on."""
-        data: Any = self.data
-        return data.evaluation_batches(), data.calibration_batches(self.calibration)
+    def head(self, method: str | None = None) -> dict[str, Any]:
+        """The arguments of ``space.build`` and ``space.build_supernet``."""
+        return self.training.head(method)
 
-    def measured_epochs(self, method: str) -> set[int]:
-        """Behind which epochs the ranking is measured."""
-        epochs = self.settings_of(method).epochs
-        return {round(epochs * (k + 1) / self.measurements) for k in range(self.measurements)} - {0}
+    def settings_of(self, method: str) -> SupernetSettings:
+        """How a method's weights learn."""
+        return self.training.settings_of(method)
 
-    def iteration_epochs(self, method: str) -> set[int]:
-        """Behind which epochs an iteration ends and adds landmarks (all but the last one)."""
-        chosen = self.methods[method]
-        if chosen.landmarks is None:
-            return set()
-        warmup, count = chosen.landmarks.warmup, chosen.landmarks_from.iterations
-        span = self.settings_of(method).epochs - warmup
-        return {warmup + round(span * k / count) for k in range(1, count)}
-
-    def train_stretch(self, folder: Path, stretch: Stretch, tell: Tell) -> None:
-        """Train some epochs of a supernet; where several ranks were started, all of them do (`search.distributed`)."""
-        from search.studies.supernet_stretch import train_stretch
-
-        train_stretch(self, folder, stretch, tell)
+    def with_training(self, training: SupernetTraining) -> SupernetStudy:
+        """The same study, trained and evaluated in another way."""
+        changed = copy.copy(self)
+        changed.training = training
+        return changed
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
@@ -222,14 +186,13 @@ class SupernetStudy(Study):
         """Every method by name, and the epochs of its trainings; warm-ups that are shared count for each."""
         return {name: self.trials * self.settings_of(name).epochs for name in self.methods}
 
-    def trainers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def trainers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Of the supernets, and of the ground truth."""
-        yield "", vars(self)
-        yield from (("truth", vars(part)) for _, part in parts(self.truth))
+        yield "", self.training.trainer
+        yield from (("truth", part.trainer) for part in all_parts(self.truth))
 
     def run(self, folder: Path, journal: Journal, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train every supernet, or go on where an earlier attempt stopped; returns the summary."""
-        from search.executors.processes import run_jobs
 
         def tell(job: Job, epochs: int, values: dict[str, float], new: bool) -> None:
             for listener in listeners:
@@ -240,9 +203,17 @@ class SupernetStudy(Study):
             for listener in listeners:
                 listener.failed(name, record)
 
-        if not all(journal.progress(name)[0] for name in self.methods):
-            self._open()
-        truths = [self._stand_alone(journal, trial, fail) for trial in range(self.trials)]
+        with self.executor or nullcontext():
+            self._train_all(folder, journal, listeners, tell, fail)
+        return self.summarise(journal)
+
+    def _train_all(self, folder: Path, journal: Journal, listeners: Sequence[Listener], tell: Any, fail: Any) -> None:
+        """Evaluate the ground truth, then train every supernet."""
+        if self.executor is None and not all(journal.progress(name)[0] for name in self.methods):
+            self.training.check()
+            self.truth.open()
+        truth = GroundTruth(self.truth, journal, self.executor, fail)
+        truths = [self._stand_alone(truth, trial) for trial in range(self.trials)]
         waiting: list[Job] = []
         for name in self.methods:
             journal.begin(name)
@@ -255,28 +226,53 @@ class SupernetStudy(Study):
                     waiting.append(job)
         waiting.sort(key=lambda job: job.trial)  # so that an unfinished run can compare methods soon
         for wave in self._waves(folder, waiting):
-            for job, outcome, seconds in run_jobs(self, folder, wave, tell):
+            for job, outcome, seconds in self._do(wave, folder, tell):
                 if job.until is None:
                     for listener in listeners:
                         listener.training_ended(job.method, job.trial, outcome.history)
                     for record in self._keep(journal, job, outcome, seconds):
                         if record.evaluation.status != "ok":
                             fail(job.method, record)
-        return self.summarise(journal)
 
-    def _open(self) -> None:
-        """Refuse what would fail every training, before the first evaluation of the truth is paid for."""
-        from search.studies.supernet_stretch import make_trainer, settings_of_training
+    def _do(self, jobs: Sequence[Job], folder: Path, tell: Any) -> Iterator[tuple[Job, Outcome, float]]:
+        """Trainings that do not depend on each other, each with its outcome and its seconds as soon as it is there."""
+        executor = InlineExecutor() if self.executor is None else self.executor
+        heard = [0] * len(jobs)
 
-        with settings_of_training(self):
-            make_trainer(self, enable_checkpointing=False)
-        for _, part in parts(self.truth):
-            part.open()
+        def hear(ticket: Ticket, what: tuple[int, int, dict[str, float], bool]) -> None:
+            number, (place, *told) = ticket[1], what
+            if place == heard[number]:  # one that was begun again in another process says all again
+                heard[number] += 1
+                tell(jobs[number], *told)
+
+        if jobs:
+            executor.begin_work(SupernetWork(self.training, folder), hear)
+        for number, job in enumerate(jobs):
+            executor.take((0, number), job)
+        for _ in jobs:
+            (_, number), (outcome, seconds) = executor.wait()
+            yield jobs[number], outcome, seconds
+
+    def _stand_alone(self, truth: GroundTruth, trial: int) -> dict[str, Landmarks]:
+        """The landmarks of a trial by their key, and the architectures to measure, with their performance."""
+        found: dict[str, Landmarks] = {}
+        seed = derive_seed(self.seed + trial, "architectures")
+        for name, method in self.methods.items():
+            if method.landmarks is None:
+                continue
+            key, choice = self.landmark_key(name), method.landmarks_from
+            if choice.file is not None:
+                found[key] = list(zip(*read_landmarks(choice.file, self.space), strict=True))
+                continue
+            pairs = found.setdefault(key, [])
+            archs = choice.draw(self.space, seed, choice.how)[len(pairs) :]
+            pairs += zip(archs, truth.evaluate(trial, key, archs, self.seed + trial), strict=True)
+        taken = {arch for pairs in found.values() for arch, _ in pairs}
+        found = {key: [pair for pair in pairs if not math.isnan(pair[1])] for key, pairs in found.items()}
+        return found | {MEASURED: truth.measure(trial, self.measured, taken, seed, self.seed + trial)}
 
     def _waves(self, folder: Path, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Trainings that do not wait for each other: first what several have in common, then the rest from there."""
-        from search.studies.supernet_job import checkpoint_of
-
         if not self.share_warmups:
             yield list(jobs)
             return
@@ -316,9 +312,7 @@ class SupernetStudy(Study):
         sampler = self.methods[method].sampler if self.recipe is None else self.recipe["methods"][method]["sampler"]
         return [sampler, self.settings_of(method), self.head(method)]
 
-    def _job(self, method: str, trial: int, truth: dict[str, list[tuple[Architecture, float]]]) -> Job:
-        from search.studies.supernet_job import Job
-
+    def _job(self, method: str, trial: int, truth: dict[str, Landmarks]) -> Job:
         landmarks = truth[self.landmark_key(method)] if self.methods[method].landmarks is not None else []
         return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED], methods=(method,))
 
@@ -327,81 +321,6 @@ class SupernetStudy(Study):
         choice = self.methods[method].landmarks_from
         # A method that adds landmarks starts from the same ones as another that does not.
         return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()
-
-    def _stand_alone(
-        self, journal: Journal, trial: int, fail: Callable[[str, Record], None]
-    ) -> dict[str, list[tuple[Architecture, float]]]:
-        """The landmarks and measured architectures of a trial with what they are worth, evaluated once.
-
-        Args:
-            journal: of the run.
-            trial: which.
-            fail: told of evaluations that fail.
-
-        Raises:
-            RunError: too many evaluations in a row failed, or in all.
-        """
-        journal.begin(STAND_ALONE)
-        known = {
-            (record.stage, record.architecture): record
-            for record in journal.records(STAND_ALONE)
-            if record.trial == trial
-        }
-        step = 1 + max((record.step for record in journal.records(STAND_ALONE)), default=-1)
-        found: dict[str, list[tuple[Architecture, float]]] = {}
-        failed = [each.evaluation.reason for each in known.values() if each.evaluation.status != "ok"]
-        in_a_row = 0
-
-        def worth(stage: str, arch: Architecture) -> float:
-            nonlocal step, in_a_row
-            if (stage, arch) not in known:
-                seed = derive_seed(self.seed + trial, stage, self.space.format(arch))
-                evaluation = evaluate_one(self.truth, arch, seed)
-                record = Record(step, 0, trial, stage, arch, seed, evaluation)
-                journal.add(STAND_ALONE, [record])
-                known[stage, arch], step = record, step + 1
-                if evaluation.status == "ok":
-                    in_a_row = 0
-                else:
-                    failed.append(evaluation.reason)
-                    in_a_row += 1
-                    fail(STAND_ALONE, record)
-                if in_a_row == _MOST_FAILURES and not self.truth.instant:
-                    raise RunError(f"truth: {in_a_row} evaluations in a row failed, the last one with: {failed[-1]}")
-            return known[stage, arch].evaluation.score
-
-        seed = derive_seed(self.seed + trial, "architectures")
-        for name, method in self.methods.items():
-            if method.landmarks is None:
-                continue
-            key, choice = self.landmark_key(name), method.landmarks_from
-            if choice.file is not None:
-                found[key] = list(zip(*read_landmarks(choice.file, self.space), strict=True))
-                continue
-            pairs = found.setdefault(key, [])
-            for arch in choice.draw(self.space, seed, choice.how)[len(pairs) :]:
-                pairs.append((arch, worth(key, arch)))
-        taken = {arch for pairs in found.values() for arch, _ in pairs}
-        found = {key: [pair for pair in pairs if not math.isnan(pair[1])] for key, pairs in found.items()}
-        found[MEASURED] = []
-        for draw in range(_DRAWS * self.measured):
-            if len(found[MEASURED]) == self.measured:
-                break
-            arch = self.space.draw(seed, MEASURED, draw)
-            if arch in taken:
-                continue
-            taken.add(arch)
-            # A table may not know every architecture; one that it does not know is not worth a line in the journal.
-            if self.truth.instant and evaluate_one(self.truth, arch, 0).status != "ok":
-                continue
-            if not math.isnan(value := worth(MEASURED, arch)):
-                found[MEASURED].append((arch, value))
-        if len(found[MEASURED]) < self.measured:
-            why = f"; the last of {len(failed)} that failed: {failed[-1]}" if failed else ""
-            raise RunError(
-                f"measured is {self.measured}, but of many drawn the truth knew only {len(found[MEASURED])}{why}"
-            )
-        return found
 
     def _keep(self, journal: Journal, job: Job, outcome: Outcome, seconds: float) -> list[Record]:
         """What a training gave, as records: a step for each round, one for landmarks added, one for those found."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -56,12 +58,27 @@ class Task(ABC):
     With two of them a report draws the Pareto front; no agent sees it.
     """
 
-    def open(self) -> None:  # noqa: B027 - most have nothing to refuse
+    trainer: Mapping[str, Any] = MappingProxyType({})
+    """Arguments of Lightning's Trainer, as the recipe gives them, where this task itself trains networks."""
+
+    def parts(self) -> dict[str, Task]:
+        """The tasks inside this one, that it asks, by the attribute that holds each and by the recipe's key."""
+        return {}
+
+    def with_parts(self, parts: Mapping[str, Task]) -> Task:
+        """The same task around other parts."""
+        changed = copy.copy(self)
+        vars(changed).update(parts)
+        return changed
+
+    def open(self) -> None:
         """A run begins: refuse what would fail every evaluation, before the first one is paid for.
 
         Raises:
             CatchmarkError: something is missing here that no architecture has a part in, such as an accelerator.
         """
+        for part in self.parts().values():
+            part.open()
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -103,16 +120,18 @@ class Task(ABC):
         return None
 
 
-def parts(task: Task) -> Iterator[tuple[list[str | int], Task]]:
-    """The tasks that evaluate networks: the task itself, or those that it asks, with the attributes that lead there."""
-    yield [], task
-    for name, inner in vars(task).items():
-        if isinstance(inner, Task):
-            yield from (([name, *path], part) for path, part in parts(inner))
+def all_parts(task: Task) -> Iterator[Task]:
+    """The task itself, those that it asks, those that these ask, and so on."""
+    yield task
+    for part in task.parts().values():
+        yield from all_parts(part)
 
 
 class TaskPool(ABC):
     """An endless supply of related tasks to meta-train on."""
+
+    trainer: Mapping[str, Any] = MappingProxyType({})
+    """Arguments of Lightning's Trainer, where its tasks train networks."""
 
     @abstractmethod
     def draw(self, index: int, seed: int) -> Task:

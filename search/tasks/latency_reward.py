@@ -104,6 +104,10 @@ class LatencyRewardTask(Task):
             raise ValueError(f"exponent is {exponent}: the reward of a fast network would be infinite")
         self.score_name = f"{quality.score_name} x ({device} latency / {self.target:.3g} ms)^{exponent:g}"
 
+    def parts(self) -> dict[str, Task]:
+        """The look-up of the quality."""
+        return {"quality": self.quality}
+
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """The tables' values; the seed changes nothing."""
         return next(self.evaluate_many([architecture], [seed]))

@@ -111,6 +111,10 @@ class MeasuredLatencyTask(Task):
         base = "target latency" if target_milliseconds is None else f"{target_milliseconds:.3g} ms"
         self.score_name = f"{self.task.score_name} x (latency / {base})^{exponent:g}"
 
+    def parts(self) -> dict[str, Task]:
+        """The task that trains."""
+        return {"task": self.task}
+
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train the network, then measure its latency.
 

@@ -30,8 +30,8 @@ class SharedWeightsTask(Task):
     def __init__(self, space: SearchSpace, run: str, method: str, trial: int = 0, images: int | None = None):
         from search.recipes.recipe import load_recipe
         from search.recipes.trust import granted
+        from search.studies.supernet_job import checkpoint_of
         from search.studies.supernet_study import SupernetStudy
-        from search.studies.supernet_training import load_module
 
         self.space, folder = space, Path(run)
         if not (folder / "config.yaml").is_file():
@@ -43,8 +43,8 @@ class SharedWeightsTask(Task):
             raise CatchmarkError(f"method: '{method}' is not one of: {', '.join(study.methods)}")
         if study.space.name != space.name:
             raise CatchmarkError(f"run: the supernet is one of the space '{study.space.name}', not '{space.name}'")
-        self._module = load_module(study, folder, method, trial)
-        batches, self._calibration = study.evaluation_batches()
+        self._module = study.training.load_module(checkpoint_of(folder, f"{method}-{trial}"), method, trial)
+        batches, self._calibration = study.training.evaluation_batches()
         self._batches = batches if images is None else _first(batches, images)
         self.score_name = f"{study.score_name} with shared weights"
 

@@ -89,6 +89,7 @@ class SubtaskPool(TaskPool):
             "threads": threads,
             "channels_last": channels_last,
         }
+        self.trainer = trainer or {}
         # The data set is read at once, so that it is refused before a search has begun.
         if max(self.classes) > data.num_classes:
             raise ValueError(f"classes is {self.classes}, but {data.arrays.name} has only {data.num_classes} classes")

@@ -1,7 +1,7 @@
 """The score of an architecture after training its network: one Lightning run a child.
 
 The networks are small and many, so a run carries no checkpoint, no logger and no progress bar, and validates once,
-after the last epoch.
+after the last epoch. How it is trained is `search.training.fit`'s.
 """
 
 from __future__ import annotations
@@ -12,38 +12,31 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from search.errors import CatchmarkError, RunError, one_line
+from search.errors import CatchmarkError, RunError
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
-from search.training.isolation import isolated, quiet_lightning, seed_global_streams
+from search.training.fit import check_plan, fit
+from search.training.isolation import isolated, seed_global_streams
+from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
-    from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+    from pytorch_lightning import LightningDataModule, LightningModule
 
 _EXHAUSTED = "out of memory"
 _OUT_OF_MEMORY = (_EXHAUSTED, "not enough memory", "can't allocate memory")
 
-_OF_THE_MACHINE = ("accelerator", "devices", "precision", "strategy", "num_nodes")
-"""Arguments of the Trainer that a machine may not be up to."""
 _MAKES_READY = ("prepare_data", "setup", "reseed", "train_dataloader", "val_dataloader")
 """Methods of a data module that are called before there is a batch."""
 _LOADER = os.path.join("torch", "utils", "data")
-
-
-class _Diverged(Exception):
-    """A loss is infinite or not a number."""
-
-
-class _TimeLimit(Exception):
-    """The child took too long."""
 
 
 class TrainedTask(Task):
@@ -62,7 +55,7 @@ class TrainedTask(Task):
             as `ArrayDataModule` has, it is told a seed before each child; otherwise it draws from torch's random state,
             which is seeded for the child.
         module: wraps a network into a Lightning module; None for `ClassificationModule` with its defaults.
-        epochs: of training. 12 is the reduced schedule of NAS-Bench-201.
+        epochs: of training. 12 is the reduced schedule of NAS-Bench-201. Left out where there are ``stages``.
         build: arguments of ``space.build`` besides those two, for instance ``{"channels": 16, "cells": 5}``.
         score: the logged metric to maximise. One that is better when it is lower needs a module that logs its negative.
         score_name: the axis label of plots; None to derive it from ``score``.
@@ -74,6 +67,8 @@ class TrainedTask(Task):
             as more, and the number decides the last bits of a score, so a recipe that names it says the same anywhere.
         channels_last: lay images out pixel by pixel instead of channel by channel. Networks of 8 or more channels then
             train about a quarter faster on a CPU, narrower ones slower. It decides the last bits of a score.
+        stages: of the training, in order, where it has several; each is validated at its end.
+        stop_stage: the first stage, from 0, that a search may stop a child in, whose score is too low to go on.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
@@ -92,6 +87,8 @@ class TrainedTask(Task):
         time_limit_seconds: float | None = None,
         threads: int | None = None,
         channels_last: bool = False,
+        stages: list[TrainingStage] | None = None,
+        stop_stage: int = 0,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -102,10 +99,14 @@ class TrainedTask(Task):
         if trainer:
             _check_trainer_arguments(trainer)
         self.space, self.data, self.module = space, data, module
-        self.epochs, self.build, self.score = epochs, build or {}, score
+        self.build, self.score = build or {}, score
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
-        self.channels_last = channels_last
+        self.channels_last, self.stop_stage = channels_last, stop_stage
+        self._stages = [TrainingStage(epochs)] if stages is None else list(stages)
+        self.epochs = sum(stage.epochs for stage in self._stages)
+        if not 0 <= stop_stage < len(self._stages):
+            raise ValueError(f"stop_stage is {stop_stage}, the stages are numbered from 0 to {len(self._stages) - 1}")
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
 
     def build_arguments(self) -> dict[str, Any]:
@@ -134,44 +135,31 @@ class TrainedTask(Task):
         return ClassificationModule(network)
 
     def start(self, architecture: Architecture, seed: int) -> LightningModule:
-        """A fresh network in its Lightning module, with random streams and data where its training begins.
+        """A fresh network in its Lightning module; belongs inside `search.training.isolation.isolated`."""
+        return self.wrap(self._build(architecture, seed))
 
-        Both it and the training belong inside `search.training.isolation.isolated`.
-        """
-        module = self.wrap(self._build(architecture, seed))
-        seed_global_streams(derive_seed(seed, "training"))
-        reseed = getattr(self.data, "reseed", None)
-        if callable(reseed):
-            reseed(derive_seed(seed, "data"))
-        return module
+    def stages(self) -> list[TrainingStage]:
+        """The stages of a training, in order."""
+        return self._stages
 
-    def make_trainer(self, callback: Callback, **preset: Any) -> Trainer:
-        """A Trainer of the task's epochs with nothing on it that a second's training could do without.
+    def plan(self, seed: int, epochs: int | None = None, stop: StopRule = StopRule()) -> FitPlan:  # noqa: B008 - frozen
+        """How a network is trained.
 
         Args:
-            callback: comes behind the task's own.
-            **preset: further arguments, where the task's ``trainer`` does not say otherwise.
-
-        Raises:
-            RunError: Lightning refuses them, or this machine can't do what they say.
+            seed: as for `evaluate`.
+            epochs: the first so many; None for all.
+            stop: when to end early. Where that depends on a score, every epoch is validated, else the last one of
+                every stage.
         """
-        arguments: dict[str, Any] = {
-            "devices": 1,
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-        }
-        arguments |= preset | self.trainer
-        callbacks = arguments.get("callbacks") or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        arguments["callbacks"] = [*callbacks, callback]
-        return construct_trainer(self.trainer, max_epochs=self.epochs, **arguments)
+        stages = shortened(self.stages(), epochs)
+        ends = [first + stage.epochs for first, stage in zip(first_epochs(stages), stages, strict=True)]
+        every = math.gcd(*ends) if stop.below is None else 1
+        preset = {"check_val_every_n_epoch": every}
+        return FitPlan(stages, seed, self.trainer, preset, threads=self.threads, stop=stop)
 
     def open(self) -> None:
         """Refuse what the Trainer refuses, such as an accelerator that this machine does not have."""
-        with isolated(), quiet_lightning():
-            self.make_trainer(_make_watch(None), enable_checkpointing=False)
+        check_plan(self.plan(0))
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train one child.
@@ -184,40 +172,55 @@ class TrainedTask(Task):
             The score, in the unit in which the module logs it (`ClassificationModule`: %); every other logged metric,
             and ``parameters``, the number of those that are trained; wall-clock seconds.
         """
+        return self.train(architecture, seed)
+
+    def train(
+        self, architecture: Architecture, seed: int, epochs: int | None = None, stop_below: float | None = None
+    ) -> Evaluation:
+        """Train one child, perhaps not to the end.
+
+        Args:
+            architecture: as for `evaluate`.
+            seed: as for `evaluate`.
+            epochs: the first so many of the training; None for all.
+            stop_below: the training ends, well, with the first epoch from `stop_stage` on whose validated score is
+                below this. None for never.
+
+        Returns:
+            As `evaluate`; with ``epochs``, how many it took, among the metrics where it may be fewer than the task's.
+        """
         architecture = self.space.check(architecture)
-        start = time.monotonic()
-        with isolated(), quiet_lightning():
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            watch = _make_watch(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
-            trainer = self.make_trainer(watch, enable_checkpointing=False, check_val_every_n_epoch=self.epochs)
-            failure = ""
-            try:
-                metrics = self._train(architecture, seed, trainer)
-            except (_Diverged, _TimeLimit) as error:
-                failure = str(error)
-            except Exception as error:
-                if blame := _blame(error, self.data):
-                    raise RunError(f"{blame}: {_reason(error)}") from error
-                failure = _reason(error)
-            except SystemExit as error:
-                # Lightning turns Ctrl+C into SystemExit.
-                if isinstance(error.__context__, KeyboardInterrupt):
-                    raise KeyboardInterrupt from error
+        start, failure = time.monotonic(), ""
+        deadline = None if self.time_limit_seconds is None else start + self.time_limit_seconds
+        stop = StopRule(deadline=deadline, score=self.score, below=stop_below, stage=self.stop_stage)
+        watched: list[dict[str, float]] = []
+        metrics: dict[str, float] = {}
+        try:
+            fitted = fit(partial(self.start, architecture, seed), self.data, self.plan(seed, epochs, stop), watched)
+            metrics = fitted.metrics | {"parameters": float(sum(each.numel() for each in fitted.module.parameters()))}
+            if epochs is not None or stop_below is not None:
+                metrics["epochs"] = float(fitted.epochs)
+            del fitted
+        except (Diverged, OutOfTime) as error:
+            failure = str(error)
+        except Exception as error:
+            if blame := _blame(error, self.data):
+                raise RunError(f"{blame}: {_reason(error)}") from error
+            if isinstance(error, CatchmarkError):
                 raise
-            finally:
-                self.data.trainer = None  # or the last child stays in memory
+            failure = _reason(error)
         seconds = time.monotonic() - start
+        history = [{k: v for k, v in epoch.items() if k not in ("epoch", "seconds")} for epoch in watched]
         if failure:
             if failure.startswith(_EXHAUSTED):
                 # Outside of the except block, where no traceback holds the failed network's tensors any more.
                 gc.collect()
                 if torch.cuda.is_initialized():
                     torch.cuda.empty_cache()
-            return Evaluation.failed(failure, seconds, watch.history)
+            return Evaluation.failed(failure, seconds, history)
         if self.score not in metrics:
             raise RunError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
-        return Evaluation(metrics.pop(self.score), metrics, seconds, history=watch.history)
+        return Evaluation(metrics.pop(self.score), metrics, seconds, history=history)
 
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Leaves the global streams where the network's initial weights end."""
@@ -227,33 +230,6 @@ class TrainedTask(Task):
             # The first convolution hands the layout on to every layer after it, whatever that of the images.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
-
-    def _train(self, architecture: Architecture, seed: int, trainer: Trainer) -> dict[str, float]:
-        """Build, fit, validate; the logged metrics."""
-        module = self.start(architecture, seed)
-        trainer.fit(module, datamodule=self.data)
-        _check_finite(trainer, f"after {self.epochs} epochs")
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return metrics | {"parameters": float(sum(parameter.numel() for parameter in module.parameters()))}
-
-
-def construct_trainer(given: Mapping[str, Any], **arguments: Any) -> Trainer:
-    """Lightning's Trainer.
-
-    Args:
-        given: those of its arguments that the recipe names.
-        **arguments: all of them.
-
-    Raises:
-        RunError: Lightning refuses them, or this machine can't do what they say.
-    """
-    from pytorch_lightning import Trainer
-
-    try:
-        return Trainer(**arguments)
-    except Exception as error:  # each accelerator and plugin has its own way to say it
-        said = ", ".join(f"{key}: {given[key]}" for key in _OF_THE_MACHINE if key in given)
-        raise RunError(f"trainer: {{{said}}} can't be used here: {one_line(error)}") from error
 
 
 def _blame(error: Exception, data: LightningDataModule) -> str:
@@ -303,70 +279,10 @@ def _reason(error: Exception) -> str:
         # Of a rank that was forked or spawned, and of a worker that loads data, only the printed traceback is left; its
         # last line is the exception.
         last = text.strip().splitlines()[-1]
-        for kind in (_Diverged, _TimeLimit):
+        for kind in (Diverged, OutOfTime):
             last = last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
         return last
     exhausted = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     if exhausted or (isinstance(error, RuntimeError) and any(words in text.lower() for words in _OUT_OF_MEMORY)):
         return f"{_EXHAUSTED}: {text or type(error).__name__}"
     return f"{type(error).__name__}: {text}"
-
-
-def _make_watch(deadline: float | None) -> Any:
-    """A callback that stops a child, at the next epoch if it has diverged, at the next batch if it is out of time.
-
-    Args:
-        deadline: by `time.monotonic`; None for none.
-
-    Returns:
-        Its ``history`` is what was logged, epoch by epoch. It stays empty where Lightning forks processes that train.
-    """
-    from pytorch_lightning import Callback
-
-    class Watch(Callback):
-        history: list[dict[str, float]]
-
-        def __reduce__(self) -> Any:  # a process that is spawned is sent one, and can't import a class of a function
-            return _make_watch, (deadline,)
-
-        # A module may log an epoch's last values after every callback's on_train_epoch_end.
-        def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-            if trainer.current_epoch > 0:
-                self.note(trainer)
-                _check_finite(trainer, f"after epoch {trainer.current_epoch}")
-
-        def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-            self.note(trainer)
-
-        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-            if deadline is not None:
-                _check_time(deadline, trainer)
-
-        def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
-            if deadline is not None:
-                _check_time(deadline, trainer)
-
-        def note(self, trainer: Trainer) -> None:
-            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            if (len(self.history) + 1) % (trainer.check_val_every_n_epoch or 1):  # those are of an earlier epoch
-                values = {name: value for name, value in values.items() if not name.startswith("val_")}
-            self.history.append({name: value for name, value in values.items() if math.isfinite(value)})
-
-    watch = Watch()
-    watch.history = []
-    return watch
-
-
-def _check_finite(trainer: Trainer, when: str) -> None:
-    """One look at the device an epoch: a look a step would make the host wait for it."""
-    for name, value in trainer.callback_metrics.items():
-        if not math.isfinite(value):
-            raise _Diverged(f"diverged: {name} is {float(value)} {when}")
-
-
-def _check_time(deadline: float, trainer: Trainer) -> None:
-    late = time.monotonic() > deadline
-    if trainer.world_size > 1:  # all ranks must stop at one batch, or the others wait for ever
-        late = trainer.strategy.reduce_boolean_decision(late, all=False)
-    if late:
-        raise _TimeLimit(f"time limit reached in epoch {trainer.current_epoch + 1}, batch {trainer.global_step + 1}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from search.runs.tensor_files import load_tensors, save_tensors
+from search.training.tensor_files import load_tensors, save_tensors
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
 
-from search.runs.launch import Launch
+from search.training.launch import Launch
 
 _PR_SET_PDEATHSIG = 1
 """Of Linux' ``prctl``: which signal a process gets when its parent ends."""

@@ -1,16 +1,18 @@
-"""What Lightning's Trainer is told by one of several ranks, and by a process that trains alone."""
+"""What Lightning's Trainer is told by one of several ranks, by a process that trains alone, and by a worker."""
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.runs.interruption import interrupt
-from search.runs.launch import Launch
+from search.training.interruption import interrupt
+from search.training.launch import Launch, find_launch
 
 _OWN_PROCESSES = ("fork", "spawn", "notebook")
+_STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_unused_parameters_(?:true|false))?")
 
 Arguments = Mapping[str, Any]
 """A recipe's further arguments of a Trainer."""
@@ -39,6 +41,29 @@ def is_joint(arguments: Arguments) -> bool:
 def starts_processes(arguments: Arguments) -> bool:
     """Whether Lightning is to start a process for each device by itself."""
     return any(word in str(arguments.get("strategy", "")) for word in _OWN_PROCESSES)
+
+
+def arguments_here(
+    arguments: Arguments, key: str = "", any_branch: bool = True, command: str = "run", launch: Launch | None = None
+) -> dict[str, Any]:
+    """What the Trainer is told in this process.
+
+    Args:
+        arguments: of the recipe.
+        key: where they stand in it, for messages; empty for its top.
+        any_branch: whether networks may have branches that lead nowhere.
+        command: of catchmark that reads the recipe, for messages.
+        launch: how this process was started; None to look.
+
+    Raises:
+        CatchmarkError: they are made for other processes than there are.
+    """
+    launch = find_launch() if launch is None else launch
+    if launch.ranks > 1:
+        return arguments_of_rank(arguments, launch, key, any_branch)
+    if launch.worker and _devices_here(arguments) > 1:
+        return arguments_of_own_processes({**arguments, "strategy": strategy_of_own_processes(arguments, any_branch)})
+    return arguments_alone(arguments, key, command)
 
 
 def arguments_alone(arguments: Arguments, key: str, command: str = "run") -> dict[str, Any]:
@@ -85,6 +110,51 @@ def arguments_of_own_processes(arguments: Arguments) -> dict[str, Any]:
         "callbacks": [*listed(arguments.get("callbacks")), ending],
         "plugins": [*listed(arguments.get("plugins")), OwnProcesses()],
     }
+
+
+def devices_asked(arguments: Arguments) -> int:
+    """How many devices a network is trained on, however that is written; 0 where Lightning is to find out."""
+    given = arguments.get("devices", 1)
+    if isinstance(given, str):
+        numbers = [each.strip() for each in given.split(",") if each.strip()]
+        given = numbers if len(numbers) > 1 else int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
+    if isinstance(given, (list, tuple)):
+        return len(given)
+    return max(0, given) if isinstance(given, int) else 1
+
+
+def _devices_here(arguments: Arguments) -> int:
+    """The same, where to find out is to take all GPUs that this process sees."""
+    if asked := devices_asked(arguments):
+        return asked
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def strategy_of_own_processes(arguments: Arguments, any_branch: bool = True) -> str:
+    """The strategy by which a worker starts the processes that train a network on several devices.
+
+    Lightning starts those of a plain ``ddp`` by running the command line again. A worker's command line is not the
+    run's, so there they are forked instead, or spawned where they can't be forked.
+
+    Raises:
+        CatchmarkError: the strategy can't do that.
+    """
+    import torch
+
+    given = arguments.get("strategy", "auto")
+    words = _STRATEGY.fullmatch("ddp" if given == "auto" else str(given))
+    if words is None:
+        raise CatchmarkError(
+            f"trainer.strategy is '{given}', but on Ray a candidate is trained on several devices with ddp, ddp_fork "
+            "or ddp_spawn, each also with _find_unused_parameters_true or _false behind it"
+        )
+    # In a search space there are networks with a branch that leads nowhere, which plain DDP refuses.
+    unused = words["unused"] or ("_find_unused_parameters_true" if any_branch and not words["how"] else "")
+    # To spawn takes seconds, and whatever the task holds must be pickled; but what has used CUDA can't be forked.
+    spawn = words["how"] == "spawn" or torch.cuda.is_initialized()
+    return f"ddp_{'spawn' if spawn else 'fork'}{unused}"
 
 
 def arguments_of_rank(arguments: Arguments, launch: Launch, key: str, any_branch: bool = True) -> dict[str, Any]:

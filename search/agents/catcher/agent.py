@@ -24,8 +24,8 @@ from search.agents.catcher.encoder import ContextEncoder, kl_to_standard_normal
 from search.agents.catcher.evaluator import Evaluator, PrioritizedReplay, huber
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
-from search.runs.tensor_files import load_tensors
 from search.spaces.base import SearchSpace
+from search.training.tensor_files import load_tensors
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Weights that ship with the package, ``AGENT_SPACE.pt``; the README beside them says how each was made."""

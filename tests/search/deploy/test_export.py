@@ -15,8 +15,8 @@ from search.deploy import export, load_network
 from search.errors import CatchmarkError, RunError
 from search.recipes.build import build as build_part
 from search.runs.json_files import write_json
-from search.runs.tensor_files import save_tensors
 from search.spaces.base import SearchSpace
+from search.training.tensor_files import save_tensors
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 BASIC = "basicblock_8_11-21-21-21"

@@ -26,15 +26,16 @@ def serve():
     import pytorch_lightning.strategies  # noqa: F401
     import scipy.special  # noqa: F401
 
+    import search.deploy.joint_training
     import search.deploy.trained_folder
     import search.deploy.training
-    import search.distributed.final_training
     import search.reports.experiment
     import search.reports.line_chart
     import search.reports.supernet_study
     import search.reports.trained_network
-    import search.studies.supernet_training  # noqa: F401
-    from search.distributed import follower, joint_trainings, leader  # noqa: F401
+    import search.studies.supernet_watch
+    import search.training.watch  # noqa: F401
+    from search.distributed import follower, joint_fit, leader  # noqa: F401
 
     for recipe in (SEARCH, TROUBLE, STUDY):
         Path("recipe.yaml").write_text(recipe)

@@ -14,7 +14,7 @@ from lightning_modules.networks.batch_statistics import BatchStatistics
 from search.agents.random_search import RandomSearch
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
-from search.studies.supernet_stretch import read_checkpoint
+from search.studies.supernet_job import read_outcome
 
 
 def rank():
@@ -153,7 +153,7 @@ def _checkpoints():
 
 
 def _iterations(path):
-    return read_checkpoint(path)[1].iterations
+    return read_outcome(path).iterations
 
 
 class Late(ClassificationModule):

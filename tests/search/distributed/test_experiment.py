@@ -11,20 +11,20 @@ import threading
 
 import pytest
 import torch.distributed as dist
-from pytorch_lightning.callbacks import LambdaCallback
+import yaml
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from datamodules.batches import EpochShuffle
-from search.distributed.joint_tasks import JointTasks
+from search.distributed.joint_fit import ExperimentCalls, JointTask, joint_calls_of
 from search.distributed.links import meet
-from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
-from search.runs.launch import Launch
 from search.spaces.nasbench201 import NASBench201
-from search.studies.alone import train_alone
 from search.studies.base import Study
+from search.training.launch import Launch, find_launch
+from search.training.trainer_arguments import arguments_here
+from search.training.watch import make_trainer
 from tests.processes import PATIENCE, kept_port
 from tests.search.distributed.recipes import SEARCH, TROUBLE
 from tests.search.distributed.server import ENVIRONMENT, Job
@@ -228,7 +228,7 @@ TRAINER = "targets.digits.trainer"
 )
 def test_what_does_not_fit_the_ranks_is_refused(overrides, message, tmp_path):
     with pytest.raises(CatchmarkError, match=message):
-        JointTasks(study(tmp_path, **overrides), Launch(rank=0, ranks=4, nodes=2))
+        joint_calls_of(study(tmp_path, **overrides), Launch(rank=0, ranks=4, nodes=2))
 
 
 class OtherStudy(Study):
@@ -242,28 +242,60 @@ def test_a_study_that_nobody_knows_is_refused():
         joint_calls_of(OtherStudy(), Launch(ranks=2))
 
 
-def test_ranks_fill_in_what_the_trainer_is_to_be_told(tmp_path):
+@pytest.fixture
+def third_of_four(monkeypatch):
+    """This process is the last of four, two a node."""
+    place = {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "GROUP_WORLD_SIZE": 2, "MASTER_PORT": 1}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+
+
+def test_ranks_find_the_task_and_what_the_trainer_is_to_be_told(tmp_path, third_of_four):
     one = study(tmp_path)
-    tasks = JointTasks(one, Launch(rank=3, ranks=4, local_rank=1, nodes=2))
-    task = tasks.task(["target", "digits"])
-    assert task is one.targets["digits"]
-    told = task.trainer
+    calls = joint_calls_of(one, find_launch())
+    task = calls.task(["target", "digits"])
+    assert task is one.targets["digits"] and calls.study is one
+    told = arguments_here(task.trainer)
     assert (told["devices"], told["num_nodes"], told["strategy"]) == (2, 2, "ddp_find_unused_parameters_true")
     (environment,) = told["plugins"]
     assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (3, 1, 1)
-    drawn = tasks.task(["pool", 0, 1, 5])
-    assert tasks.task(["pool", 0, 1, 5]) is drawn and drawn.trainer["devices"] == 2
+    drawn = calls.task(["pool", 0, 1, 5])
+    assert calls.task(["pool", 0, 1, 5]) is drawn and drawn.trainer == task.trainer | {"limit_train_batches": 2}
     assert drawn.data.arrays.num_classes == one.phases[0].pool.draw(1, 5).data.arrays.num_classes
-    assert task.make_trainer(LambdaCallback()).world_size == 4
+    assert make_trainer(task.plan(0)).world_size == 4
 
 
-def test_a_target_on_one_device_is_rank_0s_alone(tmp_path):
+def test_a_target_on_one_device_is_rank_0s_alone(tmp_path, third_of_four):
     one = study(tmp_path, targets__digits__trainer__strategy="auto")
     asked = []
-    JointTasks(one, Launch(ranks=2), lambda *what: asked.append(what))
-    task = one.targets["digits"]
+    calls = ExperimentCalls(one, lambda *what: asked.append(what))
+    task = calls.study.targets["digits"]
     assert task.evaluate((1,) * 6, 0).status == "ok" and not asked
-    assert task.make_trainer(LambdaCallback()).world_size == 1
+    assert make_trainer(task.plan(0)).world_size == 1
+
+
+def test_a_joint_call_is_made_around_the_training_alone(tmp_path):
+    """The reward of a weighed training is rank 0's, and the recipe's own tasks stay as they are."""
+    recipe = yaml.safe_load(SEARCH)
+    arguments = {"task": recipe["targets"]["digits"], "target_milliseconds": 1.0, "resolution": 8}
+    recipe["targets"]["digits"] = {"class_path": "MeasuredLatencyTask", "init_args": arguments}
+    one = study(tmp_path, yaml.safe_dump(recipe))
+    asked = []
+
+    def together(order, own, failure):
+        asked.append(order)
+        return own()
+
+    calls = joint_calls_of(one, Launch(ranks=2), together)
+    ours, theirs = calls.study.targets["digits"], one.targets["digits"]
+    assert type(ours) is type(theirs) and ours is not theirs and not isinstance(theirs.task, JointTask)
+    evaluation = ours.evaluate((1,) * 6, 3)
+    assert evaluation.status == "ok" and evaluation.metrics["quality"] == theirs.task.evaluate((1,) * 6, 3).score
+    assert asked == [{"evaluate": ["target", "digits", "task"], "architecture": [1] * 6, "seed": 3}]
+    assert calls.task(["target", "digits", "task"]) is theirs.task
+    drawn = calls.study.phases[0].pool.draw(0, 7)
+    assert drawn.evaluate((1,) * 6, 3).status == "ok" and asked[-1]["evaluate"] == ["pool", 0, 0, 7]
 
 
 @pytest.mark.parametrize("where", ["targets.digits", "meta_training.pool"])
@@ -271,16 +303,16 @@ def test_several_devices_need_a_launcher(where, tmp_path):
     with pytest.raises(
         CatchmarkError, match=r"has devices: 2 and num_nodes: 1.*torchrun --nnodes 1 --nproc-per-node 2 "
     ):
-        train_alone(study(tmp_path, **{f"{where}.trainer.devices": "2"}))
+        study(tmp_path, **{f"{where}.trainer.devices": "2"}).check_trainers()
     forked = study(tmp_path, **{f"{where}.trainer.devices": "2", f"{where}.trainer.strategy": "ddp_fork"})
-    train_alone(forked)
+    forked.check_trainers()
     task = forked.targets["digits"] if where == "targets.digits" else forked.phases[0].pool.draw(0, 0)
-    assert task.trainer["strategy"] == "ddp_fork"
+    assert arguments_here(task.trainer)["strategy"] == "ddp_fork"
 
 
 def test_the_recipe_of_many_processes_trains_in_one(tmp_path):
     one = study(tmp_path)
-    train_alone(one)
+    one.check_trainers()
     dead_end = NASBench201().parse("|none~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|")
     for task in one.targets["digits"], one.phases[0].pool.draw(0, 0):
         assert task.evaluate(dead_end, 0).status == "ok" and not dist.is_initialized()

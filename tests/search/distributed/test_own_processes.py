@@ -10,7 +10,6 @@ from datamodules.digits import DigitsDataModule
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.trained import TrainedTask
 from search.training.rank_environment import OwnProcesses
-from search.training.trainer_arguments import arguments_alone
 from tests.processes import alive, threads_of, wait_until
 from tests.search.distributed.server import Job
 from tests.search.distributed.spaces import notes
@@ -39,7 +38,7 @@ def task(strategy, **trainer):
         epochs=1,
         build={"channels": 4, "cells": 1},
         threads=1,
-        trainer=arguments_alone(arguments, "task"),
+        trainer=arguments,
     )
 
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 import yaml
 
-from search.distributed.joint_trainings import JointTrainings
+from search.distributed.joint_fit import joint_calls_of
 from search.errors import CatchmarkError
 from search.recipes.recipe import load_recipe
-from search.runs.launch import Launch
-from search.studies.alone import train_alone
-from search.studies.supernet_job import Stretch, checkpoint_of, stretch_of
-from search.studies.supernet_stretch import read_checkpoint
+from search.studies.supernet_job import Outcome, Stretch, checkpoint_of, read_outcome, stretch_of
+from search.training.launch import Launch
+from search.training.trainer_arguments import arguments_here
 from tests.search.distributed.recipes import STUDY
 from tests.search.distributed.server import Job
 from tests.search.distributed.spaces import notes
@@ -104,7 +103,7 @@ def test_a_rank_that_is_killed_ends_the_study_and_the_study_goes_on(job, togethe
     )
     assert "Traceback" not in job.said()[0]
     (folder,) = job.run_folders
-    assert 2 <= read_checkpoint(checkpoint_of(folder, "landmarks-0"))[1].epochs < 4
+    assert 2 <= read_outcome(checkpoint_of(folder, "landmarks-0")).epochs < 4
     assert not (folder / "summary.json").exists()
     assert job.run(SLURM_RESTART_COUNT="1") == [0, 0], job.said()
     summary, weights, records = result(job)
@@ -176,30 +175,29 @@ def study_of(tmp_path, **overrides):
 )
 def test_what_does_not_fit_the_ranks_is_refused(overrides, ranks, message, tmp_path):
     with pytest.raises(CatchmarkError, match=message) as error:
-        JointTrainings(study_of(tmp_path, **overrides), Launch(ranks=ranks))
+        joint_calls_of(study_of(tmp_path, **overrides), Launch(ranks=ranks))
     assert "\n" not in str(error.value)
 
 
 def test_without_a_strategy_rank_0_trains_alone(tmp_path):
     study = study_of(tmp_path, trainer__strategy="auto")
     asked = []
-    calls = JointTrainings(study, Launch(ranks=2), lambda *what: asked.append(what))
+    calls = joint_calls_of(study, Launch(ranks=2), lambda *what: asked.append(what))
     assert calls.nothing == "neither the study nor its truth has trainer: {strategy: ddp}"
-    (environment,) = study.trainer["plugins"]
+    assert calls.study.training.stretches is study.training.stretches and calls.study.truth is study.truth
+    (environment,) = arguments_here(study.training.trainer, launch=Launch(ranks=2))["plugins"]
     assert environment.world_size() == 1
-    assert JointTrainings(study_of(tmp_path), Launch(ranks=2), lambda *what: asked.append(what)).nothing == ""
+    assert joint_calls_of(study_of(tmp_path), Launch(ranks=2), lambda *what: asked.append(what)).nothing == ""
     assert not asked
 
 
 def test_one_process_needs_no_wrapper_and_several_need_a_launcher(tmp_path):
     study = study_of(tmp_path)
-    train_alone(study)
-    assert study.trainer["strategy"] == "auto"
+    study.check_trainers()
+    assert arguments_here(study.training.trainer)["strategy"] == "auto"
     with pytest.raises(CatchmarkError, match=r"^trainer has devices: 2 and num_nodes: 1.*torchrun --nnodes 1"):
-        train_alone(study_of(tmp_path, trainer__devices="2"))
-    forked = study_of(tmp_path, trainer__devices="2", trainer__strategy="ddp_fork")
-    train_alone(forked)
-    assert forked.trainer["strategy"] == "ddp_fork"
+        study_of(tmp_path, trainer__devices="2").check_trainers()
+    study_of(tmp_path, trainer__devices="2", trainer__strategy="ddp_fork").check_trainers()
 
 
 def test_what_is_to_be_trained_survives_its_journey(together, tmp_path):
@@ -207,7 +205,9 @@ def test_what_is_to_be_trained_survives_its_journey(together, tmp_path):
     (folder,) = job.run_folders
     study = load_recipe(folder / "config.yaml")[0]
     landmarks = [(record.architecture, record.evaluation.score) for record in job.records()[:4]]
-    stretch = Stretch(study._job("landmarks", 0, {study.landmark_key("landmarks"): landmarks, "measured": []}), 3)
+    job = study._job("landmarks", 0, {study.landmark_key("landmarks"): landmarks, "measured": []})
+    stretch = Stretch(job, 3, outcome=read_outcome(checkpoint_of(folder, "landmarks-0")))
+    assert stretch.outcome.added and stretch.outcome.rounds
     assert stretch.job.landmarks == landmarks and stretch_of(json.loads(json.dumps(asdict(stretch)))) == stretch
 
 
@@ -215,8 +215,8 @@ def test_a_rank_that_does_not_see_the_checkpoint_says_so(together, tmp_path, mon
     job, *_ = together
     (folder,) = job.run_folders
     study = load_recipe(folder / "config.yaml")[0]
-    calls = JointTrainings(study, Launch(rank=1, ranks=2))
-    done = asdict(Stretch(study._job("spos", 0, {"measured": []}), 5, "spos-0", 4))
+    calls = joint_calls_of(study, Launch(rank=1, ranks=2))
+    done = asdict(Stretch(study._job("spos", 0, {"measured": []}), 5, "spos-0", Outcome(4)))
     assert callable(calls.find({"train": done, "folder": str(folder)}))
     monkeypatch.setattr("search.distributed.shared_files._SHARED_SECONDS", 0.0)
     with pytest.raises(
@@ -224,4 +224,4 @@ def test_a_rank_that_does_not_see_the_checkpoint_says_so(together, tmp_path, mon
     ):
         calls.find({"train": done, "folder": str(tmp_path)})
     with pytest.raises(CatchmarkError, match=r"goes on from, 3 epochs on; there it is 4 epochs on: keep the run's"):
-        calls.find({"train": done | {"epochs": 3}, "folder": str(folder)})
+        calls.find({"train": done | {"outcome": asdict(Outcome(3))}, "folder": str(folder)})

@@ -24,15 +24,17 @@ from search.commands.run import run_recipe
 from search.errors import CatchmarkError, RunError
 from search.executors.inline import evaluate_one
 from search.executors.ray import RayExecutor
-from search.executors.ray_groups import forked, groups_of, processes_of, was_lost
+from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
 from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Evaluation
+from search.tasks.measured_latency import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
-from search.training.trainer_arguments import arguments_alone
+from search.training.launch import Launch
+from search.training.trainer_arguments import arguments_here, strategy_of_own_processes
 from tests import processes as running
 from tests.processes import PATIENCE, alive, wait_until
 from tests.search.agents.toy_spaces import Grid
@@ -342,7 +344,6 @@ def train_on(executor, task):
 def trained_inline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inline")
     task = group(folder, "ddp_fork_find_unused_parameters_true")
-    task.trainer = arguments_alone(task.trainer, "task")
     evaluation = evaluate_one(task, DEAD_END, 5)
     assert evaluation.status == "ok" and len(notes(folder)) == 2
     return evaluation
@@ -461,13 +462,12 @@ def test_groups_may_follow_single_processes_and_end_with_a_driver_that_is_killed
 )
 def test_how_many_processes_train_and_how_they_start(trainer, processes, strategy):
     inner = TrainedTask(NASBench201(), DigitsDataModule(), trainer={"accelerator": "cpu"} | trainer)
-    outer = Plain()
-    outer.inner = inner  # a task that weighs another one's scores
+    outer = MeasuredLatencyTask(NASBench201(), lambda space: inner, target_milliseconds=1.0)
     assert processes_of(outer) == processes_of(inner) == processes
-    if processes > 1:
-        assert groups_of(outer) == [inner]
     if strategy is not None:
-        assert forked(inner.trainer)["strategy"] == strategy
+        assert strategy_of_own_processes(inner.trainer) == strategy
+    told = arguments_here(inner.trainer, launch=Launch(worker=True))
+    assert told.get("strategy") == (strategy if processes > 1 else inner.trainer.get("strategy"))
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,12 @@ from search.errors import CatchmarkError, RunError
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal, _seal, _to_bytes
 from search.runs.locking import FileLock
-from search.runs.tensor_files import save_tensors
 from search.spaces.nasbench201 import NASBench201
 from search.tables import CONVERTERS
 from search.tables.latency import read_latency
 from search.tables.table import write_table
 from search.tasks.base import Evaluation, Task, TaskPool
+from search.training.tensor_files import save_tensors
 
 SPACE = NASBench201()
 DIGITS = {"class_path": "DigitsDataModule", "init_args": {"batch_size": 300}}

@@ -14,9 +14,9 @@ from search.cli import main
 from search.errors import CatchmarkError
 from search.recipes.recipe import RECIPES, load_recipe
 from search.runs.journal import Journal
-from search.runs.launch import Launch, find_launch, first_host
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
+from search.training.launch import Launch, find_launch, first_host
 
 LAUNCH = RECIPES / "launch"
 TORCHRUN = {

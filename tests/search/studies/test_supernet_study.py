@@ -25,8 +25,7 @@ from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
-from search.studies.supernet_job import checkpoint_of
-from search.studies.supernet_stretch import read_checkpoint
+from search.studies.supernet_job import checkpoint_of, read_outcome
 from search.tasks.base import Evaluation, Task
 from search.tasks.shared_weights import SharedWeightsTask
 from tests.search.listeners.wandb.test_searches import logged
@@ -245,7 +244,7 @@ def check_wandb(folder):
     assert set(runs) == {"study/spos/0", "study/spos_landmarks/0"} and len(logged(folder)) == 2
     for method in ("spos", "spos_landmarks"):
         found = runs[f"study/{method}/0"]
-        history = read_checkpoint(checkpoint_of(folder, f"{method}-0"))[1].history
+        history = read_outcome(checkpoint_of(folder, f"{method}-0")).history
         assert found.points == [{"epoch": 1 + k, **values} for k, values in enumerate(history)] and len(history) == 4
         assert ["s_kdt" in values for values in history] == [False, True, False, True]
         assert ["landmark_penalty" in values for values in history] == [False] * 3 + [method != "spos"]

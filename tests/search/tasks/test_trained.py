@@ -24,8 +24,9 @@ from search.errors import CatchmarkError
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
-from search.tasks.trained import TrainedTask, _make_watch
-from search.training.trainer_arguments import arguments_alone
+from search.tasks.trained import TrainedTask
+from search.training.plan import FitPlan, StopRule, TrainingStage
+from search.training.watch import Watch
 
 CPU = {"accelerator": "cpu"}
 
@@ -290,7 +291,7 @@ def test_time_limit():
 
 
 def test_what_stops_a_child_reaches_processes_that_are_spawned():
-    watch = pickle.loads(pickle.dumps(_make_watch(0.0)))
+    watch = pickle.loads(pickle.dumps(Watch(FitPlan([TrainingStage(1)], 0, stop=StopRule(deadline=0.0)))))
     assert watch.history == []
     with pytest.raises(Exception, match="time limit reached in epoch 1, batch 1"):
         watch.on_train_batch_start(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
@@ -338,7 +339,7 @@ def test_another_score_and_trainer_arguments_reach_the_run():
 
 
 def test_two_ranks_train_one_child_and_agree_when_to_stop():
-    two = arguments_alone(CPU | {"devices": 2, "strategy": "ddp_fork"}, "task")
+    two = CPU | {"devices": 2, "strategy": "ddp_fork"}
     task = TrainedTask(Dropping(), digits(batch_size=20), epochs=2, trainer=two)
     evaluation = task.evaluate((1,), 0)
     assert evaluation.status == "ok", evaluation.reason

@@ -11,6 +11,8 @@ from search.errors import CatchmarkError
 
 _FIRST_PORT, _PORTS = 15000, 15000
 """Where the ports lie that a SLURM job's number chooses from: below those that systems give to outgoing connections."""
+WORKER = "CATCHMARK_WORKER"
+"""Set in the environment of an executor's worker that trains on the devices that it sees."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Launch:
         identity: names the job, the same when it is restarted; empty where nothing restarts it.
         restarts: how often it was restarted.
         agent: whether ranks meet at an agent of torchrun; otherwise rank 0 waits there for the others.
+        worker: whether this is an executor's worker, which starts by itself the processes that train a network on
+            several devices.
     """
 
     rank: int = 0
@@ -38,6 +42,7 @@ class Launch:
     identity: str = ""
     restarts: int = 0
     agent: bool = False
+    worker: bool = False
 
     @property
     def ranks_of_node(self) -> int:
@@ -56,6 +61,8 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     Raises:
         CatchmarkError: it does not make sense.
     """
+    if environment.get(WORKER):  # whatever launched the machine's part of a cluster launched no ranks
+        return Launch(worker=True)
     job = _Environment(environment)
     restarts = job.number("TORCHELASTIC_RESTART_COUNT", 0) + job.number("SLURM_RESTART_COUNT", 0)
     if "SLURM_JOB_ID" in environment:

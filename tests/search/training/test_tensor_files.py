@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from search.runs.tensor_files import load_tensors
+from search.training.tensor_files import load_tensors
 
 STATE = {"weights": torch.arange(500.0), "steps": 3, "names": ["a", "b"]}
 

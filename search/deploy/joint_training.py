@@ -12,8 +12,8 @@ from search.distributed.joint_calls import JointCalls, Order, Together
 from search.distributed.shared_files import see_checkpoint
 from search.loop.search import Listener
 from search.recipes.build import build, description_of
-from search.runs.launch import Launch
 from search.spaces.base import SearchSpace
+from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_of_rank, is_joint
 
 
@@ -24,7 +24,7 @@ class JointFit(JointCalls):
 
     Args:
         launch: of this process.
-        choice: on rank 0, what to train; its task's ``trainer`` is told of the ranks.
+        choice: on rank 0, what to train.
         together: on rank 0, makes a joint call.
 
     Raises:
@@ -73,4 +73,4 @@ class JointFit(JointCalls):
         return choice
 
     def _prepare(self, choice: Choice) -> None:
-        choice.task.trainer = arguments_of_rank(choice.task.trainer, self.launch, "task")
+        arguments_of_rank(choice.task.trainer, self.launch, "task")  # refused before anything is trained
