@@ -10,9 +10,9 @@ from search.loop.search import Listener
 from search.runs.folders import JOURNAL, SUMMARY
 from search.runs.journal import Journal, Outcome
 from search.runs.json_files import write_json
-from search.training.launch import Launch
 from search.runs.provenance import settle
 from search.studies.base import Study
+from search.training.launch import Launch
 
 
 def run_study(
