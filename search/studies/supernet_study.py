@@ -109,7 +109,7 @@ class SupernetStudy(Study):
                 raise CatchmarkError(
                     f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in HalvesDataModule"
                 )
-        self.space, self.methods, self.settings, self.build = space, methods, settings, build or {}
+        self.space, self.data, self.methods = space, data, methods
         self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
         if workers > 1 and executor is not None:
             raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
@@ -122,7 +122,7 @@ class SupernetStudy(Study):
             data,
             methods,
             settings,
-            self.build,
+            build or {},
             affine,
             ClassificationObjective() if objective is None else objective,
             measurements,
