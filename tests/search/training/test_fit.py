@@ -10,10 +10,13 @@ from torch import nn
 
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
+from search.recipes.recipe import load_recipe
+from search.recipes.trust import Trust, Untrusted
+from search.recipes.yaml_text import dump_yaml
 from search.spaces.base import Decision, SearchSpace
 from search.tasks.trained import TrainedTask
 from search.training.fit import fit
-from search.training.plan import FitPlan, StopRule, TrainingStage, shortened
+from search.training.plan import FitPlan, StageChange, StopRule, TrainingStage, shortened
 
 CPU = {"accelerator": "cpu", "limit_train_batches": 3}
 
@@ -27,9 +30,14 @@ def train(stages, history=None, **plan):
     return fit(lambda: ClassificationModule(network()), DigitsDataModule(batch_size=100), plan, history)
 
 
-def freeze(module):
-    """Leave the first layer as it is from here on."""
-    module.network[1].requires_grad_(False)
+class Freeze(StageChange):
+    """Leave a layer as it is from here on."""
+
+    def __init__(self, layer: int = 1):
+        self.layer = layer
+
+    def __call__(self, module):
+        module.network[self.layer].requires_grad_(False)
 
 
 class Weights(Callback):
@@ -50,13 +58,13 @@ class Killed(Callback):
 
 def test_a_stage_changes_what_it_says_from_its_first_epoch_on():
     weights = Weights()
-    train([TrainingStage(2), TrainingStage(2, freeze)], callbacks=[weights])
+    train([TrainingStage(2), TrainingStage(2, Freeze())], callbacks=[weights])
     moved = [not torch.equal(one, other) for one, other in itertools.pairwise(weights.seen)]
     assert moved == [True, False, False]
 
 
 def test_stages_that_are_resumed_end_with_the_same_weights(tmp_path):
-    stages = [TrainingStage(2), TrainingStage(3, freeze)]
+    stages = [TrainingStage(2), TrainingStage(3, Freeze())]
     whole = train(stages, keep=tmp_path / "whole.ckpt")
     with pytest.raises(KeyboardInterrupt):
         train(stages, keep=tmp_path / "last.ckpt", callbacks=[Killed()])
@@ -77,7 +85,7 @@ def test_stages_that_are_resumed_end_with_the_same_weights(tmp_path):
 
 
 def test_the_first_epochs_of_stages():
-    stages = [TrainingStage(2), TrainingStage(3, freeze)]
+    stages = [TrainingStage(2), TrainingStage(3, Freeze())]
     assert [stage.epochs for stage in shortened(stages, 4)] == [2, 2]
     assert [stage.epochs for stage in shortened(stages, 1)] == [1]
     assert shortened(stages, 9) == shortened(stages, None) == stages
@@ -123,6 +131,27 @@ def test_a_child_is_trained_for_fewer_epochs_or_stopped_below_a_score():
     assert task.train((0,), 5, stop_below=0.0).score == whole.score
     with pytest.raises(ValueError, match="stop_stage is 2, the stages are numbered from 0 to 1"):
         TrainedTask(OneSpace(), DigitsDataModule(), stages=[TrainingStage(1), TrainingStage(2)], stop_stage=2)
+
+
+def test_a_recipe_names_stages_and_a_stranger_must_not(tmp_path):
+    change = {"class_path": "tests.search.training.test_fit.Freeze", "init_args": {"layer": 3}}
+    arguments = {"data": "DigitsDataModule", "stages": [{"epochs": 1}, {"epochs": 2, "change": change}]}
+    recipe = {
+        "space": "tests.search.training.test_fit.OneSpace",
+        "agents": {"random": "RandomSearch"},
+        "targets": {"digits": {"class_path": "TrainedTask", "init_args": arguments}},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_yaml(recipe))
+    study, resolved = load_recipe(path)
+    task = study.targets["digits"]
+    assert task.epochs == 3 and [stage.epochs for stage in task.stages()] == [1, 2]
+    assert task.stages()[0].change is None and task.stages()[1].change.layer == 3
+    path.write_text(resolved)
+    assert load_recipe(path)[1] == resolved
+    path.write_text(dump_yaml(recipe | {"space": "NASBench201"}))
+    with pytest.raises(Untrusted, match=r"stages\[1\].change.class_path: .*test_fit.Freeze' is not catchmark's own"):
+        load_recipe(path, trust=Trust())
 
 
 class Told(Callback):
