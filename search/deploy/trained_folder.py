@@ -188,12 +188,19 @@ def _settle(folder: Path, about: dict[str, Any]) -> bool:
         write_json(folder / ABOUT, about)
         return False
     earlier = read_about(folder)
-    if differing := [key for key in _SAME if earlier[key] != about[key]]:
+    if differing := [key for key in _SAME if _said(earlier[key]) != _said(about[key])]:
         raise CatchmarkError(
             f"{folder} holds another training; it differs in: {', '.join(_differences(earlier, about, differing))}; "
             "give this one a folder of its own with --out, or remove that one"
         )
     return earlier["metrics"] is not None and (folder / WEIGHTS).is_file()
+
+
+def _said(described: Any) -> Any:
+    """A description without what it leaves open: later versions have more to leave open."""
+    if isinstance(described, dict):
+        return {key: _said(value) for key, value in described.items() if value is not None}
+    return [_said(each) for each in described] if isinstance(described, list) else described
 
 
 def _differences(earlier: Mapping[str, Any], about: Mapping[str, Any], keys: list[str]) -> list[str]:

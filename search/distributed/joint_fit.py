@@ -19,8 +19,8 @@ from search.errors import CatchmarkError
 from search.spaces.base import Architecture
 from search.studies.base import Study
 from search.studies.experiment import Experiment
+from search.studies.supernet_stretch import Stretches
 from search.studies.supernet_study import SupernetStudy
-from search.studies.supernet_training import Stretches
 from search.tasks.base import Evaluation, Task, TaskPool, all_parts
 from search.training.launch import Launch
 from search.training.trainer_arguments import is_joint
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from search.studies.supernet_job import Outcome, Stretch
-    from search.studies.supernet_training import SupernetTraining, Tell
+    from search.studies.supernet_stretch import Tell
+    from search.studies.supernet_training import SupernetTraining
 
 Address = list[Any]
 """Where a task is: ``["target", name]``, ``["pool", number, index, seed]`` or ``["truth"]``, then names of parts."""

@@ -238,7 +238,15 @@ def _read(path: str) -> Any:
     """What the process that started this one has written there, into a folder of its own."""
     import cloudpickle
 
-    return cloudpickle.loads(Path(path).read_bytes())
+    try:
+        held = cloudpickle.loads(Path(path).read_bytes())
+    except Exception as error:
+        raise CatchmarkError(
+            f"executor: a worker can't take the task: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    if not isinstance(held, (Task, Work)):
+        raise CatchmarkError(f"executor: a worker can't take the task: what arrives is a {type(held).__name__}")
+    return held
 
 
 def _do(held: Any, order: tuple[Any, ...], say: Any) -> Any:

@@ -12,13 +12,20 @@ from search.executors.inline import InlineExecutor, evaluate_one
 from search.randomness import derive_seed
 from search.runs.journal import Journal, Record
 from search.spaces.base import Architecture
-from search.studies.supernet_job import MEASURED, STAND_ALONE, Landmarks
+from search.studies.landmarks import LandmarkChoice, read_landmarks
+from search.studies.supernet_job import LANDMARK, MEASURED, STAND_ALONE, Landmarks
 from search.tasks.base import Evaluation, Task
 
 _DRAWS = 200
 """Draws for each architecture to measure, before it is said that there are too few."""
 _MOST_FAILURES = 10
 """Evaluations that may fail in a row: then it is not the architectures' fault."""
+
+
+def landmark_stage(choice: LandmarkChoice) -> str:
+    """The stage of landmarks in the journal; the same for methods with the same ones."""
+    # A method that adds landmarks starts from the same ones as another that does not.
+    return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()
 
 
 class GroundTruth:
@@ -42,6 +49,32 @@ class GroundTruth:
         self._known = {
             (each.trial, each.stage, each.architecture): each.evaluation for each in journal.records(STAND_ALONE)
         }
+
+    def of_trial(self, trial: int, seed: int, choices: Sequence[LandmarkChoice], measured: int) -> dict[str, Landmarks]:
+        """The landmarks of a trial by their stage, and the architectures to measure, with their performance.
+
+        Args:
+            trial: which.
+            seed: of the trial.
+            choices: which landmarks there are to be.
+            measured: how many architectures to measure; none of them is a landmark.
+
+        Raises:
+            RunError: too many evaluations failed.
+        """
+        found: dict[str, Landmarks] = {}
+        space, draws = self._task.space, derive_seed(seed, "architectures")
+        for choice in choices:
+            stage = landmark_stage(choice)
+            if choice.file is not None:
+                found[stage] = list(zip(*read_landmarks(choice.file, space), strict=True))
+                continue
+            pairs = found.setdefault(stage, [])
+            archs = choice.draw(space, draws, choice.how)[len(pairs) :]
+            pairs += zip(archs, self.evaluate(trial, stage, archs, seed), strict=True)
+        taken = {arch for pairs in found.values() for arch, _ in pairs}
+        found = {stage: [pair for pair in pairs if not math.isnan(pair[1])] for stage, pairs in found.items()}
+        return found | {MEASURED: self.measure(trial, measured, taken, draws, seed)}
 
     def evaluate(self, trial: int, stage: str, archs: Sequence[Architecture], seed: int) -> list[float]:
         """The stand-alone performance of architectures; NaN where the evaluation failed.

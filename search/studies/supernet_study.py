@@ -9,7 +9,6 @@ are made of the journal alone.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,14 +27,14 @@ from search.loop.search import Listener
 from search.randomness import derive_seed
 from search.results.search import for_json
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.statistics.rank_correlation import CIFAR_BIN
 from search.studies.base import Study
-from search.studies.ground_truth import GroundTruth
-from search.studies.landmarks import read_landmarks
-from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, Job, Landmarks, Outcome, checkpoint_of
+from search.studies.ground_truth import GroundTruth, landmark_stage
+from search.studies.supernet_job import MEASURED, Job, Landmarks, Outcome, checkpoint_of
+from search.studies.supernet_records import records_of
 from search.studies.supernet_training import Method, SupernetTraining, SupernetWork
-from search.tasks.base import LARGEST, Evaluation, Task, all_parts
+from search.tasks.base import Task, all_parts
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -109,7 +108,7 @@ class SupernetStudy(Study):
                 raise CatchmarkError(
                     f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in HalvesDataModule"
                 )
-        self.space, self.methods, self.settings, self.build = space, methods, settings, build or {}
+        self.space, self.data, self.methods = space, data, methods
         self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
         if workers > 1 and executor is not None:
             raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
@@ -122,7 +121,7 @@ class SupernetStudy(Study):
             data,
             methods,
             settings,
-            self.build,
+            build or {},
             affine,
             ClassificationObjective() if objective is None else objective,
             measurements,
@@ -213,7 +212,8 @@ class SupernetStudy(Study):
             self.training.check()
             self.truth.open()
         truth = GroundTruth(self.truth, journal, self.executor, fail)
-        truths = [self._stand_alone(truth, trial) for trial in range(self.trials)]
+        choices = [each.landmarks_from for each in self.methods.values() if each.landmarks is not None]
+        truths = [truth.of_trial(trial, self.seed + trial, choices, self.measured) for trial in range(self.trials)]
         waiting: list[Job] = []
         for name in self.methods:
             journal.begin(name)
@@ -252,24 +252,6 @@ class SupernetStudy(Study):
         for _ in jobs:
             (_, number), (outcome, seconds) = executor.wait()
             yield jobs[number], outcome, seconds
-
-    def _stand_alone(self, truth: GroundTruth, trial: int) -> dict[str, Landmarks]:
-        """The landmarks of a trial by their key, and the architectures to measure, with their performance."""
-        found: dict[str, Landmarks] = {}
-        seed = derive_seed(self.seed + trial, "architectures")
-        for name, method in self.methods.items():
-            if method.landmarks is None:
-                continue
-            key, choice = self.landmark_key(name), method.landmarks_from
-            if choice.file is not None:
-                found[key] = list(zip(*read_landmarks(choice.file, self.space), strict=True))
-                continue
-            pairs = found.setdefault(key, [])
-            archs = choice.draw(self.space, seed, choice.how)[len(pairs) :]
-            pairs += zip(archs, truth.evaluate(trial, key, archs, self.seed + trial), strict=True)
-        taken = {arch for pairs in found.values() for arch, _ in pairs}
-        found = {key: [pair for pair in pairs if not math.isnan(pair[1])] for key, pairs in found.items()}
-        return found | {MEASURED: truth.measure(trial, self.measured, taken, seed, self.seed + trial)}
 
     def _waves(self, folder: Path, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Trainings that do not wait for each other: first what several have in common, then the rest from there."""
@@ -318,31 +300,13 @@ class SupernetStudy(Study):
 
     def landmark_key(self, method: str) -> str:
         """The stage of a method's landmarks in the journal; the same for methods with the same ones."""
-        choice = self.methods[method].landmarks_from
-        # A method that adds landmarks starts from the same ones as another that does not.
-        return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()
+        return landmark_stage(self.methods[method].landmarks_from)
 
     def _keep(self, journal: Journal, job: Job, outcome: Outcome, seconds: float) -> list[Record]:
-        """What a training gave, as records: a step for each round, one for landmarks added, one for those found."""
-        records: list[Record] = []
+        """What a training gave, as records of the journal."""
         seed = derive_seed(self.seed + job.trial, "supernet")
-
-        def add(step: int, stage: str, archs: Sequence[Architecture], evaluations: Sequence[Evaluation]) -> None:
-            for slot, (arch, evaluation) in enumerate(zip(archs, evaluations, strict=True)):
-                records.append(Record(step, slot, job.trial, stage, tuple(arch), seed, evaluation))
-
-        for step, (epoch, scores) in enumerate(outcome.rounds):
-            evaluations = [_evaluation(score, {"loss": loss}) for score, loss in scores]
-            add(step, f"{MEASURED} after epoch {epoch}", [arch for arch, _ in job.measured], evaluations)
-        steps = len(outcome.rounds)
-        add(steps, ADDED, [tuple(a) for a, _ in outcome.added], [_evaluation(w, {}) for _, w in outcome.added])
-        found = [tuple(arch) for arch, _ in outcome.found]
-        truths = evaluate_all(self.truth, found, [seed] * len(found))
-        evaluations = [
-            _evaluation(score, {"stand_alone": truth.score} | outcome.seconds)
-            for (_, score), truth in zip(outcome.found, truths, strict=True)
-        ]
-        add(steps + 1, FOUND, found, evaluations)
+        truths = evaluate_all(self.truth, [tuple(arch) for arch, _ in outcome.found], [seed] * len(outcome.found))
+        records = records_of(job, outcome, [truth.score for truth in truths], seed)
         trials = {record.trial for record in journal.records(job.method)} | {job.trial}
         journal.finish_step(job.method, records, None, finished=len(trials) == self.trials, seconds=seconds)
         return records
@@ -354,8 +318,3 @@ class SupernetStudy(Study):
         from search.results.supernet_study import summarise_study
 
         return for_json(summarise_study(self, journal))
-
-
-def _evaluation(score: float, metrics: dict[str, float]) -> Evaluation:
-    known = {key: value for key, value in metrics.items() if abs(value) <= LARGEST}
-    return Evaluation(score, known) if abs(score) <= LARGEST else Evaluation.failed(f"the score is {score:g}")

@@ -28,10 +28,11 @@ from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_job import Job, Landmarks, Outcome, Stretch, checkpoint_of, keep_chosen, read_outcome
+from search.studies.supernet_stretch import Stretches, Tell
 from search.tasks.base import Task, all_parts
-from search.training.fit import check_plan, fit
+from search.training.fit import check_plan
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
-from search.training.plan import FitPlan, StopRule, TrainingStage
+from search.training.plan import FitPlan, TrainingStage
 from search.training.tensor_files import load_tensors
 from search.training.trainer_arguments import starts_processes
 
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
     from lightning_modules.supernet import SupernetModule
-
-Tell = Callable[[int, dict[str, float], bool], None]
-"""Told of epochs: how many, what there is to say, and whether they were made now."""
 
 
 @dataclass
@@ -63,43 +61,6 @@ class Method:
     settings: Optional[SupernetSettings] = None  # noqa: UP045
     build: Optional[dict[str, Any]] = None  # noqa: UP045
     found: int = 5
-
-
-class Stretches:
-    """Trains the epochs of a stretch in this process."""
-
-    def train(self, training: SupernetTraining, folder: Path, stretch: Stretch, tell: Tell) -> Outcome:
-        """Train to the end of a stretch; the checkpoint has every epoch.
-
-        Args:
-            training: what the supernet is trained with.
-            folder: the run's folder.
-            stretch: which epochs of which training.
-            tell: told of every epoch.
-
-        Returns:
-            What the training gave so far.
-        """
-        from search.studies.supernet_watch import SupernetWatch
-
-        job = stretch.job
-        checkpoint = checkpoint_of(folder, job.place)
-        watch = SupernetWatch(training, stretch, tell)
-        plan = FitPlan(
-            [TrainingStage(stretch.until)],
-            training.seed + job.trial,
-            training.trainer,
-            {"accelerator": "auto", "use_distributed_sampler": False},
-            any_branch=False,
-            threads=training.threads,
-            stop=StopRule(diverged=False),
-            keep=checkpoint,
-            resume=None if stretch.start is None else checkpoint_of(folder, stretch.start),
-            callbacks=[watch],
-        )
-        fit(partial(training.make_module, job.method, job.trial), training.data, plan)
-        # Of processes that the Trainer has started, the checkpoint is all that is left.
-        return watch.outcome if watch.outcome.epochs == stretch.until else read_outcome(checkpoint)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from search.statistics.rank_correlation import sparse_kendall_tau
 from search.studies.supernet_job import OUTCOME_KEY, Stretch
 
 if TYPE_CHECKING:
-    from search.studies.supernet_training import SupernetTraining, Tell
+    from search.studies.supernet_stretch import Tell
+    from search.studies.supernet_training import SupernetTraining
 
 
 class SupernetWatch(Callback):

@@ -68,7 +68,8 @@ class TrainedTask(Task):
         channels_last: lay images out pixel by pixel instead of channel by channel. Networks of 8 or more channels then
             train about a quarter faster on a CPU, narrower ones slower. It decides the last bits of a score.
         stages: of the training, in order, where it has several; each is validated at its end.
-        stop_stage: the first stage, from 0, that a search may stop a child in, whose score is too low to go on.
+        stop_stage: the first stage, from 0, that a search may stop a child in, whose score is too low to go on; 0 if
+            None.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
@@ -88,7 +89,7 @@ class TrainedTask(Task):
         threads: int | None = None,
         channels_last: bool = False,
         stages: list[TrainingStage] | None = None,
-        stop_stage: int = 0,
+        stop_stage: int | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -102,10 +103,10 @@ class TrainedTask(Task):
         self.build, self.score = build or {}, score
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
-        self.channels_last, self.stop_stage = channels_last, stop_stage
+        self.channels_last, self.stop_stage = channels_last, stop_stage or 0
         self._stages = [TrainingStage(epochs)] if stages is None else list(stages)
         self.epochs = sum(stage.epochs for stage in self._stages)
-        if not 0 <= stop_stage < len(self._stages):
+        if not 0 <= self.stop_stage < len(self._stages):
             raise ValueError(f"stop_stage is {stop_stage}, the stages are numbered from 0 to {len(self._stages) - 1}")
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +23,25 @@ class OutOfTime(Exception):
     """The training took too long."""
 
 
+class StageChange(ABC):
+    """What changes when a stage begins, for instance that a part of the network is frozen, or a rate is another one."""
+
+    @abstractmethod
+    def __call__(self, module: LightningModule) -> None:
+        """Make the change; after an interruption once more, on a module that is as at the start."""
+
+
 @dataclass(frozen=True)
 class TrainingStage:
     """Some epochs of a training.
 
     Attributes:
         epochs: how many.
-        change: called with the Lightning module before the first of them, for instance to freeze a part; after an
-            interruption once more, on a module that is as at the start, behind those of the stages before it.
+        change: made before the first of them, behind those of the stages before it; None for none.
     """
 
     epochs: int
-    change: Callable[[LightningModule], None] | None = None
+    change: StageChange | None = None
 
     def __post_init__(self) -> None:
         """Refuse a stage that is none."""

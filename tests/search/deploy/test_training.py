@@ -18,8 +18,10 @@ from search.cli import main
 from search.commands.run import run_recipe
 from search.deploy import load_network
 from search.deploy.choice import Request, choose
+from search.deploy.training import train
 from search.errors import CatchmarkError
 from search.listeners.progress import ProgressBar
+from search.loop.search import Listener
 from search.recipes.build import description_of
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
@@ -27,6 +29,7 @@ from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 from search.tasks.trained import TrainedTask
+from search.training.tensor_files import load_tensors, save_tensors
 from tests.search.listeners.wandb.test_searches import logged
 
 COMMAND = Path(sys.executable).parent / "catchmark"
@@ -234,6 +237,28 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(run, tmp_path, monkeyp
     assert log.points == json.loads((broken / "metrics.json").read_text())["epochs"] and len(log.points) == 4
     assert (log.run.run_group, log.run.job_type, log.exits[0].exit_code) == (run.parent.name, "train", 0)
     sys.modules.pop("stepwise", None)
+
+
+class StopInTheSecond(Listener):
+    def trained(self, name, epochs, values, new, trial=0):
+        if new and values["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(run, tmp_path):
+    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=3))
+    whole = train(choice, tmp_path / "whole.ckpt", quiet=True)
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(KeyboardInterrupt):
+        train(choice, path, StopInTheSecond(), quiet=True)
+    state = load_tensors(path)
+    ours = state["callbacks"]
+    state["callbacks"] = {"_Keeper": ours["Watch"] | ours["Show"]}  # its one callback did all of it
+    save_tensors(path, state)
+    again = train(choice, path, quiet=True)
+    assert same(again.weights, whole.weights) and again.resolution == whole.resolution == [8, 8]
+    timeless = [[{**epoch, "seconds": 0} for epoch in each.history] for each in (again, whole)]
+    assert timeless[0] == timeless[1] and len(timeless[0]) == 3
 
 
 def test_a_finished_training_is_not_repeated(run, trained, refused, capsys):

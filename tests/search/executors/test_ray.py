@@ -27,7 +27,8 @@ from search.executors.ray import RayExecutor
 from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
 from search.loop.run_search import run_search
-from search.loop.search import Search, Stage
+from search.loop.search import Listener, Search, Stage
+from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Evaluation
@@ -50,6 +51,8 @@ from tests.search.executors.ray_tasks import (
     notes,
     tries,
 )
+from tests.search.studies.test_supernet_study import recipe as supernets
+from tests.search.studies.test_supernet_study import timeless
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is missing: pip install "catchmark[ray]"')
 
@@ -487,6 +490,38 @@ def test_a_group_that_no_worker_can_start(trainer, words, tmp_path):
     with pytest.raises(CatchmarkError, match=words) as caught:
         RayExecutor(1).begin(group(tmp_path, **trainer))
     assert "\n" not in str(caught.value)
+
+
+# ---- supernets ---------------------------------------------------------------------------------------------------
+
+
+class Ear(Listener):
+    """What a run is told of its trainings."""
+
+    def __init__(self):
+        self.epochs, self.ended = [], {}
+
+    def trained(self, name, epochs, values, new, trial):
+        self.epochs.append((name, values))
+
+    def training_ended(self, name, trial, history):
+        self.ended[name] = history
+
+
+def test_supernets_are_trained_on_workers_as_in_one_process(workers, tmp_path):
+    study = load_recipe(supernets(tmp_path))[0]
+    found = []
+    for executor in (None, workers):
+        folder, ear = tmp_path / f"run{len(found)}", Ear()
+        folder.mkdir()
+        journal, study.executor = Journal(folder / "journal.sqlite"), executor
+        summary = study.run(folder, journal, [ear])
+        journal.close()
+        assert all(
+            history == [values for name, values in ear.epochs if name == at] for at, history in ear.ended.items()
+        )
+        found.append((timeless(summary), ear.ended))
+    assert found[0] == found[1] and set(found[0][1]) == {"spos", "spos_landmarks"}
 
 
 # ---- the end of a run, whatever ends it --------------------------------------------------------------------------

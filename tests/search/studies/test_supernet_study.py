@@ -406,6 +406,6 @@ def test_runs_of_supernets_are_not_compared_as_searches(tmp_path):
 
 
 def test_an_accuracy_that_is_no_number_ranks_last():
-    from search.studies.supernet_study import _evaluation
+    from search.studies.supernet_records import evaluation_of
 
-    assert _evaluation(math.nan, {}).status == "failed"
+    assert evaluation_of(math.nan, {}).status == "failed"
