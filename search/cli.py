@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from search.errors import CatchmarkError, one_line
 
-_FLAGS = ("-h", "--help", "--dry-run", "--quiet")
+_FLAGS = ("-h", "--help", "--dry-run", "--tiny", "--quiet")
 _OPTIONS = ("--resume", "--runs")
 """What ``catchmark run`` keeps for itself; every other ``--key`` replaces a value of the recipe."""
 _TRUST = "--trust"
@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         "Classes that a recipe names by import path are looked for among the installed packages and in the current "
         "folder.",
         usage="catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--trust NAME] [--dry-run] "
-        "[--quiet]",
+        "[--tiny] [--quiet]",
     )
     run.add_argument("recipe", nargs="?", help="a YAML file; 'catchmark list' names those that ship")
     keys = run.add_argument_group("values of the recipe")
@@ -217,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders go (default: %(default)s)")
     trusting(run)
     run.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
+    run.add_argument("--tiny", action="store_true", help="cut it to seconds, to see whether it runs")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
 
     train = command(
@@ -321,6 +322,7 @@ def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
         dry_run=chosen.dry_run,
         quiet=chosen.quiet,
         trust=chosen.trust,
+        tiny=chosen.tiny,
     )
 
 

@@ -55,6 +55,11 @@ class NaiveTransfer(MetaAgent):
         self._ranking: Tensor | None = None
         self.begin_task(budget=50, adapting=True)
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"trees": 10}
+
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Forget what was asked; on a target, rank by what the source tasks gave.
 

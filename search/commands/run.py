@@ -41,6 +41,7 @@ def run_recipe(
     dry_run: bool = False,
     quiet: bool = False,
     trust: str | Iterable[str] = (),
+    tiny: bool = False,
 ) -> int:
     """Run a recipe from the start, or from where an earlier run of it stands.
 
@@ -54,6 +55,7 @@ def run_recipe(
         trust: what else than catchmark's own may be named where the recipe is that of a run's folder, and by runs that
             a recipe names: classes, modules and packages by import path. A recipe that is named here is code, and may
             name anything.
+        tiny: cut the recipe to seconds, to see whether it runs.
 
     Where ``torchrun`` or ``srun`` has started several processes, the first of them runs the recipe and the others help
     (`search.distributed`).
@@ -76,10 +78,10 @@ def run_recipe(
     launch = find_launch()
     if dry_run:
         if launch.rank == 0:
-            _print_plan(*load_recipe(recipe, overrides, allowed), runs, resume)
+            _print_plan(*load_recipe(recipe, overrides, allowed, tiny), runs, resume)
         return 0
     if launch.ranks == 1:
-        experiment, resolved = load_recipe(recipe, overrides, allowed)
+        experiment, resolved = load_recipe(recipe, overrides, allowed, tiny)
         train_alone(experiment)
         return _run_in_folder(experiment, resolved, runs, resume, launch, quiet)
     from search.distributed.follower import Follower
@@ -88,16 +90,18 @@ def run_recipe(
     if launch.rank > 0:
         follower = Follower(launch)
         with termination_as_interruption():
-            return follower.follow(partial(_follow, launch, recipe, overrides, allowed))
+            return follower.follow(partial(_follow, launch, recipe, overrides, allowed, tiny))
     with Leader(launch) as leader, termination_as_interruption():
-        experiment, resolved = load_recipe(recipe, overrides, allowed)
+        experiment, resolved = load_recipe(recipe, overrides, allowed, tiny)
         leader.begin(joint_calls_of(experiment, leader.launch, leader.together), resolved)
         return _run_in_folder(experiment, resolved, runs, resume, leader.launch, quiet, leader.searching())
 
 
-def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[JointCalls, str]:
+def _follow(
+    launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust, tiny: bool
+) -> tuple[JointCalls, str]:
     """What another rank than 0 does of a recipe."""
-    experiment, resolved = load_recipe(recipe, overrides, trust)
+    experiment, resolved = load_recipe(recipe, overrides, trust, tiny)
     return joint_calls_of(experiment, launch), resolved
 
 

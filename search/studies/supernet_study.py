@@ -32,7 +32,7 @@ from search.statistics.rank_correlation import CIFAR_BIN
 from search.studies.base import Study
 from search.studies.landmarks import LandmarkChoice, read_landmarks
 from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_ALONE
-from search.tasks.base import LARGEST, Evaluation, Task, parts
+from search.tasks.base import LARGEST, TINY_TRAINER, Evaluation, Task, parts
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -65,6 +65,11 @@ class Method:
     settings: Optional[SupernetSettings] = None  # noqa: UP045
     build: Optional[dict[str, Any]] = None  # noqa: UP045
     found: int = 5
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"found": 2, "landmarks_from": {"count": 4, "added": 2}}
 
 
 class SupernetStudy(Study):
@@ -148,6 +153,19 @@ class SupernetStudy(Study):
         self.head()  # data that are not there are noticed before a training begins
         for key in methods:
             self._check_method(key)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {
+            "settings": {"epochs": 3},
+            "measured": 4,
+            "measurements": 1,
+            "trials": 1,
+            "workers": 1,
+            "threads": 1,
+            "trainer": dict(TINY_TRAINER),
+        }
 
     def _check_method(self, name: str) -> None:
         method, settings = self.methods[name], self.settings_of(name)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -56,6 +57,14 @@ class Task(ABC):
     With two of them a report draws the Pareto front; no agent sees it.
     """
 
+    @classmethod
+    def toy(cls) -> dict[str, Any] | None:
+        """Arguments that make it cheap, besides the space, as a recipe gives them; None where they need a user's files.
+
+        ``catchmark run --tiny`` takes those that have a default, and leaves what a recipe has to say as it is.
+        """
+        return {}
+
     def open(self) -> None:  # noqa: B027 - most have nothing to refuse
         """A run begins: refuse what would fail every evaluation, before the first one is paid for.
 
@@ -103,6 +112,20 @@ class Task(ABC):
         return None
 
 
+TINY_TRAINER: Mapping[str, Any] = MappingProxyType(
+    {
+        "limit_train_batches": 2,
+        "limit_val_batches": 1,
+        "accelerator": "auto",
+        "devices": 1,
+        "num_nodes": 1,
+        "precision": "32-true",
+        "strategy": "auto",
+    }
+)
+"""Arguments of Lightning's Trainer for a training of a moment, in one process on whatever device there is."""
+
+
 def parts(task: Task) -> Iterator[tuple[list[str | int], Task]]:
     """The tasks that evaluate networks: the task itself, or those that it asks, with the attributes that lead there."""
     yield [], task
@@ -113,6 +136,11 @@ def parts(task: Task) -> Iterator[tuple[list[str | int], Task]]:
 
 class TaskPool(ABC):
     """An endless supply of related tasks to meta-train on."""
+
+    @classmethod
+    def toy(cls) -> dict[str, Any] | None:
+        """As for `Task`."""
+        return {}
 
     @abstractmethod
     def draw(self, index: int, seed: int) -> Task:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -111,6 +111,18 @@ class MeasuredLatencyTask(Task):
         self._table = None if self.lookup is None else _table(self.lookup, self.settings)
         base = "target latency" if target_milliseconds is None else f"{target_milliseconds:.3g} ms"
         self.score_name = f"{self.task.score_name} x (latency / {base})^{exponent:g}"
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Small images, measured once."""
+        return {
+            "task": {"class_path": "TrainedTask", "init_args": TrainedTask.toy()},
+            "resolution": 64,
+            "device": "cpu",
+            "warmup": 1,
+            "repeats": 1,
+            "rounds": 1,
+        }
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train the network, then measure its latency.

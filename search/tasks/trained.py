@@ -22,7 +22,7 @@ from torch import nn
 from search.errors import CatchmarkError, RunError, one_line
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import TINY_TRAINER, Evaluation, Task
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
@@ -107,6 +107,11 @@ class TrainedTask(Task):
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
         self.channels_last = channels_last
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Two batches of handwritten digits."""
+        return {"data": "DigitsDataModule", "epochs": 1, "threads": 1, "trainer": dict(TINY_TRAINER)}
 
     def build_arguments(self) -> dict[str, Any]:
         """The arguments of ``space.build``: what the data say of themselves, and the task's ``build``."""
