@@ -93,7 +93,7 @@ def _main(words: list[str]) -> int:
         parser.print_help()
         return 2
     # Where the user names neither recipe nor class, nothing is imported from here: it may have come with the run.
-    _place_current_folder(wanted=any(getattr(chosen, name, None) for name in ("recipe", "task", "trust")))
+    _place_current_folder(wanted=any(getattr(chosen, name, None) for name in ("recipe", "task", "trust", "plugin")))
     if chosen.command == "run":
         return _run(chosen, overrides)
     return chosen.function(chosen)
@@ -284,6 +284,10 @@ def _parser() -> argparse.ArgumentParser:
         "catchmark data nasbench201 NATS-tss-v1_0-3ffb9-simple --out nasbench201.npz",
     )
     _add_converters(data)
+
+    from search.commands import check
+
+    check.add_arguments(command("check", check.run, check.HELP, check.EXAMPLE))
 
     words = "Name what there is: recipes, spaces, tasks, pools, agents, path samplers and tables."
     command("list", _list, words, "catchmark list")
