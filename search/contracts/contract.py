@@ -15,6 +15,8 @@ from search.recipes.parts import build_part
 from search.recipes.words import explain
 from search.spaces.base import SearchSpace
 
+_MORE_BY_PLACE, _MORE_BY_NAME = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
 
 class Broken(Exception):
     """A promise that is not kept.
@@ -120,8 +122,12 @@ def toy_factory(found: Any, annotation: Any, space: SearchSpace | None = None) -
     Raises:
         CatchmarkError: it can't be made in a recipe.
     """
+    parameters = inspect.signature(found).parameters
+    for name, parameter in parameters.items():
+        if parameter.annotation is parameter.empty and parameter.kind not in (_MORE_BY_PLACE, _MORE_BY_NAME):
+            raise CatchmarkError(f"the argument '{name}' of {found.__name__} has no type, by which a recipe is checked")
     toy = found.toy() or {}
-    if space is not None and "build" in inspect.signature(found).parameters:
+    if space is not None and "build" in parameters:
         toy = {"build": space.toy_build()} | toy
     return build_part({"class_path": f"{found.__module__}.{found.__qualname__}", "init_args": toy}, annotation, "toy")[
         0

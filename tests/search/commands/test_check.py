@@ -12,6 +12,7 @@ AGENT = '''
 import torch
 
 from search.agents.base import Agent
+from search.spaces.base import SearchSpace
 
 
 class Forgetful(Agent):
@@ -33,7 +34,7 @@ class Forgetful(Agent):
 class Mindful(Forgetful):
     """Remembers it there too, trial by trial."""
 
-    def __init__(self, space, trials: int = 1, seed: int = 0):
+    def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
         super().__init__(space, trials, seed)
         self.best = torch.zeros(trials, 1, len(space.decisions), dtype=torch.long)
         self.score = torch.full((trials,), -torch.inf, dtype=torch.float64)
@@ -58,6 +59,13 @@ class Mindful(Forgetful):
 
 class Unfinished(Agent):
     """Can't ask."""
+
+
+class Untyped(Mindful):
+    """A recipe can't know what it takes."""
+
+    def __init__(self, space, trials=1, seed=0):
+        super().__init__(space, trials, seed)
 '''
 
 
@@ -81,6 +89,12 @@ def test_a_forgotten_state_is_named_with_its_cure(capsys):
     said = capsys.readouterr().out
     assert "✗ Goes on from a state exactly as if nothing had stopped it" in said
     assert "not restored: 'best', 'score'" in said and "cure: state_dict must hold all that changes" in said
+
+
+def test_an_argument_without_a_type_is_named(capsys):
+    assert main(["check", "my_file.Untyped"]) == 1
+    said = capsys.readouterr().out
+    assert "✗ can be made" in said and "the argument 'space' of Untyped has no type" in said
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 import torch
 
 from search.agents.base import Agent
+from search.spaces.base import SearchSpace
 
 
 class Climber(Agent):
     """In order: asks mutants of the best architecture so far."""
 
-    def __init__(self, space, trials: int = 1, seed: int = 0):
+    def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
         super().__init__(space, trials, seed)
         self.best = torch.zeros(trials, len(space.decisions), dtype=torch.long)
         self.score = torch.full((trials,), -torch.inf, dtype=torch.float64)
@@ -94,7 +95,7 @@ class NeedsSuccess(Climber):
 
 
 class OnlyItsOwn(Climber):
-    def __init__(self, space, trials: int = 1, seed: int = 0):
+    def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
         super().__init__(space, trials, seed)
         self.own = set()
 

@@ -4,12 +4,13 @@ import torch
 
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import PathSampler, best_of, distinct
+from search.spaces.base import SearchSpace
 
 
 class Learner(PathSampler):
     """In order: prefers the choices of paths with a low loss."""
 
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         super().__init__(space)
         self.register_buffer("favours", torch.zeros(sum(space.sizes)))
 
@@ -77,7 +78,7 @@ class EvaluatesTwice(Learner):
 
 
 class Forgetful(Learner):
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         super().__init__(space)
         del self.favours
         self.favours = torch.zeros(sum(space.sizes))

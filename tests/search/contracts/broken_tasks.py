@@ -6,6 +6,7 @@ from types import MappingProxyType
 import torch
 
 from search.contracts.toy_spaces import integer_reward
+from search.spaces.base import SearchSpace
 from search.tasks.base import Evaluation, Task, TaskPool
 
 
@@ -14,7 +15,7 @@ class Sum(Task):
 
     score_name = "sum"
 
-    def __init__(self, space, seed: int = 0):
+    def __init__(self, space: SearchSpace, seed: int = 0):
         self.space, self.seed = space, seed
 
     def evaluate(self, architecture, seed):
@@ -28,7 +29,7 @@ class Nameless(Sum):
 
 
 class OwnSpace(Sum):
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         super().__init__(type(space)())
 
 
@@ -63,7 +64,7 @@ class Noisy(Sum):
 
 
 class Remembers(Sum):
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         super().__init__(space)
         self.seen = 0
 
@@ -79,7 +80,7 @@ class Seeds(Sum):
 
 
 class HoldsALambda(Sum):
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         super().__init__(space)
         self.function = lambda score: score
 
@@ -114,7 +115,7 @@ GOOD = [Sum]
 class Sums(TaskPool):
     """In order: sums of several seeds."""
 
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         self.space = space
 
     def draw(self, index, seed):
@@ -130,7 +131,7 @@ class OnOtherSpaces(Sums):
 
 
 class Counts(Sums):
-    def __init__(self, space):
+    def __init__(self, space: SearchSpace):
         super().__init__(space)
         self.drawn = 0
 
