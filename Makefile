@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= experiments/quickstart.yaml experiments/quickstart_table.yaml
 
-.PHONY: quickstart test lint types install clean
+.PHONY: quickstart test lint types install docs clean
 
 # One thread: matrices and networks are small, and two threads that share their cores with others mostly wait.
 quickstart: install ## install, then meta-train a CATCHer, adapt it, and write a report: trained, and on a table
@@ -29,5 +29,15 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+# Of their own, so that a page can be written without torch.
+docs: $(VENV)-docs/installed ## build the pages of docs/ into build/docs
+	$(VENV)-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "pages: build/docs/index.html"
+
+$(VENV)-docs/installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --disable-pip-version-check --progress-bar off "sphinx>=8.1" "myst-parser>=4.0" "furo>=2024.8"
+	touch $@
+
 clean: ## remove what can be made again; runs/ stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-docs build *.egg-info .mypy_cache .ruff_cache .pytest_cache

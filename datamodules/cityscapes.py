@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from datamodules.openmmlab_data import Split
 from datamodules.segmentation_folder import SegmentationFolderDataModule
 
@@ -94,3 +96,8 @@ class CityscapesDataModule(SegmentationFolderDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"resolution": [128, 64], "crop": [64, 64], "images": 8, "val_images": 2, "batch_size": 2}

@@ -81,6 +81,11 @@ class CocoDataModule(OpenMMLabDataModule):
         self.folders: dict[Split, str] = {"train": train_folder, "val": val_folder}
         self._look_at_files()
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"resolution": [96, 64], "images": 8, "val_images": 2, "batch_size": 2}
+
     @cached_property
     def folder(self) -> Path:
         """Where the data set lies."""

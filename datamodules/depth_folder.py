@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -225,6 +225,11 @@ class DepthFolderDataModule(EpochDataModule):
             raise ValueError(f"metres_per_unit is {metres_per_unit}, more than 0 is needed")
         self.root, self.resolution, self.cache_megabytes = root, resolution, cache_megabytes
         self.images, self.val_images, self.metres_per_unit = images, val_images, metres_per_unit
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"resolution": 32, "images": 48, "val_images": 8}
 
     @property
     def num_classes(self) -> int:

@@ -74,6 +74,11 @@ class DigitScenesClassification(ArrayDataModule):
         )
         self._scenes = _Source(scenes, val_scenes, size, digits, scene_seed)
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"scenes": 40, "val_scenes": 8}
+
     def load(self) -> ImageArrays:
         """The scenes, each with its nearest digit as the label."""
         train, val = self._scenes("train"), self._scenes("val")
@@ -111,6 +116,11 @@ class DigitScenesDetection(OpenMMLabDataModule):
     ):
         super().__init__(batch_size, val_split=val_split, num_workers=num_workers, seed=seed)
         self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"scenes": 40, "val_scenes": 8}
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -182,6 +192,11 @@ class DigitScenesSegmentation(OpenMMLabDataModule):
         self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
         self.photometric = photometric
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"scenes": 40, "val_scenes": 8}
+
     @property
     def metainfo(self) -> dict[str, Any]:
         """The names of the ``classes`` and their ``palette``."""
@@ -238,6 +253,11 @@ class DigitScenesDepth(DepthFolderDataModule):
         if size % 32:
             raise ValueError(f"size is {size}, a multiple of 32 is needed")
         super().__init__("digit scenes", size, batch_size, num_workers=num_workers, seed=seed)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"scenes": 40, "val_scenes": 8}
 
     @property
     def num_classes(self) -> int:

@@ -120,6 +120,11 @@ class HalvesDataModule(LightningDataModule):
         )
         self.reseed(seed)
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"evaluation_images": 8, "images": 40}
+
     def reseed(self, seed: int) -> None:
         """Set the seed of order and augmentation, not of the split."""
         self.order_seed = seed

@@ -199,6 +199,11 @@ class ImageFolderDataModule(EpochDataModule):
         self.root, self.resolution, self.color_jitter = root, resolution, color_jitter
         self.classes, self.threads = classes, threads
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"resolution": 32, "threads": 1}
+
     @cached_property
     def folder(self) -> Path:
         """Where the pictures are."""

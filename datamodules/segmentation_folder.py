@@ -113,6 +113,11 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         self.picture_suffix, self.label_suffix = picture_suffix, label_suffix
         self._look_at_files()
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"resolution": [128, 96], "crop": [64, 64], "images": 8, "val_images": 2, "batch_size": 2}
+
     @cached_property
     def folder(self) -> Path:
         """Where the data set lies."""
@@ -256,6 +261,11 @@ class CamVidDataModule(SegmentationFolderDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"crop": [64, 96], "images": 8, "val_images": 2, "batch_size": 2}
 
 
 def _drawn(record: Record) -> tuple[Size, str]:

@@ -126,6 +126,11 @@ class ClassificationModule(LightningModule):
         self.configure_losses()
         self.configure_metrics()
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"warmup_epochs": 0}
+
     def configure_models(self, network: nn.Module) -> None:
         """Put the network in place, and the average of its weights where one is kept."""
         self.network = network

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,6 +102,11 @@ class LandmarkSettings:
     triples: bool = False
     batch_share: float = 1.0
     every: int = 1
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"warmup": 1}
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""

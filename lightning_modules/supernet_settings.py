@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class SupernetSettings:
     weight_decay: float = 5e-4
     gradient_clip: float = 5.0
     average: float = 0.0
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"epochs": 3}
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""

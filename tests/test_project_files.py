@@ -53,3 +53,18 @@ def test_the_wheel_has_the_recipes_though_they_are_in_no_package():
     patterns = re.split(r"[,\s]+", SETUP["options.package_data"]["experiments"].strip())
     packed = {path for pattern in patterns for path in RECIPES.glob(pattern)}
     assert packed >= set(RECIPES.rglob("*.yaml")) and RECIPES / "quickstart.yaml" in packed
+
+
+def test_pages_are_built_with_the_versions_that_the_extra_names():
+    extra = SETUP["options.extras_require"]["docs"].split()
+    (install,) = re.findall(
+        r"^\t\$\(VENV\)-docs/bin/python .* install (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert re.findall(r'"(.+?)"', install) == extra
+
+
+def test_every_method_has_a_page_and_every_word_a_line():
+    pages = {path.stem for path in (ROOT / "docs/methods").glob("*.md")}
+    assert {"catch", "landmark_regularization", "spos", "gdas", "nao", "darts", "setn", "enas", "random_nas"} <= pages
+    terms = re.findall(r"^(\S.*)\n: ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    assert len(terms) >= 20 and terms == sorted(terms, key=str.casefold)

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -76,9 +76,19 @@ class PathSampler(nn.Module, ABC):
         space: what can be sampled.
     """
 
+    relaxed: bool = False
+    """Whether a path runs all operations, weighted, and is the same at every step until the sampler learns."""
+    chooses_in_own_order: bool = False
+    """Whether it chooses without asking for scores, by probabilities of its own for instance."""
+
     def __init__(self, space: Space):
         super().__init__()
         self.space = space
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Arguments that make it cheap, besides the space, as a recipe gives them."""
+        return {}
 
     @abstractmethod
     def path(self, seed: int, step: int, index: int = 0) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ class DARTSSampler(LogitsSampler):
         ValueError: the order is neither 1 nor 2, or a weight of `soft_one_shot` would be negative.
     """
 
+    relaxed = True
+    chooses_in_own_order = True
+
     def __init__(
         self,
         space: Space,
@@ -57,6 +61,11 @@ class DARTSSampler(LogitsSampler):
                 "weight would be negative"
             )
         self.order, self.soft_one_shot = order, soft_one_shot
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Arguments that let a few steps change what is chosen, by the longer of the two ways."""
+        return {"learning_rate": 0.5, "order": 2}
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """All operations, by the softmax of the logits: the same at every index of a step."""

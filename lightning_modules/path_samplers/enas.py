@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,6 +147,11 @@ class ENASSampler(LearnedSampler):
         self._optimizer = torch.optim.Adam(
             self.controller.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon
         )
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments; the higher learning rate lets a few steps change what is chosen."""
+        return {"learning_rate": 0.1, "steps": 2, "aggregate": 3, "candidates": 10}
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """An architecture drawn from the controller."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,11 @@ class GumbelSampler(LogitsSampler):
                 raise ValueError(f"{name} is {value}, it must be at least 1")
         self.temperature, self.final_temperature = temperature, final_temperature
         self.candidates, self.ranked = candidates, ranked
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments; the higher learning rate lets a few steps change what is chosen."""
+        return {"learning_rate": 0.5, "candidates": 60, "ranked": 9}
 
     def _noisy(self, *seed: int) -> list[Tensor]:
         """Log-probabilities with Gumbel noise, one ``[choices]`` a decision: the noise is a function of the seed."""

@@ -113,6 +113,23 @@ class NAOSampler(PathSampler):
         self.topped_up = 0
         self._pool: list[Choices] = []
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {
+            "warmup": 1,
+            "every": 1,
+            "seed_architectures": 4,
+            "new": 4,
+            "keep": 4,
+            "random": 6,
+            "step_sizes": 3,
+            "predictor_epochs": 3,
+            "hidden": 4,
+            "embedding": 4,
+            "predictor_width": 4,
+        }
+
     @property
     def pool(self) -> tuple[Choices, ...]:
         """What paths are drawn from; empty during warm-up."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of
 from lightning_modules.path_samplers.darts import DARTSSampler
@@ -25,6 +27,9 @@ class SETNSampler(DARTSSampler):
         ValueError: there are no candidates.
     """
 
+    relaxed = False
+    chooses_in_own_order = False
+
     def __init__(
         self,
         space: Space,
@@ -37,6 +42,11 @@ class SETNSampler(DARTSSampler):
         if candidates < 1:
             raise ValueError(f"candidates is {candidates}, it must be at least 1")
         self.candidates = candidates
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments; the higher learning rate lets a few steps change what is chosen."""
+        return {"learning_rate": 0.5, "candidates": 10}
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """A random architecture."""

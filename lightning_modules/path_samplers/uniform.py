@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from lightning_modules.networks.supernet import Path
@@ -28,6 +30,11 @@ class UniformSampler(PathSampler):
                 "this order"
             )
         self.population, self.tournament, self.budget = population, tournament, budget
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"population": 4, "tournament": 2, "budget": 10}
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """A random architecture."""
@@ -73,6 +80,11 @@ class RandomNASSampler(UniformSampler):
         if candidates < 1:
             raise ValueError(f"candidates is {candidates}, it must be at least 1")
         self.candidates = candidates
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"candidates": 10}
 
     def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
         """The best of many random architectures."""

@@ -25,11 +25,21 @@ class Agent(ABC):
         seed: the seed of trial 0; trial ``k`` has seed ``seed + k``.
     """
 
+    learns: bool = True
+    """Whether rewards change what is asked next: then contract tests want it to beat random search."""
+    batched: bool = True
+    """Whether many trials cost little more than one; False where they advance one after another."""
+
     def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
         self.space, self.trials = space, trials
         self.rng = TrialRandom(seed, trials)
         # The worst reward so far stands in for the reward of a failed evaluation; infinite until there is one.
         self._worst = torch.full((trials,), torch.inf, dtype=torch.float64)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Arguments that make it cheap, besides space, trials and seed, as a recipe gives them."""
+        return {}
 
     @abstractmethod
     def ask(self, n: int = 1) -> Tensor:

@@ -26,7 +26,7 @@ class NaiveTransfer(MetaAgent):
     """Random source evaluations, a random forest on one-hot codes for each task, and their ranking from the top down.
 
     On a source task it asks random architectures. On a target task it asks the architectures of the whole space in the
-    order of their predicted worth; the target's rewards change nothing. A forest is fitted to each source task, to
+    order of their predicted scores; the target's rewards change nothing. A forest is fitted to each source task, to
     normal quantiles of the rewards' ranks within the task, and the predictions are averaged: on NAS-Bench-201 and
     TransNAS-Bench-101 that is a stronger baseline than one forest for all tasks. Each meta-trained trial has forests
     of its own; trials that start from the same ones ask the same. With nothing learned it asks at random. Within a
@@ -54,6 +54,11 @@ class NaiveTransfer(MetaAgent):
         # Places in `_all`, the best first: int32 [meta-trained trials, size]; None until there is something to rank by.
         self._ranking: Tensor | None = None
         self.begin_task(budget=50, adapting=True)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"trees": 10}
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Forget what was asked; on a target, rank by what the source tasks gave.
@@ -115,22 +120,22 @@ class NaiveTransfer(MetaAgent):
     # ---- carrying over ---------------------------------------------------------------------------------------------
 
     def _fit(self) -> None:
-        """Rank the space for each trial by the mean of a forest a source task; once for the same evaluations."""
+        """Rank the space for each trial by the mean of a forest for each source task; once for the same evaluations."""
         sources = [(codes, rewards) for codes, rewards in self._sources if codes.shape[1]]
         if self._ranking is not None or not sources:
             return
         from sklearn.ensemble import RandomForestRegressor
 
         assert self._all is not None
-        worths = [normalise(rewards, "rank").double() for _, rewards in sources]
+        ranks = [normalise(rewards, "rank").double() for _, rewards in sources]
         space_features = self.space.one_hot(self._decode(self._all)).numpy()
         rankings = []
         for trial in range(self.trials):
             seed = derive_seed(self.rng.seed + trial, "naive transfer")
             predicted = torch.zeros(len(self._all), dtype=torch.float64)
-            for (codes, _), worth in zip(sources, worths, strict=True):
+            for (codes, _), scores in zip(sources, ranks, strict=True):
                 forest = RandomForestRegressor(self.trees, random_state=seed)
-                forest.fit(self.space.one_hot(self._decode(codes[trial])).numpy(), worth[trial].numpy())
+                forest.fit(self.space.one_hot(self._decode(codes[trial])).numpy(), scores[trial].numpy())
                 predicted += torch.from_numpy(forest.predict(space_features)) / len(sources)
             shuffled = TrialRandom(seed).permutation(len(predicted))[0]  # equal predictions in random order
             rankings.append(shuffled[predicted[shuffled].argsort(descending=True, stable=True)])

@@ -51,6 +51,8 @@ class OptunaSampler(Agent):
         ValueError: there is no such sampler or option, or the sampler cannot use categorical parameters.
     """
 
+    batched = False
+
     def __init__(
         self,
         space: SearchSpace,

@@ -10,6 +10,8 @@ from search.agents.base import Agent
 class RandomSearch(Agent):
     """Uniform over the valid choices of each decision, with replacement."""
 
+    learns = False
+
     def ask(self, n: int = 1) -> Tensor:
         """``n`` fresh draws for each trial."""
         return self.space.sample(self.rng, n)

@@ -29,7 +29,7 @@ MORE = (
 EXAMPLE = "catchmark run experiments/quickstart.yaml --budget 10 --agents.catch_meta.settings.candidates 40"
 NAMES_CODE = ("recipe",)
 
-FLAGS = ("-h", "--help", "--dry-run", "--quiet")
+FLAGS = ("-h", "--help", "--dry-run", "--tiny", "--quiet")
 OPTIONS = ("--resume", "--runs")
 """What ``catchmark run`` keeps for itself, with `TRUST`; every other ``--key`` replaces a value of the recipe."""
 _KEY = "--KEY"
@@ -41,7 +41,8 @@ _KEY = "--KEY"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which recipe, what to replace in it, and where the run goes."""
     parser.usage = (
-        "catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--trust NAME] [--dry-run] [--quiet]"
+        "catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--trust NAME] [--dry-run] [--tiny] "
+        "[--quiet]"
     )
     parser.add_argument("recipe", nargs="?", help="a YAML file; 'catchmark list' names those that ship")
     keys = parser.add_argument_group("values of the recipe")
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders go (default: %(default)s)")
     add_trust(parser)
     parser.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
+    parser.add_argument("--tiny", action="store_true", help="cut it to seconds, to see whether it runs")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -124,6 +126,7 @@ def run(chosen: argparse.Namespace) -> int:
         dry_run=chosen.dry_run,
         quiet=chosen.quiet,
         trust=chosen.trust,
+        tiny=chosen.tiny,
     )
 
 
@@ -138,6 +141,7 @@ def run_recipe(
     dry_run: bool = False,
     quiet: bool = False,
     trust: str | Iterable[str] = (),
+    tiny: bool = False,
 ) -> int:
     """Run a recipe from the start, or from where an earlier run of it stands.
 
@@ -151,6 +155,7 @@ def run_recipe(
         trust: what else than catchmark's own may be named where the recipe is that of a run's folder, and by runs that
             a recipe names: classes, modules and packages by import path. A recipe that is named here is code, and may
             name anything.
+        tiny: cut the recipe to seconds, to see whether it runs.
 
     Where ``torchrun`` or ``srun`` has started several processes, the first of them runs the recipe and the others help
     (`search.distributed`).
@@ -180,10 +185,10 @@ def run_recipe(
         if launch.rank == 0:
             from search.reports.plan import plan_of
 
-            print(plan_of(*load_recipe(recipe, overrides, allowed), runs, resume))
+            print(plan_of(*load_recipe(recipe, overrides, allowed, tiny), runs, resume))
         return 0
     if launch.ranks == 1:
-        study, resolved = load_recipe(recipe, overrides, allowed)
+        study, resolved = load_recipe(recipe, overrides, allowed, tiny)
         study.check_trainers(launch)
         return _run_in_folder(study, resolved, runs, resume, launch, quiet)
     from search.distributed.follower import Follower
@@ -194,20 +199,22 @@ def run_recipe(
     if launch.rank > 0:
         follower = Follower(launch)
         with termination_as_interruption():
-            return follower.follow(partial(_follow, launch, recipe, overrides, allowed))
+            return follower.follow(partial(_follow, launch, recipe, overrides, allowed, tiny))
     with Leader(launch) as leader, termination_as_interruption():
-        study, resolved = load_recipe(recipe, overrides, allowed)
+        study, resolved = load_recipe(recipe, overrides, allowed, tiny)
         calls = joint_calls_of(study, leader.launch, leader.together)
         leader.begin(calls, resolved)
         return _run_in_folder(calls.study, resolved, runs, resume, leader.launch, quiet, leader.searching())
 
 
-def _follow(launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[StudyCalls, str]:
+def _follow(
+    launch: Launch, recipe: Path, overrides: Mapping[str, str], trust: Trust, tiny: bool
+) -> tuple[StudyCalls, str]:
     """What another rank than 0 does of a recipe."""
     from search.distributed.joint_fit import joint_calls_of
     from search.recipes.recipe import load_recipe
 
-    study, resolved = load_recipe(recipe, overrides, trust)
+    study, resolved = load_recipe(recipe, overrides, trust, tiny)
     return joint_calls_of(study, launch), resolved
 
 

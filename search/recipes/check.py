@@ -16,6 +16,7 @@ import os
 import re
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,11 @@ class RecipeCheck:
 
     Args:
         trust: what may be imported.
+        tiny: replaces the arguments of every class, given the class, the arguments and the constructor's parameters.
     """
 
-    def __init__(self, trust: Trust = RECIPE) -> None:
-        self._trust = trust
+    def __init__(self, trust: Trust = RECIPE, tiny: Callable[..., dict[str, Any]] | None = None) -> None:
+        self._trust, self._tiny = trust, tiny
         self._places: list[tuple[type, dict[Any, Any], str]] = []
 
     def key_of(self, owner: type, arguments: dict[str, Any]) -> str:
@@ -235,6 +237,8 @@ class RecipeCheck:
         for name, parameter in known.items():
             if parameter.default is parameter.empty and name not in given:
                 raise CatchmarkError(f"{join(key, name)}: this key is missing, {owner.__name__} needs it")
+        if self._tiny is not None:
+            given = self._tiny(owner, given, known)
         checked = {name: self.value(value, hints.get(name, _UNKNOWN), join(key, name)) for name, value in given.items()}
         self._trust.check_arguments(owner, checked, key)
         self._places.append((owner, checked, key))

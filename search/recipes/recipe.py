@@ -17,6 +17,7 @@ from search.errors import CatchmarkError, explain, kind, nearest, one_line
 from search.recipes.build import build_study
 from search.recipes.check import RecipeCheck
 from search.recipes.classes import find_class, find_parameters
+from search.recipes.tiny import SUFFIX, Tiny
 from search.recipes.trust import RECIPE, Trust, Untrusted
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.studies.base import Study
@@ -30,7 +31,7 @@ _RECIPE_NAME = re.compile(r"\w(?:[\w.+() -]{0,98}[\w+()-])?")
 
 
 def load_recipe(
-    path: str | Path, overrides: Mapping[str, str] | None = None, trust: Trust = RECIPE
+    path: str | Path, overrides: Mapping[str, str] | None = None, trust: Trust = RECIPE, tiny: bool = False
 ) -> tuple[Study, str]:
     """Build what a recipe describes: agents on tasks, or the study that its ``class_path`` names.
 
@@ -39,6 +40,7 @@ def load_recipe(
         overrides: values that replace the file's, by dotted key, as text in YAML: ``{"agents.catch.init_args.context":
             "zero"}``. ``init_args`` may be left out of a key; ``agent.KEY`` stands for every agent that takes KEY.
         trust: what the file may name. Where it was found in a run's folder, and not named by the user, it is data.
+        tiny: cut to seconds (`search.recipes.tiny`).
 
     Returns:
         The study, and the resolved recipe as YAML: with every default, enough to run it again.
@@ -48,14 +50,14 @@ def load_recipe(
     """
     try:
         with trust.held():
-            study, resolved = _load(Path(path), overrides or {}, trust)
+            study, resolved = _load(Path(path), overrides or {}, trust, tiny)
     except Untrusted as error:
         raise Untrusted(f"{path}: {error}") from error
     study.trust = trust
     return study, resolved
 
 
-def _load(path: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[Study, str]:
+def _load(path: Path, overrides: Mapping[str, str], trust: Trust, tiny: bool) -> tuple[Study, str]:
     recipe = read_recipe(path)
     for key, text in overrides.items():
         _override(recipe, key, text, trust)
@@ -63,7 +65,9 @@ def _load(path: Path, overrides: Mapping[str, str], trust: Trust) -> tuple[Study
     values = recipe if not named else recipe.setdefault("init_args", {})
     if isinstance(values, dict) and values.get("name") in (None, ""):
         values["name"] = re.sub(r"[^\w.+() -]", "_", path.stem).strip(". -")[:100] or "recipe"
-    check = RecipeCheck(trust)
+    if tiny and isinstance(values, dict):
+        values["name"] = f"{values['name']}{SUFFIX}"
+    check = RecipeCheck(trust, Tiny(trust) if tiny else None)
     if not named:
         checked = check.arguments(recipe, Experiment, "")
         _check_names(checked)

@@ -19,7 +19,7 @@ DECIMALS = 3
 
 
 def verdict(summary: Mapping[str, Any], pairs: Sequence[tuple[str, str]], measured: int) -> list[str]:
-    """What a study found, in plain words that the numbers bear out, a paragraph each.
+    """What a study found, in paragraphs of plain words that the numbers bear out.
 
     All methods are measured on the same architectures in each trial, so they are compared trial by trial.
 
@@ -108,7 +108,7 @@ def _lead(ranked: Sequence[str], values: Mapping[str, Sequence[float]]) -> str:
 
 
 def _effects(pairs: Sequence[tuple[str, str]], values: Mapping[str, Sequence[float]]) -> str:
-    """What landmarks change, a sentence a pair."""
+    """What landmarks change, in a sentence for each pair."""
     found = [_compared(values[more], values[plain]) for plain, more in pairs]
     words = []
     for (plain, more), (mean, details, _), p in zip(pairs, found, holm([each[-1] for each in found]), strict=True):
@@ -136,7 +136,7 @@ def _against_references(values: Mapping[str, Sequence[float]], references: Mappi
 
 
 def _returned(methods: Mapping[str, Any]) -> str:
-    """Which method's own choice is worth most."""
+    """Which method's own choice has the highest stand-alone score."""
     found = {name: best for name, each in methods.items() if (best := each["found_best"]["mean"]) is not None}
     if not found:
         return ""
@@ -148,7 +148,7 @@ def _returned(methods: Mapping[str, Any]) -> str:
     place = f" ({median} {np.median(ranks):,.0f} of the space)" if ranks else ""
     rest = listed([f"{number(found[name], decimals)} ({name})" for name in order[len(first) :]] or [""])
     return (
-        f"Of the architectures that {listed(first)} return{'s' if len(first) == 1 else ''}, the best is worth "
+        f"Of the architectures that {listed(first)} return{'s' if len(first) == 1 else ''}, the best scores "
         f"{number(found[order[0]], decimals)} stand-alone{' on average' if len(trials) > 1 else ''}{place}"
         f"{'; with the other methods it is ' if rest else ''}{rest}."
     )

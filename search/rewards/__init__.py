@@ -1,1 +1,1 @@
-"""Terms of a reward, a file each."""
+"""Terms of a reward, one file for each."""

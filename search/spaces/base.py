@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class SearchSpace(ABC):
 
     name: str
     decisions: tuple[Decision, ...]
+    image_multiple: int = 1
+    """Networks take images whose sides are multiples of this many pixels, and refuse others by name."""
 
     # ---- what a space must say -------------------------------------------------------------------------------------
 
@@ -117,6 +119,16 @@ class SearchSpace(ABC):
             for decision, choice in zip(self.decisions, architecture, strict=True)
         ]
         return [Edge(a, b, label) for (a, b), label in zip(itertools.pairwise(names), labels, strict=True)]
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Arguments that make it cheap, as a recipe gives them."""
+        return {}
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {}
 
     # ---- what every space has --------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,6 +54,11 @@ class DARTS(SearchSpace):
             Decision(f"{cell} {node} second", OPERATION_NAMES),
         )
     )
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {"channels": 4, "cells": 3}
 
     def cells(self, architecture: Architecture) -> dict[str, tuple[NodeChoice, ...]]:
         """What the four nodes of both cells compute, by ``normal`` and ``reduce``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,13 @@ class DepthFusion(SearchSpace):
         self._cell_size = len(cell)
         prefixes = [""] if synchronised else [f"cell {number} " for number in range(1, FUSIONS + 1)]
         self.decisions = tuple(Decision(prefix + name, choices) for prefix in prefixes for name, choices in cell)
+
+    image_multiple = 32
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {"channels": 8}
 
     def valid_choices(self, prefix: Tensor) -> Tensor:
         """All choices but those that cut a cell's output off from both inputs; arguments as for every space."""

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,11 @@ class NASBench101(SearchSpace):
         *(Decision(f"{target}<-{source}", ("absent", "present")) for source, target in EDGES),
         *(Decision(f"vertex {vertex}", OPERATION_NAMES) for vertex in _INTERIOR),
     )
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {"channels": 8, "cells": 1}
 
     def valid_choices(self, prefix: Tensor) -> Tensor:
         """Which choices of the next decision leave a valid cell within reach.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ class NASBench201(SearchSpace):
 
     name = "nasbench201"
     decisions = tuple(Decision(f"{target}<-{source}", OPERATION_NAMES) for target, source in EDGES)
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {"channels": 4, "cells": 1}
 
     def format(self, architecture: Architecture) -> str:
         """The benchmark's string; `parse` reads it back."""

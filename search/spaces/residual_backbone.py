@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -136,6 +136,11 @@ class ResidualBackbone(SearchSpace):
             *(Decision(f"blocks of stage {stage}", tuple(map(str, self.blocks_per_stage))) for stage in self._counted),
             *(Decision(f"doubling in stage {stage}", PLACES) for stage in numbers),
         )
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {"width": 0.125}
 
     # ---- which architectures there are -----------------------------------------------------------------------------
 

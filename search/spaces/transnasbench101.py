@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -34,6 +36,11 @@ class TransNASBench101Micro(SearchSpace):
 
     name = "transnasbench101_micro"
     decisions = tuple(Decision(f"{target}<-{source}", OPERATION_NAMES) for target, source in EDGES)
+
+    @classmethod
+    def toy_build(cls) -> dict[str, Any]:
+        """Arguments of `build` and `build_supernet` for a network of a moment."""
+        return {"channels": 4}
 
     def format(self, architecture: Architecture) -> str:
         """The benchmark's string; `parse` reads it back."""

@@ -63,7 +63,7 @@ def sparse_kendall_tau(
     # At how many places of the two lists which two ranks meet, on average over the orders of equal predictions.
     meetings = (ideal / sizes[:, None]).T @ listed
     above = np.sign(np.subtract.outer(np.arange(len(members)), np.arange(len(members))))
-    # Each two places as often as they agree, less as often as they disagree. Two of one group cancel out.
+    # Every pair of places counts as often as it agrees, less as often as it disagrees. Pairs of one group cancel out.
     return float((meetings * (above @ meetings @ above.T)).sum() / pairs)
 
 
@@ -71,10 +71,10 @@ def kendall_tau(accuracies: Sequence[float] | np.ndarray, predicted: Sequence[fl
     """Kendall's tau-b; 0 where all predictions are equal, NaN where all accuracies are."""
     from scipy.stats import kendalltau
 
-    worth, known = np.asarray(accuracies, dtype=np.float64), _known(predicted)
-    if len(np.unique(known)) == 1 < len(np.unique(worth)):
+    truth, known = np.asarray(accuracies, dtype=np.float64), _known(predicted)
+    if len(np.unique(known)) == 1 < len(np.unique(truth)):
         return 0.0
-    return float(kendalltau(worth, known).statistic)
+    return float(kendalltau(truth, known).statistic)
 
 
 def _known(predicted: Sequence[float] | np.ndarray) -> np.ndarray:

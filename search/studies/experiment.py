@@ -120,6 +120,11 @@ class Experiment(Study):
                 )
         return made
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """A search opens with 5 random networks by default; the sixth is the first that its agent chooses."""
+        return {"budget": 6, "trials": 2}
+
     def seconds(self, target: str) -> float | None:
         """The time that a trial has on a target, by what its evaluations cost; None where it has no limit."""
         return self.budget_seconds[target] if isinstance(self.budget_seconds, dict) else self.budget_seconds

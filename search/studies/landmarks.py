@@ -6,7 +6,7 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -38,6 +38,11 @@ class LandmarkChoice:
     iterations: int = 1
     added: int = 10
     file: str | None = None
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"count": 4, "added": 2, "iterations": 2}
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from search.agents.base import MetaAgent
 from search.loop.search import Stage
@@ -34,6 +35,11 @@ class MetaTraining:
     epochs: int = 25
     networks: int = 20
     trials: int = 1
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"epochs": 2, "networks": 6, "trials": 1}
 
     def __post_init__(self) -> None:
         """Refuse a phase that could not take place."""

@@ -35,6 +35,7 @@ from search.studies.supernet_job import MEASURED, Job, Landmarks, Outcome, check
 from search.studies.supernet_records import records_of
 from search.studies.supernet_training import Method, SupernetTraining, SupernetWork
 from search.tasks.base import Task, all_parts
+from search.training.trainer_arguments import TINY_TRAINER
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -135,6 +136,19 @@ class SupernetStudy(Study):
         self.training.head()  # data that are not there are noticed before a training begins
         for key in methods:
             self._check_method(key)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {
+            "settings": {"epochs": 3},
+            "measured": 4,
+            "measurements": 1,
+            "trials": 1,
+            "workers": 1,
+            "threads": 1,
+            "trainer": dict(TINY_TRAINER),
+        }
 
     def _check_method(self, name: str) -> None:
         method, settings = self.methods[name], self.settings_of(name)

@@ -62,6 +62,11 @@ class Method:
     build: Optional[dict[str, Any]] = None  # noqa: UP045
     found: int = 5
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"found": 2, "landmarks_from": {"count": 4, "added": 2}}
+
 
 @dataclass(frozen=True)
 class SupernetWork(Work):

@@ -105,7 +105,7 @@ def _provenance(source: Path, digest: str) -> dict[str, str]:
 
 
 def _read_folder(folder: Path) -> tuple[list[str], list[dict[str, float] | None], str]:
-    """Architecture strings, a row of results each, and the SHA-256 over all files read."""
+    """Architecture strings, a row of results for each, and the SHA-256 over all files read."""
     whole = hashlib.sha256()
 
     def unpack(path: Path) -> Any:
@@ -128,7 +128,7 @@ def _read_folder(folder: Path) -> tuple[list[str], list[dict[str, float] | None]
 
 
 def _read_file(path: Path) -> tuple[list[str], list[dict[str, float] | None]]:
-    """Architecture strings and a row of results each, out of one pickle."""
+    """Architecture strings and a row of results for each, out of one pickle."""
     with (
         path.open("rb") as file,
         tqdm(

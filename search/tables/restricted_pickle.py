@@ -125,7 +125,7 @@ class _ForbiddenName(ValueError):
 
 
 class _OnlyReads:
-    """A stream without `tell`, which `genops` would otherwise call, a system call each, once per opcode."""
+    """A stream without `tell`, which `genops` would otherwise call once per opcode, each time a system call."""
 
     def __init__(self, stream: BinaryIO):
         self.read, self.readline = stream.read, stream.readline

@@ -1,1 +1,1 @@
-"""Tasks: what an architecture is worth."""
+"""Tasks: how architectures are evaluated."""

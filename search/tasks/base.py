@@ -61,6 +61,14 @@ class Task(ABC):
     trainer: Mapping[str, Any] = MappingProxyType({})
     """Arguments of Lightning's Trainer, as the recipe gives them, where this task itself trains networks."""
 
+    @classmethod
+    def toy(cls) -> dict[str, Any] | None:
+        """Arguments that make it cheap, besides the space, as a recipe gives them; None where they need a user's files.
+
+        ``catchmark run --tiny`` takes those that have a default, and leaves what a recipe has to say as it is.
+        """
+        return {}
+
     def parts(self) -> dict[str, Task]:
         """The tasks inside this one, that it asks, by the attribute that holds each and by the recipe's key."""
         return {}
@@ -132,6 +140,11 @@ class TaskPool(ABC):
 
     trainer: Mapping[str, Any] = MappingProxyType({})
     """Arguments of Lightning's Trainer, where its tasks train networks."""
+
+    @classmethod
+    def toy(cls) -> dict[str, Any] | None:
+        """As for `Task`."""
+        return {}
 
     @abstractmethod
     def draw(self, index: int, seed: int) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,19 @@ class DeviceRewardPool(TaskPool):
         # Refuses what no task can be made of before anything has been searched.
         for place, device in itertools.product(range(len(self.columns)), self.devices):
             self._open(place, device, 0)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Columns of tables that ship, for `NASBench201`."""
+        return {
+            "quality": [
+                {"table": "nasbench201.npz", "dataset": "cifar100", "split": "val", "metric": "acc", "epochs": 12}
+            ],
+            "latency_table": "nasbench201_latency.npz",
+            "held_out": ["pixel3"],
+            "exponent": -0.07,
+            "evaluations": 50,
+        }
 
     def draw(self, index: int, seed: int) -> LatencyRewardTask:
         """The ``index``-th task: a pure function of (index, seed)."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,22 @@ class LatencyRewardTask(Task):
         self._set_up(
             TableTask(space, **asdict(column)), read_latency(latency_table, space), device, exponent, target_quantile
         )
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Columns of tables that ship, for `NASBench201`."""
+        return {
+            "quality": {
+                "table": "nasbench201.npz",
+                "dataset": "cifar100",
+                "split": "val",
+                "metric": "acc",
+                "epochs": 12,
+            },
+            "latency_table": "nasbench201_latency.npz",
+            "device": "pixel3",
+            "exponent": -0.07,
+        }
 
     @classmethod
     def of(

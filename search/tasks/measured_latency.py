@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -114,6 +114,18 @@ class MeasuredLatencyTask(Task):
     def parts(self) -> dict[str, Task]:
         """The task that trains."""
         return {"task": self.task}
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Small images, measured once."""
+        return {
+            "task": {"class_path": "TrainedTask", "init_args": TrainedTask.toy()},
+            "resolution": 64,
+            "device": "cpu",
+            "warmup": 1,
+            "repeats": 1,
+            "rounds": 1,
+        }
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Train the network, then measure its latency.

@@ -48,6 +48,11 @@ class SharedWeightsTask(Task):
         self._batches = batches if images is None else _first(batches, images)
         self.score_name = f"{study.score_name} with shared weights"
 
+    @classmethod
+    def toy(cls) -> dict[str, Any] | None:
+        """Its files do not ship."""
+        return None
+
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """The score with the shared weights; the seed changes nothing."""
         return next(self.evaluate_many([architecture], [seed]))

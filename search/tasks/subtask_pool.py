@@ -13,6 +13,7 @@ from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
 from search.tasks.base import TaskPool
 from search.tasks.trained import TrainedTask
+from search.training.trainer_arguments import TINY_TRAINER
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this pool
     from pytorch_lightning import LightningModule
@@ -93,6 +94,19 @@ class SubtaskPool(TaskPool):
         # The data set is read at once, so that it is refused before a search has begun.
         if max(self.classes) > data.num_classes:
             raise ValueError(f"classes is {self.classes}, but {data.arrays.name} has only {data.num_classes} classes")
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Two batches of handwritten digits."""
+        return {
+            "data": "DigitsDataModule",
+            "classes": [2, 3],
+            "resolutions": [8],
+            "epochs": 1,
+            "examples_per_class": 8,
+            "threads": 1,
+            "trainer": dict(TINY_TRAINER),
+        }
 
     def draw(self, index: int, seed: int) -> TrainedTask:
         """The ``index``-th task of a run with this seed; classes, resolution and images depend on nothing else."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,6 +129,11 @@ class TableTask(Task):
             raise ValueError(f"{path}: an architecture stands in it twice")
         self.score_name = _describe(dataset, split, metric, epochs)
         self._table_name = path.name
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """A column of a table that ships, for `NASBench201`."""
+        return {"table": "nasbench201.npz", "dataset": "cifar100", "split": "val", "metric": "acc", "epochs": 200}
 
     def scores(self, archs: Tensor) -> Tensor:
         """The scores of many architectures.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
@@ -42,6 +43,16 @@ class TablePool(TaskPool):
             raise ValueError("TablePool: 'tasks' is empty, at least one table column is needed")
         # Opened at once, so that a wrong path or column is found before anything has been searched.
         self._opened = {column: TableTask(space, **asdict(column)) for column in self.tasks}
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Columns of a table that ships, for `NASBench201`."""
+        return {
+            "tasks": [
+                {"table": "nasbench201.npz", "dataset": name, "split": "val", "metric": "acc", "epochs": 12}
+                for name in ("cifar100", "imagenet16_120")
+            ]
+        }
 
     def draw(self, index: int, seed: int) -> TableTask:
         """The ``index``-th task: a pure function of (index, seed)."""

@@ -27,6 +27,7 @@ from search.tasks.base import Evaluation, Task
 from search.training.fit import check_plan, fit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
+from search.training.trainer_arguments import TINY_TRAINER
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
     from pytorch_lightning import LightningDataModule, LightningModule
@@ -109,6 +110,11 @@ class TrainedTask(Task):
         if not 0 <= self.stop_stage < len(self._stages):
             raise ValueError(f"stop_stage is {stop_stage}, the stages are numbered from 0 to {len(self._stages) - 1}")
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Two batches of handwritten digits."""
+        return {"data": "DigitsDataModule", "epochs": 1, "threads": 1, "trainer": dict(TINY_TRAINER)}
 
     def build_arguments(self) -> dict[str, Any]:
         """The arguments of ``space.build``: what the data say of themselves, and the task's ``build``."""

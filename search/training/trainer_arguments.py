@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from search.errors import CatchmarkError
@@ -16,6 +17,19 @@ _STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_u
 
 Arguments = Mapping[str, Any]
 """A recipe's further arguments of a Trainer."""
+
+TINY_TRAINER: Arguments = MappingProxyType(
+    {
+        "limit_train_batches": 2,
+        "limit_val_batches": 1,
+        "accelerator": "auto",
+        "devices": 1,
+        "num_nodes": 1,
+        "precision": "32-true",
+        "strategy": "auto",
+    }
+)
+"""What makes a training one of a moment, in one process on whatever device there is."""
 
 
 def count(arguments: Arguments, key: str) -> int:

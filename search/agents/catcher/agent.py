@@ -147,6 +147,19 @@ class CATCHer(MetaAgent):
         if init is not None:
             self.load_weights(read_weights(init, type(self).__name__, space))
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Small networks; in float64, so that a batch of trials and each alone agree to the digit."""
+        return {
+            "settings": {
+                "hidden": 16,
+                "candidates": 8,
+                "policy_updates": 2,
+                "evaluator_updates": 3,
+                "double": True,
+            }
+        }
+
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Empty the history and the memory and reset epsilon (CATCH, sec. 4.1); the networks carry over."""
         self.budget, self.adapting = budget, adapting

@@ -113,6 +113,14 @@ class BayesianCATCHer(CATCHer):
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Small networks, little practice."""
+        return {
+            "settings": {"hidden": 16, "initial_networks": 3, "candidates": 40},
+            "bayesian": {"updates_per_network": 1},
+        }
+
     def _propose(self, n: int) -> tuple[Tensor, Tensor]:
         if self.adapting:
             return super()._propose(n)

@@ -322,7 +322,7 @@ def test_equal_methods_share_the_first_place():
     words = said({"a": [0.5, 0.6], "b": [0.5, 0.6], "c": [0.1, 0.2]}, found={"a": [91.0, 93.0], "b": [90.0, 90.5]})
     assert words[0].startswith("After 250 epochs, a and b order 200 architectures most like")
     assert words[0].endswith(", before c (0.150).")
-    assert "Of the architectures that a returns, the best is worth 92.00 stand-alone on average" in words[1]
+    assert "Of the architectures that a returns, the best scores 92.00 stand-alone on average" in words[1]
     assert "with the other methods it is 90.25 (b)." in words[1]
 
 

@@ -1,0 +1,100 @@
+"""Cuts a recipe to seconds: ``catchmark run RECIPE --tiny`` walks every path that the recipe has, at toy size.
+
+Every class says what makes it cheap (``toy``, of spaces ``toy_build``). What its constructor has a default for is
+replaced by that; what a recipe has to say stays, and a number is only ever replaced by a smaller one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+from search.recipes.classes import find_class
+from search.recipes.trust import Trust
+from search.spaces.base import SearchSpace
+from search.studies.base import Study
+
+SUFFIX = "-tiny"
+"""Behind the name of a run, so that its folder says what it is."""
+NOTICE = "TINY, cut to seconds by --tiny to see whether it runs: its numbers say nothing."
+"""Before the description, which opens the report."""
+_DATA = {"batch_size": 8, "num_workers": 0}
+"""What makes any data module cheap."""
+_TRAINING = ("TrainedTask", "SubtaskPool")
+"""Where these are, an evaluation takes a noticeable time, and one trial must do."""
+
+
+class Tiny:
+    """Replaces the arguments of one class after another, from the study on.
+
+    Args:
+        trust: what may be imported.
+    """
+
+    def __init__(self, trust: Trust):
+        self._trust, self._build, self._is_truth = trust, dict[str, Any](), False
+
+    def __call__(self, owner: type, given: dict[str, Any], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+        """The arguments at toy size.
+
+        Args:
+            owner: the class that takes them.
+            given: what the recipe says.
+            known: the parameters of its constructor.
+        """
+        toy = dict(getattr(owner, "toy", dict)() or {})
+        if given.get("init"):  # who starts from weights has their sizes
+            return given
+        if hasattr(owner, "train_dataloader"):
+            toy = _DATA | toy
+        if issubclass(owner, Study):
+            self._look_at(given)
+            toy |= self._of_study(given, known)
+        if "build" in known and (given.get("build") or not is_dataclass(owner)):  # else one further up holds
+            toy["build"] = self._build
+        if owner.__name__ == "DetectionModule" and given.get("detector", "faster_rcnn") == "faster_rcnn":
+            toy["overrides"] = {
+                "neck": {"out_channels": 16},
+                "roi_head": {"bbox_head": {"fc_out_channels": 16}},
+            }
+        if self._is_truth and owner.__name__ == "TrainedTask" and given.get("score") in (None, "val_accuracy"):
+            toy["score"] = "val_loss"  # of so few images networks get equally many right, and landmarks must differ
+        smaller = dict(given)
+        for name, value in toy.items():
+            if name in known and known[name].default is not inspect.Parameter.empty:
+                smaller[name] = _smaller(given.get(name, known[name].default), value)
+        return smaller
+
+    def _look_at(self, study: dict[str, Any]) -> None:
+        space = study.get("space")
+        path = space.get("class_path") if isinstance(space, dict) else space
+        if isinstance(path, str):
+            found = find_class(path, SearchSpace, "space", self._trust)
+            self._build = found.toy_build()  # type: ignore[attr-defined]
+        self._is_truth = "truth" in study
+
+    def _of_study(self, given: dict[str, Any], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+        """What depends on the whole of it."""
+        text, toy = json.dumps(given, default=str), dict[str, Any]()
+        if any(name in text for name in _TRAINING):
+            toy["trials"] = 1
+        if "faster_rcnn" in text:
+            toy["budget"] = 2  # a whole detector takes a second an evaluation
+        toy["description"] = f"{NOTICE} {given.get('description', '')}".strip()
+        return toy
+
+
+def _smaller(given: Any, toy: Any) -> Any:
+    """What to take in place of a given value."""
+    if isinstance(given, dict) and isinstance(toy, dict) and "class_path" not in given:
+        return given | {name: _smaller(given.get(name), value) for name, value in toy.items()}
+    if _is_number(given) and _is_number(toy):
+        return min(given, toy)
+    return toy
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
