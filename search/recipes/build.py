@@ -65,10 +65,11 @@ def build_study(checked: dict[str, Any], check: RecipeCheck, owner: type[Study])
     """
     parser = new_parser()
     parser.add_class_arguments(owner, "study")
-    study, study.recipe = _build(parser, "study", checked, check)
-    _note(study.space, study.recipe["space"])
+    study, arguments = _build(parser, "study", checked, check)
+    study.recipe = arguments
+    _note(study.space, arguments["space"])
     for name, task in study.targets.items() if isinstance(study, Experiment) else ():
-        _note(task, study.recipe["targets"][name])
+        _note(task, arguments["targets"][name])
     return study
 
 
