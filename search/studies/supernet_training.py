@@ -95,22 +95,7 @@ class SupernetWork(Work):
 class SupernetTraining:
     """What every training of a study needs.
 
-    Attributes:
-        space: as in `SupernetStudy`, like all that follow.
-        truth: see there.
-        data: see there.
-        methods: see there.
-        settings: see there.
-        build: see there.
-        affine: see there.
-        objective: see there.
-        measurements: see there.
-        threshold: see there.
-        calibration: see there.
-        seed: see there.
-        threads: see there.
-        channels_last: see there.
-        trainer: see there.
+    Attributes are as in `SupernetStudy`, but for:
         stretches: train the epochs between two choices, in this process or on several ranks.
     """
 

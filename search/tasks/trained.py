@@ -154,7 +154,7 @@ class TrainedTask(Task):
 
         Args:
             seed: as for `evaluate`.
-            epochs: the first so many; None for all.
+            epochs: in place of the task's; None for those.
             stop: when to end early. Where that depends on a score, every epoch is validated, else the last one of
                 every stage.
         """
@@ -189,7 +189,8 @@ class TrainedTask(Task):
         Args:
             architecture: as for `evaluate`.
             seed: as for `evaluate`.
-            epochs: the first so many of the training; None for all.
+            epochs: of the training, in place of the task's: stages from the first one on, as far as they go. A schedule
+                of learning rates is that of so many. None for the task's.
             stop_below: the training ends, well, with the first epoch from `stop_stage` on whose validated score is
                 below this. None for never.
 

@@ -1,6 +1,7 @@
 """What is done to a training at its epochs and batches: stages change, it is watched, stopped and kept.
 
-These are callbacks of Lightning's Trainer; nothing else here imports Lightning before there is something to train.
+These are callbacks of Lightning's Trainer. Whoever needs them imports this module when there is something to train: to
+import Lightning takes seconds.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ class Watch(Checkpoint):
             trainer.save_checkpoint(self.keep)  # in one stroke
         self._tell(trainer, self.history[-1], new=True)
         if self.stop.below is not None and validated and epoch > self._looks_from:
-            below = logged.get(self.stop.score, math.inf) < self.stop.below
-            trainer.should_stop = trainer.should_stop or _on_any_rank(trainer, below)
+            if _on_any_rank(trainer, logged.get(self.stop.score, math.inf) < self.stop.below):
+                trainer.should_stop = True
 
     def _tell(self, trainer: Trainer, logged: dict[str, float], new: bool) -> None:
         if self.told is not None and trainer.is_global_zero:

@@ -167,7 +167,7 @@ def study_of(tmp_path, **overrides):
 @pytest.mark.parametrize(
     ("overrides", "ranks", "message"),
     [
-        ({"workers": "2"}, 2, "workers: 2 processes were started .* start one process, or say workers: 1"),
+        ({"workers": "2"}, 2, "executor: 2 processes were started .* take the executor and workers out of the recipe"),
         ({"data__data__batch_size": "63"}, 2, "batch_size is 63, which 2 ranks can't share evenly"),
         ({"trainer__strategy": "ddp_fork"}, 2, "^trainer.strategy 'ddp_fork' starts processes of its own.*ddp"),
         ({"trainer__devices": "3"}, 4, "^trainer has devices: 3, but 4 processes were started on each of 1 nodes"),

@@ -135,12 +135,13 @@ def test_a_recipe_names_it_and_children_are_trained_to_the_last_bit(ray_on_this_
     monkeypatch.setenv("WANDB_MODE", "disabled")
     (tmp_path / "recipe.yaml").write_text(TRAINED)
     found = []
-    for name, more in {"inline": {}, "ray": {"executor": "{class_path: RayExecutor, init_args: {workers: 1}}"}}.items():
+    for name in ("inline", "RayExecutor", "ProcessExecutor"):
+        more = {} if name == "inline" else {"executor": f"{{class_path: {name}, init_args: {{workers: 1}}}}"}
         assert run_recipe(tmp_path / "recipe.yaml", more, tmp_path / name, quiet=True) == 0
         journal = Journal(tmp_path / name / "recipe" / "latest" / "journal.sqlite", writable=False)
         found.append([(each.architecture, each.evaluation.score) for each in journal.records("digits/random")])
         journal.close()
-    assert found[0] == found[1] and len(found[0]) == 2
+    assert found[0] == found[1] == found[2] and len(found[0]) == 2
 
 
 # ---- faults ------------------------------------------------------------------------------------------------------
