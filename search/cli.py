@@ -76,6 +76,8 @@ def _let_go_of_output() -> None:
 
 
 def _main(words: list[str]) -> int:
+    with suppress(CatchmarkError):  # it is gone, which is nothing to whoever asks for help
+        _place_current_folder(wanted=False)
     commands = find_commands()
     parser = _parser(commands)
     if words and (rewrite := getattr(commands.get(words[0]), "rewrite", None)):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from lightning_modules.spelling import nearest
-
-__all__ = ["CatchmarkError", "RunError", "explain", "join", "kind", "nearest", "one_line"]
 
 _LONGEST_VALUE, _LONGEST_MESSAGE = 60, 400
 
@@ -33,6 +30,14 @@ def one_line(error: BaseException) -> str:
     except Exception:  # a user's own class may be wrong about itself
         message = ""
     return " ".join(message.split()) or type(error).__name__
+
+
+def nearest(name: object, known: Iterable[object], words: str = "allowed", cutoff: float = 0.6) -> str:
+    """The end of an error line: the nearest valid spelling, or else all there is (`lightning_modules.spelling`)."""
+    # Imported late: until the command line has put the current folder last, a folder there may be called so too.
+    from lightning_modules import spelling
+
+    return spelling.nearest(name, known, words, cutoff)
 
 
 def kind(value: Any) -> str:
