@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
-from search.spaces.base import Architecture, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study

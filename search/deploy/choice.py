@@ -11,6 +11,7 @@ from typing import Any
 
 from search.commands.run import CONFIG, JOURNAL
 from search.errors import CatchmarkError
+from search.evaluation import Architecture
 from search.recipes.parts import build_part
 from search.recipes.recipe import load_recipe, read_recipe
 from search.recipes.trust import RECIPE, Trust, check_links
@@ -18,7 +19,7 @@ from search.recipes.words import explain, nearest
 from search.recipes.yaml_text import parse_yaml
 from search.results.search import best_of_target
 from search.runs.journal import Journal
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 from search.tasks.base import Task
@@ -148,8 +149,8 @@ def _best(run: Path, study: Experiment, target: str, agent: str | None) -> tuple
     if found is None:
         whose = "of any agent" if agent is None else f"of the agent '{agent}'"
         raise CatchmarkError(
-            f"{run}: no evaluation {whose} has succeeded on '{target}' yet; go on with the run, or name an "
-            "--architecture"
+            f"{run}: no evaluation {whose} has succeeded on '{target}' yet within its limits; go on with the run, or "
+            "name an --architecture"
         )
     finder, best = found
     return study.space.check(best["choices"]), finder, best["score"]

@@ -9,10 +9,10 @@ from typing import Any
 
 from search.distributed.joint_calls import JointCalls, Order, RankFailed, Together
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation, Proposal
 from search.runs.launch import Launch
-from search.spaces.base import Architecture
 from search.studies.experiment import Experiment
-from search.tasks.base import Evaluation, Task, TaskPool, parts
+from search.tasks.base import Task, TaskPool, parts
 from search.training.trainer_arguments import arguments_of_rank, is_joint
 
 Address = list[str | int]
@@ -48,8 +48,8 @@ def prepare_task(task: Task, address: Address, key: str, launch: Launch, togethe
         if is_joint(given):
             joint = True
             if together is not None:
-                own = part.evaluate
-                part.evaluate = partial(_evaluate, together, [*address, *path], own)  # type: ignore[method-assign]
+                own = part.evaluate_one  # type: ignore[attr-defined]
+                part.evaluate_one = partial(_evaluate, together, [*address, *path], own)  # type: ignore[attr-defined]
     return joint
 
 
@@ -62,21 +62,20 @@ def find_part(task: Task, attributes: list[str | int]) -> Task:
 
 def evaluation_of(task: Task, order: Order) -> Callable[[], str | None]:
     """A follower's part in an evaluation."""
-    return lambda: _failure(task.evaluate(tuple(order["architecture"]), order["seed"]))
+    return lambda: _failure(task.evaluate_one(Proposal.from_plain(order["proposal"])))  # type: ignore[attr-defined]
 
 
 def _evaluate(
     together: Together,
     address: Address,
-    own: Callable[[Architecture, int], Evaluation],
-    architecture: Architecture,
-    seed: int,
+    own: Callable[[Proposal], Evaluation],
+    proposal: Proposal,
 ) -> Evaluation:
-    """What rank 0 puts in the place of a joint task's own `Task.evaluate`."""
-    order = {"evaluate": address, "architecture": list(architecture), "seed": seed}
+    """What rank 0 puts in the place of a joint task's own `OneByOne.evaluate_one`."""
+    order = {"evaluate": address, "proposal": proposal.plain()}
     began = time.monotonic()
     try:
-        return together(order, partial(own, architecture, seed), _failure)
+        return together(order, partial(own, proposal), _failure)
     except RankFailed as failed:
         return Evaluation.failed(str(failed), time.monotonic() - began)
 

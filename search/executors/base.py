@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from types import TracebackType
 
-from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task
+from search.evaluation import Evaluation, Proposal
+from search.tasks.base import Task
 
 Ticket = tuple[int, int]
 """What an evaluation is known by while it is under way: the loop's own numbers, handed back with the result."""
@@ -37,7 +37,7 @@ class Executor(ABC):
         """Evaluate on this task from now on; what is still under way is given up."""
 
     @abstractmethod
-    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
+    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
         """Take an evaluation. One beyond the number of workers waits for its turn; turns come in order."""
 
     @abstractmethod

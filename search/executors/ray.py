@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation, Proposal
 from search.executors.base import Executor, Ticket
 from search.executors.inline import evaluate_one
 from search.executors.ray_groups import forked, groups_of, processes_of, was_lost
 from search.executors.ray_session import RaySession
-from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task
 
 _MOST_FAILED_STARTS = 3
 """Workers that may die in a row while they are given the task."""
@@ -31,16 +31,14 @@ class _Job:
 
     Attributes:
         ticket: what it is known by.
-        architecture: what to evaluate.
-        seed: the seed.
+        proposal: what to evaluate.
         deaths: workers that died of it.
         began: when its worker got it.
         first_began: when the first of its workers got it.
     """
 
     ticket: Ticket
-    architecture: Architecture
-    seed: int
+    proposal: Proposal
     deaths: int = 0
     began: float = 0.0
     first_began: float | None = None
@@ -141,9 +139,9 @@ class RayExecutor(Executor):
         while len(self._calls.starting) < self.workers:
             self._start()
 
-    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
-        """Take an evaluation; the next free worker gets it."""
-        self._waiting.append(_Job(ticket, architecture, seed))
+    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
+        """Take a proposal; the next free worker gets it."""
+        self._waiting.append(_Job(ticket, proposal))
         self._hand_out()
 
     def wait(self) -> tuple[Ticket, Evaluation]:
@@ -221,7 +219,7 @@ class RayExecutor(Executor):
             actor, job = self._idle.popleft(), self._waiting.popleft()
             job.began = time.monotonic()
             job.first_began = job.began if job.first_began is None else job.first_began
-            self._calls.evaluating[actor.evaluate.remote(job.architecture, job.seed)] = (actor, job)
+            self._calls.evaluating[actor.evaluate.remote(job.proposal)] = (actor, job)
 
     # ---- what they say ---------------------------------------------------------------------------------------------
 
@@ -314,12 +312,12 @@ class _Worker:
         self._task = task
         self._groups = [(part, part.trainer) for part in groups_of(task)]
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation | _Refusal | _LostProcess:
+    def evaluate(self, proposal: Proposal) -> Evaluation | _Refusal | _LostProcess:
         """One evaluation; what stops a run in one process is said to the process that started this one."""
         try:
             for part, trainer in self._groups:
                 part.trainer = forked(trainer)
-            evaluation = evaluate_one(self._task, architecture, seed)
+            evaluation = evaluate_one(self._task, proposal)
             return _LostProcess(evaluation.reason) if self._groups and was_lost(evaluation) else evaluation
         except CatchmarkError as error:
             return _Refusal(str(error), error.exit_code)

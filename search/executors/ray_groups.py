@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.tasks.base import Evaluation, Task, parts
+from search.evaluation import Evaluation
+from search.tasks.base import Task, parts
 from search.training.trainer_arguments import arguments_of_own_processes
 
 _STRATEGY = re.compile(r"ddp(?:_(?P<how>fork|spawn|notebook))?(?P<unused>_find_unused_parameters_(?:true|false))?")

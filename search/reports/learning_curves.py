@@ -34,10 +34,12 @@ class _Child:
     Attributes:
         history: what it logged.
         score: NaN where it failed.
+        feasible: whether it can be the best.
     """
 
     history: list[dict[str, float]]
     score: float
+    feasible: bool
 
 
 @dataclass
@@ -69,7 +71,8 @@ class LearningCurves:
         target, _, agent = search.partition("/")
         if target not in self.experiment.targets:
             return
-        children = [_Child(r.evaluation.history, r.evaluation.score) for r in records if r.evaluation.history]
+        found = [record.evaluation for record in records if record.evaluation.history]
+        children = [_Child(each.history, each.score, each.feasible) for each in found]
         if children:
             self._targets.setdefault(target, _Target()).by_agent[agent] = children
 
@@ -91,7 +94,7 @@ def _draw(target: _Target, metric: str, colors: Mapping[str, int]) -> str:
     best = {
         agent: max(good, key=lambda child: child.score)
         for agent, children in target.by_agent.items()
-        if (good := [child for child in children if not math.isnan(child.score)])
+        if (good := [child for child in children if child.feasible])
     }
     names = {agent: shortened(agent) for agent in best}
     right = 0.35 + 0.083 * max(map(len, names.values()), default=0)

@@ -22,7 +22,8 @@ from lightning_modules.networks.darts_cells import (
     node_choices,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
-from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import Decision, Edge, SearchSpace
 
 CELLS = ("normal", "reduce")
 Genotype = Iterable[tuple[str, int]]

@@ -11,6 +11,7 @@ from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
 from search.errors import CatchmarkError, RunError, one_line
+from search.evaluation import Architecture, Proposal
 from search.executors.base import Executor
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
@@ -18,7 +19,7 @@ from search.randomness import derive_seed
 from search.recipes.words import nearest
 from search.results.search import for_json, summarise_search
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.studies.base import Study
 from search.studies.meta_training import PHASE, MetaTraining, phases
 from search.studies.transfer import EXCHANGE, exchange_search, find_winners, summarise_exchange
@@ -149,7 +150,7 @@ class Experiment(Study):
                 key = f"budget_seconds.{target}" if isinstance(self.budget_seconds, dict) else "budget_seconds"
                 raise CatchmarkError(f"{key} is {seconds}, it must be a number above 0")
             # A look-up takes no time: where it is not said to cost any, the limit would silently never be reached.
-            if task.instant and not task.evaluate(next(self.space.enumerate()), seed=0).cost_seconds:
+            if task.instant and not next(task.evaluate([Proposal(next(self.space.enumerate()))])).cost_seconds:
                 raise CatchmarkError(
                     f"budget_seconds: an evaluation on '{target}' is said to cost no time, so it would never be used "
                     "up; give the target's task its cost_seconds"

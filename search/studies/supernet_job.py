@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search.spaces.base import Architecture
+from search.evaluation import Architecture
 
 Landmarks = list[tuple[Architecture, float]]
 """Architectures, and what each is worth."""

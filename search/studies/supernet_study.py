@@ -21,18 +21,19 @@ from lightning_modules.objectives.base import ClassificationObjective, Objective
 from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import CatchmarkError, RunError
+from search.evaluation import LARGEST, Architecture, Evaluation, Proposal
 from search.executors import evaluate_all
 from search.executors.inline import evaluate_one
 from search.loop.search import Listener
 from search.randomness import derive_seed
 from search.results.search import for_json
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.statistics.rank_correlation import CIFAR_BIN
 from search.studies.base import Study
 from search.studies.landmarks import LandmarkChoice, read_landmarks
 from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_ALONE
-from search.tasks.base import LARGEST, Evaluation, Task, parts
+from search.tasks.base import Task, parts
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -356,8 +357,9 @@ class SupernetStudy(Study):
             nonlocal step, in_a_row
             if (stage, arch) not in known:
                 seed = derive_seed(self.seed + trial, stage, self.space.format(arch))
-                evaluation = evaluate_one(self.truth, arch, seed)
-                record = Record(step, 0, trial, stage, arch, seed, evaluation)
+                proposal = Proposal(arch, seed)
+                evaluation = evaluate_one(self.truth, proposal)
+                record = Record(step, 0, trial, stage, proposal, evaluation)
                 journal.add(STAND_ALONE, [record])
                 known[stage, arch], step = record, step + 1
                 if evaluation.status == "ok":
@@ -392,7 +394,7 @@ class SupernetStudy(Study):
                 continue
             taken.add(arch)
             # A table may not know every architecture; one that it does not know is not worth a line in the journal.
-            if self.truth.instant and evaluate_one(self.truth, arch, 0).status != "ok":
+            if self.truth.instant and evaluate_one(self.truth, Proposal(arch)).status != "ok":
                 continue
             if not math.isnan(value := worth(MEASURED, arch)):
                 found[MEASURED].append((arch, value))
@@ -410,7 +412,7 @@ class SupernetStudy(Study):
 
         def add(step: int, stage: str, archs: Sequence[Architecture], evaluations: Sequence[Evaluation]) -> None:
             for slot, (arch, evaluation) in enumerate(zip(archs, evaluations, strict=True)):
-                records.append(Record(step, slot, job.trial, stage, tuple(arch), seed, evaluation))
+                records.append(Record(step, slot, job.trial, stage, Proposal(tuple(arch), seed), evaluation))
 
         for step, (epoch, scores) in enumerate(outcome.rounds):
             evaluations = [_evaluation(score, {"loss": loss}) for score, loss in scores]
@@ -418,7 +420,7 @@ class SupernetStudy(Study):
         steps = len(outcome.rounds)
         add(steps, ADDED, [tuple(a) for a, _ in outcome.added], [_evaluation(w, {}) for _, w in outcome.added])
         found = [tuple(arch) for arch, _ in outcome.found]
-        truths = evaluate_all(self.truth, found, [seed] * len(found))
+        truths = evaluate_all(self.truth, [Proposal(arch, seed) for arch in found])
         evaluations = [
             _evaluation(score, {"stand_alone": truth.score} | outcome.seconds)
             for (_, score), truth in zip(outcome.found, truths, strict=True)

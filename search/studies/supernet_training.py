@@ -20,10 +20,10 @@ import torch
 
 from lightning_modules.supernet import SupernetModule, evaluate_paths
 from search.errors import RunError
+from search.evaluation import Architecture, Proposal
 from search.executors.inline import evaluate_one
 from search.randomness import derive_seed
 from search.runs.tensor_files import load_tensors
-from search.spaces.base import Architecture
 from search.studies.supernet_job import Job, Outcome, Stretch, checkpoint_of
 from search.studies.supernet_stretch import (
     Tell,
@@ -143,7 +143,7 @@ def _add_landmarks(study: SupernetStudy, job: Job, module: SupernetModule, outco
     seed = derive_seed(study.seed + job.trial, "iteration", len(outcome.added))
     chosen = module.sampler.choose(_evaluation(study, module), choice.added + len(known), seed)
     for arch in [each for each in chosen if each not in known][: choice.added]:
-        evaluation = evaluate_one(study.truth, arch, seed)
+        evaluation = evaluate_one(study.truth, Proposal(arch, seed))
         if evaluation.status == "ok":
             outcome.added.append((list(arch), evaluation.score))
     outcome.iterations += 1

@@ -12,7 +12,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from search.errors import CatchmarkError, RunError, one_line
+from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.randomness import derive_seed
-from search.spaces.base import Architecture, SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.spaces.base import SearchSpace
+from search.tasks.base import OneByOne
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
@@ -46,7 +47,7 @@ class _TimeLimit(Exception):
     """The child took too long."""
 
 
-class TrainedTask(Task):
+class TrainedTask(OneByOne):
     """Train the network of an architecture and read its score off the validation data.
 
     A child that diverges, runs out of memory, crashes or takes too long is a failed evaluation. What no architecture
@@ -74,10 +75,14 @@ class TrainedTask(Task):
             as more, and the number decides the last bits of a score, so a recipe that names it says the same anywhere.
         channels_last: lay images out pixel by pixel instead of channel by channel. Networks of 8 or more channels then
             train about a quarter faster on a CPU, narrower ones slower. It decides the last bits of a score.
+        objectives: what is wanted of the score, by the name of its metric, and of further metrics: ``max`` or ``min``,
+            each perhaps with a hard limit, for instance ``{parameters: {direction: min, limit: 5000}}``.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
     """
+
+    honours = frozenset({"epochs"})
 
     def __init__(
         self,
@@ -92,6 +97,7 @@ class TrainedTask(Task):
         time_limit_seconds: float | None = None,
         threads: int | None = None,
         channels_last: bool = False,
+        objectives: dict[str, Any] | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -106,6 +112,7 @@ class TrainedTask(Task):
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
         self.channels_last = channels_last
+        self.score_metric, self.objectives = score, read_objectives(objectives or {})
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
 
     def build_arguments(self) -> dict[str, Any]:
@@ -162,35 +169,37 @@ class TrainedTask(Task):
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
         }
-        arguments |= preset | self.trainer
+        arguments |= {"max_epochs": self.epochs} | preset | self.trainer
         callbacks = arguments.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         arguments["callbacks"] = [*callbacks, callback]
-        return construct_trainer(self.trainer, max_epochs=self.epochs, **arguments)
+        return construct_trainer(self.trainer, **arguments)
 
     def open(self) -> None:
         """Refuse what the Trainer refuses, such as an accelerator that this machine does not have."""
         with isolated(), quiet_lightning():
             self.make_trainer(_make_watch(None), enable_checkpointing=False)
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
         """Train one child.
 
         Args:
-            architecture: what to build.
-            seed: decides initial weights, order of the data, augmentation and dropout.
+            proposal: the architecture to build; a seed that decides initial weights, order of the data, augmentation
+                and dropout; and as fidelity perhaps the ``epochs`` of training.
 
         Returns:
             The score, in the unit in which the module logs it (`ClassificationModule`: %); every other logged metric,
             and ``parameters``, the number of those that are trained; wall-clock seconds.
         """
-        architecture = self.space.check(architecture)
+        architecture, seed = self.space.check(proposal.architecture), proposal.seed
+        epochs = _epochs(proposal.fidelity.get("epochs", self.epochs))
         start = time.monotonic()
         with isolated(), quiet_lightning():
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             watch = _make_watch(None if self.time_limit_seconds is None else start + self.time_limit_seconds)
-            trainer = self.make_trainer(watch, enable_checkpointing=False, check_val_every_n_epoch=self.epochs)
+            preset = {"max_epochs": epochs, "check_val_every_n_epoch": epochs}
+            trainer = self.make_trainer(watch, enable_checkpointing=False, **preset)
             failure = ""
             try:
                 metrics = self._train(architecture, seed, trainer)
@@ -217,6 +226,7 @@ class TrainedTask(Task):
             return Evaluation.failed(failure, seconds, watch.history)
         if self.score not in metrics:
             raise RunError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
+        check_measured(self.objectives, metrics)
         return Evaluation(metrics.pop(self.score), metrics, seconds, history=watch.history)
 
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
@@ -232,9 +242,27 @@ class TrainedTask(Task):
         """Build, fit, validate; the logged metrics."""
         module = self.start(architecture, seed)
         trainer.fit(module, datamodule=self.data)
-        _check_finite(trainer, f"after {self.epochs} epochs")
+        _check_finite(trainer, f"after {trainer.max_epochs} epochs")
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         return metrics | {"parameters": float(sum(parameter.numel() for parameter in module.parameters()))}
+
+
+def check_measured(objectives: Mapping[str, Objective], names: Collection[str]) -> None:
+    """Refuse objectives that nothing measures.
+
+    Raises:
+        RunError: an objective is not among the names of what an evaluation gives.
+    """
+    for name in objectives:
+        if name not in names:
+            raise RunError(f"objectives: '{name}' is not logged{_suggest(name, names)}")
+
+
+def _epochs(asked: float) -> int:
+    """As many epochs as a proposal asks for."""
+    if asked < 1 or asked != int(asked):
+        raise RunError(f"the agent asks for {asked:g} epochs, a whole number of at least 1 is needed")
+    return int(asked)
 
 
 def construct_trainer(given: Mapping[str, Any], **arguments: Any) -> Trainer:

@@ -19,6 +19,7 @@ from search.distributed.joint_tasks import JointTasks
 from search.distributed.links import meet
 from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Proposal
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.runs.launch import Launch
@@ -262,7 +263,7 @@ def test_a_target_on_one_device_is_rank_0s_alone(tmp_path):
     asked = []
     JointTasks(one, Launch(ranks=2), lambda *what: asked.append(what))
     task = one.targets["digits"]
-    assert task.evaluate((1,) * 6, 0).status == "ok" and not asked
+    assert task.evaluate_one(Proposal((1,) * 6)).status == "ok" and not asked
     assert task.make_trainer(LambdaCallback()).world_size == 1
 
 
@@ -283,7 +284,7 @@ def test_the_recipe_of_many_processes_trains_in_one(tmp_path):
     train_alone(one)
     dead_end = NASBench201().parse("|none~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|")
     for task in one.targets["digits"], one.phases[0].pool.draw(0, 0):
-        assert task.evaluate(dead_end, 0).status == "ok" and not dist.is_initialized()
+        assert task.evaluate_one(Proposal(dead_end)).status == "ok" and not dist.is_initialized()
 
 
 @pytest.mark.parametrize("count", [8, 9])
