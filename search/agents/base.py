@@ -33,6 +33,9 @@ class Agent(ABC):
         seed: the seed of trial 0; trial ``k`` has seed ``seed + k``.
     """
 
+    caches: frozenset[str] = frozenset()
+    """Attributes that are made anew where they are missing, out of others: they need no place in `state_dict`."""
+
     def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
         self.space, self.trials = space, trials
         self.rng = TrialRandom(seed, trials)

@@ -52,6 +52,8 @@ class OptunaSampler(Agent):
         ValueError: there is no such sampler or option, or the sampler cannot use categorical parameters.
     """
 
+    caches = frozenset({"_studies"})
+
     def __init__(
         self,
         space: SearchSpace,

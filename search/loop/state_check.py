@@ -32,8 +32,8 @@ _PROBE = 16
 class StateCheck:
     """Compares an agent with what its states make of a fresh one; cheap, and leaves the agent as it is.
 
-    An attribute that a state does not bring back may be a cache. Therefore only an agent is refused that, led on from
-    here, asks for something else than the copy does, or whose state can't be kept or read.
+    An attribute that a state does not bring back may be a cache (`Agent.caches`), or of no consequence. So an agent is
+    refused only where, led on from here, it asks for something else than the copy, or its state can't be kept or read.
 
     Args:
         name: of the search.
@@ -61,7 +61,8 @@ class StateCheck:
             return
         self._next = 4 * step
         copied = self._restored(agent)
-        missing = [name for name, value in vars(agent).items() if _differ(value, vars(copied).get(name), set())]
+        kept = {name: value for name, value in vars(agent).items() if name not in agent.caches}
+        missing = [name for name, value in kept.items() if _differ(value, vars(copied).get(name), set())]
         if missing and not self._ask_alike(agent, copied, min(_PROBE, left // self._batch), sample):
             own = type(agent).state_dict is not Agent.state_dict
             raise RunError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
@@ -43,7 +43,9 @@ class LatencyRewardTask(Task):
     """
 
     instant = True
-    objectives = MappingProxyType({"quality": Objective("max"), "latency_ms": Objective("min")})
+    objectives: Mapping[str, Objective] = MappingProxyType(
+        {"quality": Objective("max"), "latency_ms": Objective("min")}
+    )
 
     def __init__(
         self,

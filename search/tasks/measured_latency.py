@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -66,7 +66,9 @@ class MeasuredLatencyTask(OneByOne):
             look-up file is of another machine or setting.
     """
 
-    objectives = MappingProxyType({"quality": Objective("max"), "latency_ms": Objective("min")})
+    objectives: Mapping[str, Objective] = MappingProxyType(
+        {"quality": Objective("max"), "latency_ms": Objective("min")}
+    )
 
     def __init__(
         self,
