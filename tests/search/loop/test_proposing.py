@@ -47,7 +47,7 @@ def changed(archs, *place, to):
         (lambda archs: None, "gives a NoneType"),
         (
             lambda archs: changed(archs, 1, 1, 4, to=77),
-            r"the agent Saying asks in trial 1 for what is no architecture: grid: decision 'decision 4' of .* is 77, allowed",
+            r"Saying asks in trial 1 for what is no architecture: grid: decision 'decision 4' of .* is 77, allowed",
         ),
     ],
 )

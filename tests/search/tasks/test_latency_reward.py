@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from search.evaluation import Objective, Proposal
+from search.executors.inline import evaluate_one
 from search.randomness import TrialRandom
 from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table_pool import TableColumn
@@ -52,6 +54,25 @@ def test_the_target_quantile_is_where_the_reward_is_the_quality(tables):
         index = int(np.abs(latency[:, 0] - np.quantile(latency[:, 0], quantile)).argmin())
         got = evaluate(task, SPACE.from_index(index), 0)
         assert got.score == pytest.approx(float(quality["a_val_acc_12ep"][index]), rel=1e-3)
+
+
+def test_a_limit_of_the_latency(tables):
+    """Evaluations keep their reward and say by how much they miss it; the best there is keeps it."""
+    free = make(tables)
+    _, latency, _, _ = tables
+    limit = float(np.quantile(latency[:, 1], 0.2))
+    task = make(tables, objectives={"latency_ms": {"direction": "min", "limit": limit}})
+    assert task.objectives == {"quality": Objective("max"), "latency_ms": Objective("min", limit)}
+    for index in (0, 857, 3000, 15624):
+        plain = evaluate_one(free, Proposal(SPACE.from_index(index)))
+        found = evaluate_one(task, Proposal(SPACE.from_index(index)))
+        excess = max(0.0, found.metrics["latency_ms"] / limit - 1)
+        assert (found.score, found.metrics, found.status) == (plain.score, plain.metrics, "ok")
+        assert found.violation == pytest.approx(excess) and found.feasible == (excess == 0) and plain.violation == 0
+    everything, within = free.all_scores(), task.all_objectives()[:, 1] <= limit
+    assert torch.equal(task.all_scores()[within], everything[within]) and task.all_scores()[~within].isnan().all()
+    with pytest.raises(ValueError, match="objectives has 'latency', allowed: quality, latency_ms, score"):
+        make(tables, objectives={"latency": {"direction": "min", "limit": 1.0}})
 
 
 def test_one_by_one_together_and_the_whole_space_agree(tables):

@@ -12,8 +12,9 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.networks.cost.latency import LatencySettings
 from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
 from search.agents.random_search import RandomSearch
-from search.errors import CatchmarkError
-from search.evaluation import Evaluation, Proposal
+from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation, Objective, Proposal
+from search.executors.inline import evaluate_one
 from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.recipes.recipe import load_recipe
@@ -101,8 +102,33 @@ def test_the_reward_by_hand(tmp_path):
         assert got.score == pytest.approx(80.0 * (milliseconds / 2.5) ** -0.3, rel=1e-12)
         assert got.metrics == {"val_loss": 0.5, "parameters": 7.0, "quality": 80.0, "latency_ms": milliseconds}
         assert got.status == "ok" and got.cost_seconds > 30.0
-    assert task.objectives == {"quality": "max", "latency_ms": "min"}
+    assert task.objectives == {"quality": Objective("max"), "latency_ms": Objective("min")}
     assert task.score_name == "validation accuracy (%) x (latency / 2.5 ms)^-0.3"
+
+
+def test_a_limit_of_the_latency_or_of_what_trains(tmp_path):
+    sums = write_table(tmp_path / "table.json")
+
+    def limited(space):
+        task = known(space)
+        task.objectives = {"val_accuracy": {"direction": "max", "limit": 160}, "parameters": "min"}
+        return task
+
+    limit = {"latency_ms": {"direction": "min", "limit": sums[(1,)] / 2}}
+    options = {"lookup": str(tmp_path / "table.json"), "target_milliseconds": 2.5, "exponent": -0.3}
+    missed = evaluate_one(make(limited, **options, objectives=limit), Proposal((1,)))
+    assert missed.violation == pytest.approx(1.0 + 0.5) and missed.score > 0 and missed.status == "ok"
+    assert evaluate_one(make(known, **options), Proposal((1,))).violation == 0
+    unknown = make(known, **options, objectives={"latency": "min"})
+    with pytest.raises(CatchmarkError, match="objectives: 'latency' is not logged; did you mean 'latency_ms'"):
+        evaluate_one(unknown, Proposal((1,)))
+
+
+def test_what_trains_is_asked_for_fewer_epochs_and_never_to_stop():
+    task = make(known, target_milliseconds=1.0)
+    assert task.honours == {"epochs"} == task.task.honours
+    with pytest.raises(RunError, match=r"asks for stop_below, which MeasuredLatencyTask does not honour"):
+        evaluate_one(task, Proposal((1,), stop_below=3.0))
 
 
 def test_the_target_can_be_an_architecture(tmp_path):

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
 from search.evaluation import Proposal
+from search.executors.inline import evaluate_one
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
@@ -309,6 +310,35 @@ def test_ctrl_c_and_exit_are_no_failed_evaluations():
     assert signal.getsignal(signal.SIGINT) is handler
     with pytest.raises(SystemExit, match="3"):
         task.evaluate_one(Proposal(choice("exit")))
+
+
+def test_a_proposal_may_ask_for_fewer_epochs():
+    task = TrainedTask(Faults(), digits(), epochs=3, trainer=CPU)
+    short = evaluate_one(task, Proposal((0,), 4, {"epochs": 1}))
+    once = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU)
+    assert (short.score, short.metrics, len(short.history)) == (
+        (whole := once.evaluate_one(Proposal((0,), 4))).score,
+        whole.metrics,
+        1,
+    )
+    assert len(task.evaluate_one(Proposal((0,), 4)).history) == 3
+    for epochs in (0, 1.5):
+        with pytest.raises(RunError, match=f"asks for {epochs:g} epochs, a whole number of at least 1 is needed"):
+            evaluate_one(task, Proposal((0,), 4, {"epochs": epochs}))
+    for asked, words in (({"stop_below": 1.0}, "stop_below"), ({"parent": (0,)}, "parent")):
+        with pytest.raises(RunError, match=f"asks for {words}, which TrainedTask does not honour"):
+            evaluate_one(task, Proposal((0,), **asked))
+
+
+def test_a_limit_of_parameters():
+    limit = {"parameters": {"direction": "min", "limit": 100}, "val_accuracy": "max"}
+    task = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, objectives=limit)
+    found = evaluate_one(task, Proposal((0,)))
+    assert found.violation == pytest.approx(found.metrics["parameters"] / 100 - 1) and found.violation > 0
+    assert found.status == "ok" and task.value(found, "val_accuracy") == found.score
+    unknown = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, objectives={"parametres": "min"})
+    with pytest.raises(RunError, match="objectives: 'parametres' is not logged; did you mean 'parameters'"):
+        evaluate_one(unknown, Proposal((0,)))
 
 
 def test_errors_of_the_recipe_are_raised():
