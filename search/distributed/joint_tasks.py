@@ -49,7 +49,7 @@ def prepare_task(task: Task, address: Address, key: str, launch: Launch, togethe
             joint = True
             if together is not None:
                 own = part.evaluate_one  # type: ignore[attr-defined]
-                part.evaluate_one = partial(_evaluate, together, [*address, *path], own)  # type: ignore[attr-defined]
+                part.evaluate_one = partial(_evaluate, together, [*address, *path], own)
     return joint
 
 
