@@ -28,29 +28,29 @@ from typing import Any
 import numpy as np
 
 from search.agents.regularized_evolution import RegularizedEvolution
+from search.evaluation import Evaluation, Proposal
 from search.executors.base import Executor
 from search.executors.ray import RayExecutor
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture
 from search.spaces.nasbench201 import NASBench201
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne, Task
 
 MEBIBYTE = 2**20
 
 
-class Waiting(Task):
+class Waiting(OneByOne):
     """Evaluations that take so many seconds and do nothing."""
 
     def __init__(self, seconds: float):
         self.space, self.seconds = NASBench201(), seconds
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
         """Wait."""
         if self.seconds:
             time.sleep(self.seconds)
-        return Evaluation(float(sum(architecture)))
+        return Evaluation(float(sum(proposal.architecture)))
 
 
 class Watch(Listener):
@@ -103,7 +103,7 @@ def warm(executor: Executor) -> None:
     """Wait until every worker has started and evaluated."""
     executor.begin(Waiting(0.2))
     for number in range(2 * executor.workers):
-        executor.submit((0, number), (0,) * 6, 0)
+        executor.submit((0, number), Proposal((0,) * 6))
     for _ in range(2 * executor.workers):
         executor.wait()
 

@@ -1,5 +1,8 @@
 """The contract of an agent: ask and tell, with a leading trials dimension.
 
+An agent that wants more than architectures and rewards (fidelities, inherited weights, several objectives) overrides
+`Agent.propose` and `Agent.observe`, which the loop calls; by default they wrap `ask` and `tell`.
+
 An agent with ``trials=500`` is 500 independent searchers advanced together; a real search is ``trials=1``. Trial ``k``
 of an agent with seed ``s`` asks exactly what an agent with seed ``s + k`` and one trial asks.
 """
@@ -7,17 +10,22 @@ of an agent with seed ``s`` asks exactly what an agent with seed ``s + k`` and o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from search.errors import RunError
+from search.evaluation import Evaluation, Proposal
 from search.randomness import TrialRandom
 from search.spaces.base import SearchSpace
 
 
 class Agent(ABC):
     """A searcher.
+
+    All that decides what it asks next belongs in `state_dict`; a search says at its start where something is missing.
 
     Args:
         space: what can be asked.
@@ -29,6 +37,8 @@ class Agent(ABC):
     """Whether rewards change what is asked next: then contract tests want it to beat random search."""
     batched: bool = True
     """Whether many trials cost little more than one; False where they advance one after another."""
+    caches: frozenset[str] = frozenset()
+    """Attributes that are made anew where they are missing, out of others: they need no place in `state_dict`."""
 
     def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0):
         self.space, self.trials = space, trials
@@ -41,13 +51,50 @@ class Agent(ABC):
         """Arguments that make it cheap, besides space, trials and seed, as a recipe gives them."""
         return {}
 
-    @abstractmethod
-    def ask(self, n: int = 1) -> Tensor:
-        """The next ``n`` architectures to evaluate: int64 ``[trials, n, decisions]``.
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """An agent that says what it proposes has said what it asks."""
+        super().__init_subclass__(**arguments)
+        if "propose" in vars(cls) and "ask" not in vars(cls):
+            cls.ask = lambda self, n=1: Agent.ask(self, n)  # type: ignore[method-assign]
+
+    def propose(self, n: int = 1) -> list[list[Proposal]]:
+        """The next ``n`` proposals of each trial; by default what `ask` asks for, to be evaluated in full.
 
         It may be asked before it was told of earlier ones, and told of them in any order: with several workers there
         are always evaluations under way.
+
+        Raises:
+            RunError: `ask` gives something else than architectures.
         """
+        archs, shape = self.ask(n), (self.trials, n, len(self.space.decisions))
+        if not isinstance(archs, Tensor) or archs.shape != shape or archs.dtype != torch.int64:
+            given = f"{archs.dtype} {list(archs.shape)}" if isinstance(archs, Tensor) else f"a {type(archs).__name__}"
+            raise RunError(
+                f"ask({n}) of the agent {type(self).__name__} gives {given}, torch.int64 {list(shape)} is needed: "
+                "trials, architectures, decisions"
+            )
+        return [[Proposal(tuple(architecture)) for architecture in row] for row in archs.tolist()]
+
+    def observe(
+        self, proposals: Sequence[Sequence[Proposal]], evaluations: Sequence[Sequence[Evaluation]], rewards: Tensor
+    ) -> None:
+        """Learn from evaluations; by default `tell` what was evaluated and its rewards.
+
+        Args:
+            proposals: for each trial as many as were evaluated, in the order of `propose`, or from anywhere else.
+            evaluations: the answers, in the same places.
+            rewards: float64 ``[trials, n]``, the one number that is to be climbed: the scores, NaN where an evaluation
+                failed, and below every feasible evaluation's of the trial where hard limits are missed.
+        """
+        self.tell(torch.tensor([[each.architecture for each in row] for row in proposals]), rewards)
+
+    @abstractmethod
+    def ask(self, n: int = 1) -> Tensor:
+        """The next ``n`` architectures to evaluate: int64 ``[trials, n, decisions]``; see `propose`.
+
+        An agent that overrides `propose` need not have it.
+        """
+        return torch.tensor([[each.architecture for each in row] for row in self.propose(n)])
 
     def tell(self, archs: Tensor, rewards: Tensor) -> None:
         """Learn from evaluated architectures.

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from search.agents.base import Agent
 from search.errors import nearest
-from search.spaces.base import Architecture, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -52,6 +53,7 @@ class OptunaSampler(Agent):
     """
 
     batched = False
+    caches = frozenset({"_studies"})
 
     def __init__(
         self,

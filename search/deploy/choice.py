@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, explain, nearest
+from search.evaluation import Architecture
 from search.recipes.build import build, description_of
 from search.recipes.recipe import load_recipe, read_recipe
 from search.recipes.trust import RECIPE, Trust, check_links
 from search.results.search import best_of_target
 from search.runs.folders import CONFIG, JOURNAL
 from search.runs.journal import Journal
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 from search.tasks.base import Task, all_parts
@@ -150,8 +151,8 @@ def _best(run: Path, study: Experiment, target: str, agent: str | None) -> tuple
     if found is None:
         whose = "of any agent" if agent is None else f"of the agent '{agent}'"
         raise CatchmarkError(
-            f"{run}: no evaluation {whose} has succeeded on '{target}' yet; go on with the run, or name an "
-            "--architecture"
+            f"{run}: no evaluation {whose} has succeeded on '{target}' yet within its limits; go on with the run, or "
+            "name an --architecture"
         )
     finder, best = found
     return study.space.check(best["choices"]), finder, best["score"]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from search.distributed.joint_calls import JointCalls, Order, RankFailed, Together
 from search.distributed.shared_files import see_checkpoint
 from search.errors import CatchmarkError
-from search.spaces.base import Architecture
+from search.evaluation import Evaluation, Proposal
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 from search.studies.supernet_stretch import Stretches
 from search.studies.supernet_study import SupernetStudy
-from search.tasks.base import Evaluation, Task, TaskPool, all_parts
+from search.tasks.base import OneByOne, Task, TaskPool, all_parts
 from search.training.launch import Launch
 from search.training.trainer_arguments import is_joint
 
@@ -77,7 +77,7 @@ def joint_calls_of(study: Study, launch: Launch, together: Together | None = Non
 # ---- tasks ---------------------------------------------------------------------------------------------------------
 
 
-class JointTask(Task):
+class JointTask(OneByOne):
     """A task that is evaluated by all ranks together; whatever else it is asked, the task itself answers.
 
     Args:
@@ -89,7 +89,8 @@ class JointTask(Task):
     def __init__(self, task: Task, address: Address, together: Together):
         self._task, self._address, self._together = task, address, together
         self.space, self.score_name, self.instant = task.space, task.score_name, task.instant
-        self.objectives, self.trainer = task.objectives, task.trainer
+        self.objectives, self.score_metric, self.trainer = task.objectives, task.score_metric, task.trainer
+        self.honours, self.keeps_artifact = task.honours, task.keeps_artifact
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -100,12 +101,12 @@ class JointTask(Task):
         """Refuse what the task refuses."""
         self._task.open()
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
         """Evaluate on every rank; where another one fails first, that is why the evaluation has failed."""
-        order = {"evaluate": self._address, "architecture": list(architecture), "seed": seed}
+        order = {"evaluate": self._address, "proposal": proposal.plain()}
         began = time.monotonic()
         try:
-            return self._together(order, partial(self._task.evaluate, architecture, seed), _failure)
+            return self._together(order, partial(_evaluation, self._task, proposal), _failure)
         except RankFailed as failed:
             return Evaluation.failed(str(failed), time.monotonic() - began)
 
@@ -175,7 +176,12 @@ def _is_joint(task: Task) -> bool:
 
 def _take_part(task: Task, order: Order) -> Callable[[], str | None]:
     """A follower's part in an evaluation."""
-    return lambda: _failure(task.evaluate(tuple(order["architecture"]), order["seed"]))
+    return lambda: _failure(_evaluation(task, Proposal.from_plain(order["proposal"])))
+
+
+def _evaluation(task: Task, proposal: Proposal) -> Evaluation:
+    (evaluation,) = task.evaluate([proposal])
+    return evaluation
 
 
 def _failure(evaluation: Evaluation) -> str:

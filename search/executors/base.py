@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.spaces.base import Architecture
+from search.evaluation import Proposal
 from search.tasks.base import Task
 
 Ticket = tuple[int, int]
@@ -80,7 +80,7 @@ class Executor(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
+    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
         """Take an evaluation. One beyond the number of workers waits for its turn; turns come in order."""
 
     @abstractmethod

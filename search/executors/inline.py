@@ -7,15 +7,16 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
+from search.evaluation import LARGEST, Evaluation, Proposal
 from search.executors.base import Executor, Hear, Ticket, Work
 from search.executors.containment import Containment
-from search.spaces.base import Architecture
-from search.tasks.base import LARGEST, Evaluation, Task
+from search.tasks.base import Task
 
 _LONGEST = 1000
 """Characters of a reason that are kept."""
@@ -28,7 +29,7 @@ class InlineExecutor(Executor):
 
     def __init__(self) -> None:
         self._task: Task | None = None
-        self._waiting: deque[tuple[Ticket, Architecture, int]] = deque()
+        self._waiting: deque[tuple[Ticket, Proposal]] = deque()
         self._work: tuple[Work, Hear] | None = None
         self._jobs: deque[tuple[Ticket, Any]] = deque()
 
@@ -46,9 +47,9 @@ class InlineExecutor(Executor):
         """Take a job; it is done when it is waited for."""
         self._jobs.append((ticket, job))
 
-    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
-        """Take an evaluation; it is made when it is waited for."""
-        self._waiting.append((ticket, architecture, seed))
+    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
+        """Take a proposal; it is evaluated when it is waited for."""
+        self._waiting.append((ticket, proposal))
 
     def wait(self) -> tuple[Ticket, Any]:
         """Make the evaluation, or do the job, that was taken first."""
@@ -58,8 +59,8 @@ class InlineExecutor(Executor):
             ticket, job = self._jobs.popleft()
             return ticket, work.do(job, partial(hear, ticket))
         assert self._task is not None, "no task has begun"
-        ticket, architecture, seed = self._waiting.popleft()
-        return ticket, evaluate_one(self._task, architecture, seed)
+        ticket, proposal = self._waiting.popleft()
+        return ticket, evaluate_one(self._task, proposal)
 
     def drop(self) -> None:
         """Forget what was taken."""
@@ -67,36 +68,39 @@ class InlineExecutor(Executor):
         self._jobs.clear()
 
 
-def evaluate_one(task: Task, architecture: Architecture, seed: int) -> Evaluation:
+def evaluate_one(task: Task, proposal: Proposal) -> Evaluation:
     """One evaluation, as `evaluate_all` makes it."""
-    (evaluation,) = evaluate_all(task, [architecture], [seed])
+    (evaluation,) = evaluate_all(task, [proposal])
     return evaluation
 
 
-def evaluate_all(task: Task, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
+def evaluate_all(task: Task, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
     """One evaluation after another, in order; an exception in the task is a failed evaluation, and it goes on.
 
-    A generator that has raised is dead: the architecture that it was at has failed, the others are asked for anew.
+    A generator that has raised is dead: the proposal that it was at has failed, the others are asked for anew.
     Whatever a task does to the process is undone behind each evaluation (`Containment`).
 
     Raises:
         CatchmarkError: the task said so itself (something the user can mend).
-        RunError: it breaks its contract, or would end the process.
+        RunError: it breaks its contract, can't do what a proposal asks for, or would end the process.
     """
+    for proposal in proposals:
+        if proposal.demands - task.honours:
+            raise _beyond(task, proposal)
     name, done = type(task).__name__, 0
     answers: Iterator[Any] | None = None
     given: Any
     with Containment() as containment:
-        while done < len(architectures) or answers is not None:
+        while done < len(proposals) or answers is not None:
             began = time.monotonic()
             try:
                 if answers is None:
-                    answers = _answers(task, architectures[done:], seeds[done:])
+                    answers = _answers(task, proposals[done:])
                 given = next(answers, _NOTHING)
             except (CatchmarkError, KeyboardInterrupt):
                 raise
             except Exception as error:
-                if done == len(architectures):  # nothing is left that could have failed
+                if done == len(proposals):  # nothing is left that could have failed
                     raise
                 answers = None
                 given = Evaluation.failed(_printable(_place(error)), time.monotonic() - began)
@@ -104,12 +108,12 @@ def evaluate_all(task: Task, architectures: Sequence[Architecture], seeds: Seque
                 raise RunError(f"the task ended its process with {error!r:.200}") from error
             finally:
                 containment.restore()
-            if given is _NOTHING and done == len(architectures):
+            if given is _NOTHING and done == len(proposals):
                 return
             if given is _NOTHING:
-                raise RunError(f"{name}.evaluate_many gives {done} evaluations where {len(architectures)} are asked")
-            if done == len(architectures):
-                raise RunError(f"{name}.evaluate_many gives more evaluations than were asked")
+                raise RunError(f"{name}.evaluate gives {done} evaluations where {len(proposals)} are asked")
+            if done == len(proposals):
+                raise RunError(f"{name}.evaluate gives more evaluations than were asked")
             done += 1
             yield _checked(task, given)
 
@@ -117,10 +121,20 @@ def evaluate_all(task: Task, architectures: Sequence[Architecture], seeds: Seque
 _NOTHING = object()
 
 
-def _answers(task: Task, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Any]:
-    answers = task.evaluate_many(architectures, seeds)
+def _beyond(task: Task, proposal: Proposal) -> RunError:
+    """What to say of a proposal that asks for more than the task can do."""
+    beyond, known = sorted(proposal.demands - task.honours), ", ".join(sorted(task.honours))
+    return RunError(
+        f"the agent asks for {', '.join(beyond)}, which {type(task).__name__} does not honour "
+        f"({f'it honours {known}' if known else 'it evaluates in full, with fresh weights, to the end'}): use another "
+        "agent or another task"
+    )
+
+
+def _answers(task: Task, proposals: Sequence[Proposal]) -> Iterator[Any]:
+    answers = task.evaluate(proposals)
     if not isinstance(answers, Iterable):
-        raise RunError(f"{type(task).__name__}.evaluate_many gives a {type(answers).__name__}, not Evaluations")
+        raise RunError(f"{type(task).__name__}.evaluate gives a {type(answers).__name__}, not Evaluations")
     return iter(answers)
 
 
@@ -133,6 +147,7 @@ def _checked(task: Task, evaluation: Any) -> Evaluation:
         score, cost = float(evaluation.score) + 0.0, float(evaluation.cost_seconds) + 0.0
         values = _floats(evaluation.metrics)
         epochs = [_floats(epoch) for epoch in evaluation.history]
+        attributes = _floats(evaluation.attributes)
         reason = _printable(evaluation.reason)
     except Exception as error:  # they may be objects of anybody's class
         raise RunError(
@@ -150,8 +165,11 @@ def _checked(task: Task, evaluation: Any) -> Evaluation:
         problem = f"the cost is {cost:g} seconds{_too_large(cost)}"
     else:
         left_out = ", ".join(f"{name} is {value:g}" for name, value in values.items() if abs(value) > LARGEST)
-        return Evaluation(score, metrics, cost, reason=f"left out: {left_out}" if left_out else "", history=history)
-    return Evaluation(math.nan, metrics, cost if affordable else 0.0, "failed", problem, history)
+        reason = f"left out: {left_out}" if left_out else ""
+        artifact = None if evaluation.artifact is None else str(evaluation.artifact)
+        checked = Evaluation(score, metrics, cost, "ok", reason, history, artifact, attributes)
+        return replace(checked, violation=task.violation(checked)) if task.objectives else checked
+    return Evaluation(math.nan, metrics, cost if affordable else 0.0, "failed", problem, history, None, attributes)
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:

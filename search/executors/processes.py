@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
+from search.evaluation import Evaluation, Proposal
 from search.executors.base import Executor, Hear, Ticket, Work
 from search.executors.inline import evaluate_one
-from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task
 
 _DIED = "its process was killed, ran out of memory, or crashed"
 
@@ -86,9 +86,9 @@ class ProcessExecutor(Executor):
         """Do jobs of this work from now on."""
         self._hold(work, hear)
 
-    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
-        """Take an evaluation; the next free process gets it."""
-        self._add(ticket, architecture, seed)
+    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
+        """Take a proposal; the next free process gets it."""
+        self._add(ticket, proposal)
 
     def take(self, ticket: Ticket, job: Any) -> None:
         """Take a job; the next free process gets it."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation, Proposal
 from search.executors.base import Executor, Hear, Ticket, Work
 from search.executors.inline import evaluate_one
 from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
-from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task
 from search.training.launch import WORKER
 
 _LISTEN_SECONDS = 2.0
@@ -156,9 +156,9 @@ class RayExecutor(Executor):
         while len(self._calls.starting) < self.workers:
             self._start()
 
-    def submit(self, ticket: Ticket, architecture: Architecture, seed: int) -> None:
-        """Take an evaluation; the next free worker gets it."""
-        self._waiting.append(_Job(ticket, (architecture, seed)))
+    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
+        """Take a proposal; the next free worker gets it."""
+        self._waiting.append(_Job(ticket, (proposal,)))
         self._hand_out()
 
     def take(self, ticket: Ticket, job: Any) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation
 from search.executors.base import Work
-from search.tasks.base import Evaluation, Task, all_parts
+from search.tasks.base import Task, all_parts
 from search.training.trainer_arguments import devices_asked, strategy_of_own_processes
 
 _LOST = "ProcessExitedException: "

@@ -167,8 +167,7 @@ class ProgressBar(Listener):
         self._made += len(records)
         for record in records:
             self._failed += record.evaluation.status == "failed"
-            # A comparison with NaN, a failed evaluation's score, is False: it never becomes the best.
-            if record.evaluation.score > self._best:
+            if record.evaluation.feasible and record.evaluation.score > self._best:
                 self._best = record.evaluation.score
 
     def _best_in_words(self) -> str:

@@ -10,21 +10,50 @@ a search in step.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.evaluation import Proposal
 from search.executors.base import Executor
 from search.executors.inline import InlineExecutor
 from search.loop.in_step import Walk
 from search.runs.journal import Record
-from search.spaces.base import Architecture
+from search.tasks.base import Task
 
 if TYPE_CHECKING:
     from search.loop.search import Stage
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """What was asked and not told yet.
+
+    Attributes:
+        index: its number in order of asking.
+        proposal: what was asked.
+        inherited: what it inherits, a path below the run's folder.
+    """
+
+    index: int
+    proposal: Proposal
+    inherited: str | None = None
+
+    def plain(self) -> list[Any]:
+        """As a state keeps it; runs of earlier versions kept architectures only."""
+        if self.proposal.demands:
+            return [self.index, self.proposal.plain(), self.inherited]
+        return [self.index, list(self.proposal.architecture)]
+
+    @classmethod
+    def from_plain(cls, index: int, proposal: Any, inherited: str | None = None) -> _Flight:
+        """What `plain` was made of, but perhaps for its seed."""
+        if isinstance(proposal, dict):
+            return cls(index, Proposal.from_plain(proposal), inherited)
+        return cls(index, Proposal(tuple(proposal)))
 
 
 @dataclass
@@ -35,14 +64,14 @@ class _Trial:
         number: which trial.
         agent: asked and told for this trial alone.
         told: evaluations behind the agent's state, over all stages.
-        flying: what was asked and not told yet, the longest asked first: the number of asking and the architecture.
+        flying: what was asked and not told yet, the longest asked first.
         known: evaluations of the journal that are not behind the agent's state, in order of telling.
     """
 
     number: int
     agent: Agent
     told: int = 0
-    flying: list[tuple[int, Architecture]] = field(default_factory=list)
+    flying: list[_Flight] = field(default_factory=list)
     known: deque[Record] = field(default_factory=deque)
 
     @property
@@ -53,13 +82,12 @@ class _Trial:
     def state(self) -> dict[str, Any]:
         """As a walk in step has it, and what is under way, if anything."""
         state = {"agent": self.agent.state_dict(), "step": self.told, "done": self.told}
-        flying = [[index, list(architecture)] for index, architecture in self.flying]
-        return state | {"flying": flying} if flying else state
+        return state | {"flying": [flight.plain() for flight in self.flying]} if self.flying else state
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.agent.load_state_dict(state["agent"])
         self.told = state["step"]
-        self.flying = [(index, tuple(architecture)) for index, architecture in state.get("flying", [])]
+        self.flying = [_Flight.from_plain(*each) for each in state.get("flying", [])]
 
 
 @dataclass
@@ -77,12 +105,23 @@ class AsynchronousWalk(Walk):
 
     def __post_init__(self) -> None:
         """Make the agents."""
+        super().__post_init__()
         agent, alone = self.search.agent, self.search.alone
         if agent.trials == 1:
             self.trials = [_Trial(0, agent)]
         else:
             assert alone is not None
             self.trials = [_Trial(trial, alone(trial)) for trial in range(agent.trials)]
+
+    @property
+    def first_agent(self) -> Agent:
+        """The agent of the first trial."""
+        return self.trials[0].agent
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """Of the first trial, evaluations behind its agent's state and those left."""
+        return self.trials[0].told, self.search.budget - self.trials[0].told
 
     @property
     def finished(self) -> bool:
@@ -112,6 +151,7 @@ class AsynchronousWalk(Walk):
             raise self.foreign()
         if record.step < trial.told:
             self.time_budget.counts(record)
+            self.artifacts.remember(record)
         else:
             trial.known.append(record)
 
@@ -120,19 +160,33 @@ class AsynchronousWalk(Walk):
         task = self.make_task(stage)
         # What is known without work does not travel to a worker.
         executor = InlineExecutor() if task.instant or self.search.executor is None else self.search.executor
-        course = _Course(stage, begin, end, executor, self.offered(stage, task))
+        course = _Course(stage, task, begin, end, executor, self.offered(stage, task))
+        self.rank(stage, task, lambda record: record.step < self.trials[record.trial].told)
+        for trial in self.trials:
+            trial.flying = [self.seeded(stage, trial, flight) for flight in trial.flying]
         if any([self.replay(course, trial) for trial in self.trials]):
             self.commit([], meta_training=not stage.adapting)
         executor.begin(task)
         for trial in self.trials:
-            for index, architecture in trial.flying:
-                executor.submit((trial.number, index), architecture, self.seed(stage, index, trial.number))
+            for flight in trial.flying:
+                self.submit(course, trial, flight)
         while not self.finished:
             self.ask_on(course)
             if not any(trial.flying for trial in self.trials):
                 return
             self.next_evaluation(course)
         executor.drop()
+
+    def seeded(self, stage: Stage, trial: _Trial, flight: _Flight) -> _Flight:
+        """The same with its seed, which a state of an earlier version lacks."""
+        return replace(flight, proposal=replace(flight.proposal, seed=self.seed(stage, flight.index, trial.number)))
+
+    def submit(self, course: _Course, trial: _Trial, flight: _Flight) -> None:
+        """Let what was asked be evaluated."""
+        index, number = flight.index, trial.number
+        given = self.artifacts.place(course.task, flight.proposal, number, index, flight.inherited)
+        course.given[number, index] = given
+        course.executor.submit((number, index), given)
 
     def limit(self, course: _Course, trial: _Trial) -> int:
         """How many evaluations a trial has under way."""
@@ -144,12 +198,11 @@ class AsynchronousWalk(Walk):
         replayed = 0
         while trial.known and trial.told < course.end:
             while self.may_ask(course, trial):
-                self.ask(course, trial)
+                self.ask_one(course, trial)
             record = trial.known.popleft()
             if record.step != trial.told or record.slot >= len(trial.flying):
                 raise self.foreign()
-            index, architecture = trial.flying[record.slot]
-            if (architecture, self.seed(course.stage, index, trial.number)) != (record.architecture, record.seed):
+            if trial.flying[record.slot].proposal != record.proposal:
                 raise self.foreign()
             self.time_budget.counts(record)
             self.tell(trial, record)
@@ -161,34 +214,30 @@ class AsynchronousWalk(Walk):
         free = course.executor.workers - sum(len(trial.flying) for trial in self.trials)
         while free > 0 and (waiting := [trial for trial in self.trials if self.may_ask(course, trial)]):
             trial = min(waiting, key=lambda each: each.asked)
-            index, architecture = self.ask(course, trial)
-            course.executor.submit((trial.number, index), architecture, self.seed(course.stage, index, trial.number))
+            self.ask_one(course, trial)
+            self.submit(course, trial, trial.flying[-1])
             free -= 1
 
     def may_ask(self, course: _Course, trial: _Trial) -> bool:
         """Whether a trial can have one more evaluation under way."""
         return len(trial.flying) < self.limit(course, trial) and trial.asked < course.end
 
-    def ask(self, course: _Course, trial: _Trial) -> tuple[int, Architecture]:
-        """One more architecture of a trial is under way; its number in order of asking, and what it is."""
+    def ask_one(self, course: _Course, trial: _Trial) -> None:
+        """One more proposal of a trial is under way."""
         stage, place = course.stage, trial.asked - course.begin
         if place == 0:
             trial.agent.begin_task(stage.budget, stage.adapting)
-        if course.offered is None:
-            asked = trial.agent.ask(1)[0]
-        else:
-            asked = course.offered[trial.number, place : place + 1]
-            self.check_offered(stage, asked.unsqueeze(0), 1)
-        trial.flying.append((trial.asked, tuple(asked[0].tolist())))
-        return trial.flying[-1]
+        offered = None if course.offered is None else course.offered[[trial.number], place : place + 1]
+        ((proposal,),) = self.ask(trial.agent, stage, 1, offered, (trial.number, trial.asked))
+        trial.flying.append(_Flight(trial.asked, proposal, self.artifacts.of_parent(trial.number, proposal)))
 
     def next_evaluation(self, course: _Course) -> None:
         """Wait for an evaluation to finish; tell it, commit it, announce it."""
         (number, index), evaluation = course.executor.wait()
         trial = self.trials[number]
-        slot = [each for each, _ in trial.flying].index(index)
-        architecture, seed = trial.flying[slot][1], self.seed(course.stage, index, number)
-        record = Record(trial.told, slot, number, course.stage.label, architecture, seed, evaluation)
+        slot = [flight.index for flight in trial.flying].index(index)
+        evaluation = self.artifacts.settle(course.given.pop((number, index)), evaluation)
+        record = Record(trial.told, slot, number, course.stage.label, trial.flying[slot].proposal, evaluation)
         if self.count(record):
             self.journal.add(self.search.name, [record])
             self.announce([record])
@@ -200,17 +249,24 @@ class AsynchronousWalk(Walk):
     def tell(self, trial: _Trial, record: Record) -> None:
         """An evaluation is under way no more."""
         del trial.flying[record.slot]
-        score = torch.tensor([[record.evaluation.score]], dtype=torch.float64)
-        trial.agent.tell(torch.tensor([[record.architecture]]), score)
+        reward = torch.tensor([[self.reward(record)]], dtype=torch.float64)
+        trial.agent.observe([[record.proposal]], [[record.evaluation]], reward)
+        self.artifacts.remember(record)
         trial.told += 1
 
 
 @dataclass(frozen=True)
 class _Course:
-    """A stage, the numbers of evaluations a trial before and after it, and what it is walked with."""
+    """A stage, the numbers of evaluations a trial before and after it, and what it is walked with.
+
+    Attributes:
+        given: by trial and number of asking, what was handed to the executor and is under way.
+    """
 
     stage: Stage
+    task: Task
     begin: int
     end: int
     executor: Executor
     offered: Tensor | None
+    given: dict[tuple[int, int], Proposal] = field(default_factory=dict)

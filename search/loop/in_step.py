@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from search.agents.base import Agent
 from search.errors import RunError, one_line
+from search.evaluation import Evaluation, Proposal
 from search.executors.inline import evaluate_all
+from search.loop.artifacts import Artifacts
+from search.loop.feasible_first import FeasibleFirst
+from search.loop.proposing import ask
+from search.loop.state_check import StateCheck
 from search.loop.time_budget import TimeBudget
 from search.randomness import derive_seed
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task
 
 if TYPE_CHECKING:
     from search.loop.search import Listener, Search, Stage
+
+_Asked = list[list[Proposal]]
+"""Proposals by trial and slot."""
 
 
 @dataclass
@@ -30,6 +38,9 @@ class Walk(ABC):
     Attributes:
         time_budget: what is left of each trial's time behind the agent's state.
         failures: evaluations that failed in a row, since the search last stopped for that.
+        artifacts: what evaluations behind the agent's state have left.
+        state_check: looks at the first states that are saved.
+        feasible_first: makes rewards of evaluations where the present task has hard limits.
     """
 
     search: Search
@@ -40,11 +51,23 @@ class Walk(ABC):
     save_seconds: float = 0.0
     saved_at: float = field(default_factory=time.monotonic)
     clock: float = field(default_factory=time.monotonic)
+    artifacts: Artifacts = field(init=False)
+    state_check: StateCheck | None = None
+    feasible_first: FeasibleFirst | None = None
+
+    def __post_init__(self) -> None:
+        """Nothing has been left yet."""
+        self.artifacts = Artifacts(self.journal.path.parent, self.search.name)
 
     @property
     @abstractmethod
     def finished(self) -> bool:
         """Whether the search is over: a pure function of the evaluations behind the agent's state."""
+
+    @property
+    def first_agent(self) -> Agent:
+        """The agent of the first trial, and perhaps of others."""
+        return self.search.agent
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -64,6 +87,11 @@ class Walk(ABC):
             end: evaluations a trial after it.
         """
 
+    @property
+    @abstractmethod
+    def told(self) -> tuple[int, int]:
+        """Of the first trial, steps behind the agent's state and evaluations left."""
+
     @abstractmethod
     def before(self, end: int) -> bool:
         """Whether the search has not made ``end`` evaluations a trial yet."""
@@ -75,13 +103,19 @@ class Walk(ABC):
     def to_the_end(self, records: Sequence[Record]) -> None:
         """Every stage, from where the journal's last state stands; ``records`` are all evaluations in the journal."""
         finished, _ = self.journal.progress(self.search.name)
+        if not finished:
+            self.state_check = StateCheck(self.search.name, self.first_agent, self.search.batch)
         if (state := self.journal.state(self.search.name)) is not None:
             try:
                 self.load_state(state)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise self.foreign() from error
-        if finished:
-            return
+        if not finished:
+            self.go_on(records)
+        self.artifacts.tidy(self.journal.records(self.search.name))
+
+    def go_on(self, records: Sequence[Record]) -> None:
+        """Every stage that is left."""
         for record in records:
             self.take(record)
         begin = 0
@@ -91,12 +125,53 @@ class Walk(ABC):
                 self.stage(stage, begin, end)
             begin = end
 
+    def ask(self, agent: Agent, stage: Stage, n: int, offered: Tensor | None, places: tuple[int, int]) -> _Asked:
+        """What is evaluated next of an agent's trials: what it asks for, or what the task offers; with seeds.
+
+        Args:
+            agent: the agent.
+            stage: the stage.
+            n: how many proposals a trial.
+            offered: int64 ``[trials, n, decisions]``, in place of the agent's; None where it is asked.
+            places: the number of the agent's first trial, and of the first proposal in order of asking.
+        """
+        first, index = places
+        if offered is None:
+            asked = ask(self.search.name, agent, n, first)
+        else:
+            self.check_offered(stage, offered, n)
+            asked = [[Proposal(tuple(architecture)) for architecture in row] for row in offered.tolist()]
+        return [
+            [replace(proposal, seed=self.seed(stage, index + slot, trial)) for slot, proposal in enumerate(row)]
+            for trial, row in enumerate(asked, first)
+        ]
+
     def offered(self, stage: Stage, task: Task) -> Tensor | None:
         """What a source task offers each trial: int64 ``[trials, n, decisions]``, or None where the agent is asked."""
         if stage.adapting:
             return None
         trials = [task.offered(self.search.seed + trial) for trial in range(self.search.agent.trials)]
         return torch.stack([each for each in trials if each is not None]) if trials[0] is not None else None
+
+    def rank(self, stage: Stage, task: Task, told: Callable[[Record], bool]) -> None:
+        """A stage begins: where its task has hard limits, rewards are no longer scores.
+
+        Args:
+            stage: the stage.
+            task: its task.
+            told: whether an evaluation of the journal is behind the agent's state.
+        """
+        limited = any(each.limit is not None for each in task.objectives.values())
+        self.feasible_first = FeasibleFirst() if limited else None
+        for record in self.journal.records(self.search.name) if limited else ():
+            if record.stage == stage.label and told(record):
+                self.reward(record)
+
+    def reward(self, record: Record) -> float:
+        """What the agent is told of an evaluation; to be asked of every one in order of telling."""
+        if self.feasible_first is None:
+            return record.evaluation.score
+        return self.feasible_first.reward(record.trial, record.evaluation)
 
     def check_offered(self, stage: Stage, archs: Tensor, n: int) -> None:
         """Refuse a task that offers fewer than ``n`` networks where as many are to be told."""
@@ -139,17 +214,21 @@ class Walk(ABC):
     def commit(self, unsaved: list[Record], meta_training: bool) -> None:
         """Store a step's last evaluations, with the agent's state wherever that is cheap or needed later."""
         now = time.monotonic()
-        state = None
+        state, looked = None, 0.0
         # A finished search needs its state no more, unless another search starts from what it learned.
         if (meta_training and self.finished) or (
             not self.finished and now - self.saved_at >= self.save_seconds / self.search.saving_share
         ):
+            if self.state_check is not None and unsaved:
+                step, left = self.told
+                self.state_check.look(self.first_agent, step, unsaved[-1].evaluation, left)
+            looked = time.monotonic() - now
             state = self.state()
         self.journal.finish_step(self.search.name, unsaved, state, self.finished, seconds=now - self.clock)
         self.clock = now
         if state is not None:
             self.saved_at = time.monotonic()
-            self.save_seconds = self.saved_at - now
+            self.save_seconds = self.saved_at - now - looked
 
     def announce(self, records: list[Record]) -> None:
         """Tell every listener what is now safe in the journal."""
@@ -187,6 +266,11 @@ class SynchronousWalk(Walk):
         self.search.agent.load_state_dict(state["agent"])
         self.step, self.done = state["step"], state["done"]
 
+    @property
+    def told(self) -> tuple[int, int]:
+        """Of the first trial, steps behind the agent's state and evaluations left."""
+        return self.step, self.search.budget - self.done
+
     def before(self, end: int) -> bool:
         """Whether fewer evaluations a trial have been told."""
         return self.done < end
@@ -195,6 +279,7 @@ class SynchronousWalk(Walk):
         """Count an evaluation that was told; others are read where their step is walked again."""
         if record.step < self.step:
             self.time_budget.counts(record)
+            self.artifacts.remember(record)
 
     def stage(self, stage: Stage, begin: int, end: int) -> None:
         """One step after another."""
@@ -204,70 +289,71 @@ class SynchronousWalk(Walk):
         if self.done == begin:
             self.search.agent.begin_task(stage.budget, stage.adapting)
         offered = self.offered(stage, task)
+        self.rank(stage, task, lambda record: record.step < self.step)
         while self.done < end and not self.finished:
             n, place = min(self.search.batch, end - self.done), self.done - begin
             self.one_step(stage, task, n, None if offered is None else offered[:, place : place + n])
 
     def one_step(self, stage: Stage, task: Task, n: int, offered: Tensor | None = None) -> None:
-        """Ask for ``n`` architectures a trial, evaluate those the journal does not know yet, tell, commit.
+        """Ask for ``n`` proposals a trial, evaluate those the journal does not know yet, tell, commit.
 
         Where the task offers architectures that are paid for, the agent is told of these and not asked.
         """
         agent, name = self.search.agent, self.search.name
-        archs = agent.ask(n) if offered is None else offered
-        self.check_offered(stage, archs, n)
-        scores = torch.full(archs.shape[:2], torch.nan, dtype=torch.float64)
-        known = {(record.slot, record.trial): record for record in self.journal.records(name, self.step)}
-        for (slot, trial), record in known.items():
-            asked = tuple(archs[trial, slot].tolist()) if slot < n and trial < agent.trials else None
-            if (asked, self.seed(stage, self.done + slot, trial)) != (record.architecture, record.seed):
+        asked = self.ask(agent, stage, n, offered, (0, self.done))
+        told: dict[tuple[int, int], Record] = {}
+        for record in self.journal.records(name, self.step):
+            place = record.slot, record.trial
+            if record.slot >= n or record.trial >= agent.trials or asked[record.trial][record.slot] != record.proposal:
                 raise self.foreign()
-            scores[trial, slot] = record.evaluation.score
+            told[place] = record
             self.time_budget.counts(record)
         unsaved: list[Record] = []
-        missing = scores.numel() - len(known)
-        for record in self.evaluate(stage, task, archs, known):
-            scores[record.trial, record.slot] = record.evaluation.score
+        for record in self.evaluate(stage, task, asked, told):
+            told[record.slot, record.trial] = record
             unsaved.append(record)
-            missing -= 1
             gone_wrong = self.count(record)
             # What took real work is committed at once; the step's last evaluation waits for the state after it.
-            if gone_wrong or (missing and not task.instant):
+            if gone_wrong or (len(told) < n * agent.trials and not task.instant):
                 self.journal.add(name, unsaved)
                 self.announce(unsaved)
                 unsaved = []
             if gone_wrong:
                 raise self.gone_wrong(record)
-        agent.tell(archs, scores)
+        rewards = [[0.0] * n for _ in asked]
+        for slot, trial in sorted(told):
+            rewards[trial][slot] = self.reward(told[slot, trial])
+            self.artifacts.remember(told[slot, trial])
+        found = [[told[slot, trial].evaluation for slot in range(n)] for trial in range(agent.trials)]
+        agent.observe(asked, found, torch.tensor(rewards, dtype=torch.float64))
         self.done, self.step = self.done + n, self.step + 1
         self.commit(unsaved, meta_training=not stage.adapting)
         self.announce(unsaved)
 
     def evaluate(
-        self, stage: Stage, task: Task, archs: Tensor, known: dict[tuple[int, int], Record]
+        self, stage: Stage, task: Task, asked: _Asked, known: Mapping[tuple[int, int], Record]
     ) -> Iterator[Record]:
         """What a step asked and the journal does not know; in one process slot by slot, the trials of one in turn."""
-        todo: list[tuple[int, int, Architecture, int]] = []
-        choices = archs.tolist()
-        for slot in range(archs.shape[1]):
-            for trial in range(archs.shape[0]):
-                if (slot, trial) not in known:
-                    seed = self.seed(stage, self.done + slot, trial)
-                    todo.append((slot, trial, tuple(choices[trial][slot]), seed))
-        for index, evaluation in self.evaluations(task, todo):
-            slot, trial, architecture, seed = todo[index]
-            yield Record(self.step, slot, trial, stage.label, architecture, seed, evaluation)
+        todo = [
+            (slot, trial) for slot in range(len(asked[0])) for trial in range(len(asked)) if (slot, trial) not in known
+        ]
+        given = []
+        for slot, trial in todo:
+            inherited = self.artifacts.of_parent(trial, asked[trial][slot])
+            given.append(self.artifacts.place(task, asked[trial][slot], trial, self.done + slot, inherited))
+        for index, evaluation in self.evaluations(task, given):
+            slot, trial = todo[index]
+            evaluation = self.artifacts.settle(given[index], evaluation)
+            yield Record(self.step, slot, trial, stage.label, asked[trial][slot], evaluation)
 
-    def evaluations(
-        self, task: Task, todo: Sequence[tuple[int, int, Architecture, int]]
-    ) -> Iterator[tuple[int, Evaluation]]:
+    def evaluations(self, task: Task, given: Sequence[Proposal]) -> Iterator[tuple[int, Evaluation]]:
         """The evaluation of each, with its place; on an executor in the order in which they finish."""
         executor = self.search.executor
         if executor is None or task.instant:
-            yield from enumerate(evaluate_all(task, [each[2] for each in todo], [each[3] for each in todo]))
+            yield from enumerate(evaluate_all(task, given))
             return
-        for index, (_, _, architecture, seed) in enumerate(todo):
-            executor.submit((index, 0), architecture, seed)
-        for _ in todo:
+        for index, proposal in enumerate(given):
+            executor.submit((index, 0), proposal)
+        for _ in given:
             (index, _), evaluation = executor.wait()
             yield index, evaluation

@@ -15,12 +15,12 @@ from torch import Tensor
 from search.agents.catcher.agent import CATCHer
 from search.agents.catcher.contexts import encode_histories, mantel, project, ranking_dissimilarities
 from search.agents.random_search import RandomSearch
+from search.evaluation import Architecture
 from search.loop.search import Stage
 from search.randomness import TrialRandom, derive_seed
 from search.reports.page import p_equals
 from search.reports.scatter_plots import Cloud, contexts_svg
 from search.runs.journal import Record
-from search.spaces.base import Architecture
 from search.statistics.significance import SIGNIFICANT
 from search.studies.experiment import Experiment
 from search.studies.meta_training import PHASE, MetaPhase

@@ -218,6 +218,6 @@ def _row(experiment: Experiment, trial: int, _: int, count: int, search: str, re
         "score": ABSENT if math.isnan(evaluation.score) else f"{evaluation.score:.6g}",
         "metrics": ", ".join(metrics[:4]) + (" …" if len(metrics) > 4 else ""),
         "cost": f"{evaluation.cost_seconds:.3g}",
-        "status": evaluation.status,
+        "status": "over a limit" if evaluation.violation > 0 else evaluation.status,
         "reason": evaluation.reason[:120],
     }

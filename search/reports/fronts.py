@@ -43,8 +43,8 @@ class Fronts:
         points: list[list[tuple[float, ...]]] = [[] for _ in range(self.experiment.trials)]
         scores = []
         for record in within(records, self.experiment.seconds(target)):
-            metrics = record.evaluation.metrics
-            points[record.trial].append(tuple(_number(metrics.get(name)) for name in names))
+            task, evaluation = self.experiment.targets[target], record.evaluation
+            points[record.trial].append(tuple(_number(task.value(evaluation, name)) for name in names))
             if record.trial == 0:
                 scores.append(record.evaluation.score)
         longest = max(map(len, points))
@@ -65,7 +65,7 @@ class Fronts:
         if not (~evaluated.isnan().any(1)).any():
             return None
         task = self.experiment.targets[target]
-        names, directions = list(task.objectives), list(task.objectives.values())
+        names, directions = list(task.objectives), [each.direction for each in task.objectives.values()]
         space = task.all_objectives()
         whole = evaluated if space is None else space
         complete = whole[~whole.isnan().any(1)]
@@ -122,5 +122,5 @@ class Fronts:
         return fronts_svg(explored, names[::-1], directions[::-1], truth)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None or not math.isfinite(value) else value
+def _number(value: float) -> float:
+    return value if math.isfinite(value) else math.nan

@@ -24,10 +24,12 @@ class _Child:
     Attributes:
         history: what it logged.
         score: NaN where it failed.
+        feasible: whether it can be the best.
     """
 
     history: list[dict[str, float]]
     score: float
+    feasible: bool
 
     def line(self, metric: str, label: str = "", color: int = 0) -> Line:
         """What was logged, by epoch, from 1."""
@@ -64,7 +66,8 @@ class LearningCurves:
         target, _, agent = search.partition("/")
         if target not in self.experiment.targets:
             return
-        children = [_Child(r.evaluation.history, r.evaluation.score) for r in records if r.evaluation.history]
+        found = [record.evaluation for record in records if record.evaluation.history]
+        children = [_Child(each.history, each.score, each.feasible) for each in found]
         if children:
             self._targets.setdefault(target, _Target()).by_agent[agent] = children
 
@@ -86,7 +89,7 @@ def _draw(target: _Target, metric: str, colors: Mapping[str, int]) -> str:
     best = [
         max(good, key=lambda child: child.score).line(metric, agent, colors[agent])
         for agent, children in target.by_agent.items()
-        if (good := [child for child in children if not math.isnan(child.score)])
+        if (good := [child for child in children if child.feasible])
     ]
     named = ", ".join(line.label for line in best) or "nobody"
     return line_chart(

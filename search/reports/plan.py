@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import CatchmarkError
+from search.evaluation import Proposal
 from search.executors.inline import evaluate_all
 from search.randomness import derive_seed
 from search.recipes.moved import paths_today
@@ -85,7 +86,7 @@ def cost_of(study: Study, resolved: str, journals: Sequence[Path], search: str) 
     if (task := _look_up(study, search)) is not None:
         seed = derive_seed("cost")
         archs = [task.space.draw(seed, "cost", draw) for draw in range(_SAMPLE)]
-        evaluations = evaluate_all(task, archs, [0] * _SAMPLE)
+        evaluations = evaluate_all(task, [Proposal(arch) for arch in archs])
         if seconds := [each.cost_seconds for each in evaluations if each.status == "ok"]:
             return Cost(units * sum(seconds) / len(seconds), basis="said of look-ups")
         return Cost(unknown=True)

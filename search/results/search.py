@@ -30,14 +30,15 @@ def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = 
         seconds: a trial's limit of time, if it has one (`within`).
 
     Returns:
-        Float64 ``[trials, evaluations]``, NaN while nothing has succeeded. With a limit of time, ``evaluations`` is the
-        most that count of any trial; where fewer count, what the trial has found stays.
+        Float64 ``[trials, evaluations]``, NaN while nothing has succeeded within the task's hard limits. With a
+        limit of time, ``evaluations`` is the most that count of any trial; where fewer count, what the trial has found
+        stays.
     """
     scores: list[list[float]] = [[] for _ in range(trials)]
     time_budget, counted = TimeBudget(seconds), [0] * trials
     for record in records:
         counts = time_budget.counts(record)
-        scores[record.trial].append(record.evaluation.score if counts else math.nan)
+        scores[record.trial].append(record.evaluation.score if counts and record.evaluation.feasible else math.nan)
         counted[record.trial] += counts
     length = min(min(len(row) for row in scores), max(counted))
     # fmax ignores NaN: a failed evaluation leaves the best as it was.
@@ -64,15 +65,17 @@ def summarise_search(
 
     Returns:
         Plain numbers, strings and lists. ``evaluations`` are those of a trial, with a limit of time the most of any
-        trial; their mean is then there too. With ``all_scores`` also how often the best and one of the best three were
-        found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score there is:
+        trial; their mean is then there too. Nothing that misses a hard limit is the best of anything; how many did is
+        said as ``infeasible``, where some did. With ``all_scores`` also how often the best and one of the best three
+        were found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score there is:
         in the end, and ``on_the_way`` after 5, 10, 20 and 50 evaluations.
     """
     curve = best_so_far(records, trials, budget_seconds)
     records = within(records, budget_seconds)
     final = curve[:, -1] if curve.shape[1] else np.full(trials, np.nan)
     succeeded = final[~np.isnan(final)]
-    good = [record for record in records if record.evaluation.status == "ok"]
+    good = [record for record in records if record.evaluation.feasible]
+    infeasible = sum(record.evaluation.violation > 0 for record in records)
     summary: dict[str, Any] = {
         "trials": trials,
         "evaluations": curve.shape[1],
@@ -87,6 +90,8 @@ def summarise_search(
         "curve_interval": [mean_interval(column[~np.isnan(column)]) for column in curve.T],
         "at_best": at_best(good),
     }
+    if infeasible:
+        summary["infeasible"] = infeasible
     if budget_seconds is not None:
         summary["evaluations_mean"] = len(records) / trials
     if good:
@@ -144,7 +149,7 @@ def at_best(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """What the best network of each trial, the first of equals, is worth otherwise.
 
     Args:
-        records: evaluations that succeeded and count.
+        records: evaluations that succeeded within the task's hard limits, and count.
 
     Returns:
         By metric the ``mean``, ``std`` and 95% ``interval`` of the mean over those trials whose best network has it;

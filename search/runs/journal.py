@@ -10,10 +10,7 @@ checksum, and a journal is checked whole when it is opened.
 from __future__ import annotations
 
 import io
-import json
-import math
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,58 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
+from search.runs.journal_format import COLUMNS, FORMAT, SCHEMAS, Record, insert, migrate, seal
 from search.runs.locking import FileLock
-from search.spaces.base import Architecture
-from search.tasks.base import Evaluation
 
-_FORMAT = 1
 _LAST_STEP = 2**62
-_HISTORY = "history"
-"""The key under which an evaluation's history stands beside its metrics: most evaluations have none."""
-
-# One table a statement, as SQLite keeps it: a schema that reads otherwise is damaged. States stand apart because they
-# are large and rarely written, while a search's progress is written with every step.
-_SCHEMA = {
-    "about": "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL)",
-    "searches": (
-        "CREATE TABLE searches (name TEXT PRIMARY KEY, finished INTEGER NOT NULL, seconds REAL NOT NULL, "
-        "checksum INTEGER NOT NULL)"
-    ),
-    "states": "CREATE TABLE states (search TEXT PRIMARY KEY, state BLOB NOT NULL, checksum INTEGER NOT NULL)",
-    "evaluations": (
-        "CREATE TABLE evaluations (search TEXT NOT NULL, step INTEGER NOT NULL, slot INTEGER NOT NULL, "
-        "trial INTEGER NOT NULL, stage TEXT NOT NULL, architecture TEXT NOT NULL, seed INTEGER NOT NULL, score REAL, "
-        "metrics TEXT NOT NULL, cost_seconds REAL NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, "
-        "checksum INTEGER NOT NULL, PRIMARY KEY (search, step, slot, trial)) WITHOUT ROWID"
-    ),
-}
 
 # Words of SQLite's messages about a disk that is full or broken, and about a file that can't be used now.
 _DISK = ("full", "disk I/O")
 _ACCESS = ("locked", "busy", "unable to open", "readonly")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One evaluation, and where in its search it happened.
-
-    Attributes:
-        step: the search's ask-tell round, from 0, counted over all its stages.
-        slot: the position within what the step asked, from 0.
-        trial: which of the searches that run together.
-        stage: the task it was evaluated on.
-        architecture: what was evaluated.
-        seed: the seed it was evaluated with.
-        evaluation: what that gave.
-    """
-
-    step: int
-    slot: int
-    trial: int
-    stage: str
-    architecture: Architecture
-    seed: int
-    evaluation: Evaluation
 
 
 @dataclass(frozen=True)
@@ -93,6 +46,8 @@ class Outcome:
 class Journal:
     """The record of one run.
 
+    A file of an earlier format becomes one of today's when it is opened for writing; for reading it stays as it is.
+
     Args:
         path: the SQLite file; it is made if absent.
         writable: False opens it for reading only. One process at a time may hold a journal for writing.
@@ -110,6 +65,7 @@ class Journal:
         self._writable = writable
         self._database: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._format = FORMAT
         try:
             self._open()
         except BaseException:
@@ -130,30 +86,43 @@ class Journal:
                 if not self._writable:
                     raise CatchmarkError(f"{self.path} is empty: the run never started")
                 self._create()
-            elif "about" in schema and (found := self.about("format")) not in (None, str(_FORMAT)):
-                raise CatchmarkError(
-                    f"{self.path} has journal format {found}, this version of catchmark reads format {_FORMAT}; "
-                    "use the version that wrote it"
-                )
-            elif schema != _SCHEMA:
-                raise sqlite3.DatabaseError("its tables are not those of a journal")
+            else:
+                self._format = self._format_of(schema)
             self._check_rows()
             self._file = self._identity()
             if self._writable:
                 self._execute("PRAGMA journal_mode=WAL")
                 # FULL: a commit survives loss of power, not just of the process.
                 self._execute("PRAGMA synchronous=FULL")
+                if self._format < FORMAT:
+                    with self._transaction():
+                        migrate(self._execute)
+                    self._format = FORMAT
+
+    def _format_of(self, schema: dict[str, str]) -> int:
+        """The format of a file with these tables."""
+        known = {str(number): tables for number, tables in SCHEMAS.items()}
+        found = self.about("format") if "about" in schema else None
+        if found is not None and found not in known:
+            raise CatchmarkError(
+                f"{self.path} has journal format {found}, this version of catchmark reads formats {' and '.join(known)}"
+                "; use the version that wrote it"
+            )
+        for number, tables in known.items():
+            if schema == tables and found in (None, number):
+                return int(number)
+        raise sqlite3.DatabaseError("its tables are not those of a journal")
 
     def _create(self) -> None:
         with self._transaction():
-            for statement in _SCHEMA.values():
+            for statement in SCHEMAS[FORMAT].values():
                 self._execute(statement)
-            self._execute("INSERT INTO about VALUES ('format', ?1, ?2)", str(_FORMAT), _seal("format", str(_FORMAT)))
+            self._execute("INSERT INTO about VALUES ('format', ?1, ?2)", str(FORMAT), seal("format", str(FORMAT)))
 
     def _check_rows(self) -> None:
-        for table in _SCHEMA:
+        for table in SCHEMAS[self._format]:
             for *values, checksum in self._execute(f"SELECT * FROM {table}"):  # noqa: S608 - our own names
-                if _seal(*values) != checksum:
+                if seal(*values) != checksum:
                     raise sqlite3.DatabaseError(f"a row of its table '{table}' does not match its checksum")
 
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
@@ -226,7 +195,7 @@ class Journal:
     def set_about(self, key: str, value: str) -> None:
         """Store a fact about the run."""
         with self._explained():
-            self._execute("INSERT OR REPLACE INTO about VALUES (?, ?, ?)", key, value, _seal(key, value))
+            self._execute("INSERT OR REPLACE INTO about VALUES (?, ?, ?)", key, value, seal(key, value))
 
     # ---- searches --------------------------------------------------------------------------------------------------
 
@@ -238,7 +207,7 @@ class Journal:
     def begin(self, search: str) -> None:
         """A search begins; without effect where it has begun before."""
         with self._explained():
-            self._execute("INSERT OR IGNORE INTO searches VALUES (?, 0, 0.0, ?)", search, _seal(search, 0, 0.0))
+            self._execute("INSERT OR IGNORE INTO searches VALUES (?, 0, 0.0, ?)", search, seal(search, 0, 0.0))
 
     def progress(self, search: str) -> tuple[bool, float]:
         """Whether the search is finished, and the seconds spent in it."""
@@ -261,7 +230,7 @@ class Journal:
         """What was last saved with `finish_step`, or None."""
         with self._explained():
             row = self._execute("SELECT state FROM states WHERE search = ?", search).fetchone()
-        return None if row is None else _from_bytes(row[0])
+        return None if row is None else from_bytes(row[0])
 
     def finish_step(
         self, search: str, records: Iterable[Record], state: dict[str, Any] | None, finished: bool, seconds: float
@@ -276,7 +245,7 @@ class Journal:
             finished: whether it was the last step.
             seconds: time spent since the last call.
         """
-        blob = None if state is None else _to_bytes(state)
+        blob = None if state is None else to_bytes(state)
         with self._transaction():
             self._insert(search, records)
             total = self.progress(search)[1] + seconds
@@ -284,11 +253,11 @@ class Journal:
                 "UPDATE searches SET finished = ?, seconds = ?, checksum = ? WHERE name = ?",
                 int(finished),
                 total,
-                _seal(search, int(finished), total),
+                seal(search, int(finished), total),
                 search,
             )
             if blob is not None:
-                self._execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", search, blob, _seal(search, blob))
+                self._execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", search, blob, seal(search, blob))
             elif finished:
                 self._execute("DELETE FROM states WHERE search = ?", search)
 
@@ -313,79 +282,28 @@ class Journal:
 
     def _insert(self, search: str, records: Iterable[Record]) -> None:
         for record in records:
-            evaluation = record.evaluation
-            row = (
-                search,
-                record.step,
-                record.slot,
-                record.trial,
-                record.stage,
-                json.dumps(record.architecture),
-                record.seed,
-                # SQLite keeps no negative zero; adding zero makes it a positive one, for the checksum too.
-                None if math.isnan(evaluation.score) else float(evaluation.score) + 0.0,
-                json.dumps(evaluation.metrics | ({_HISTORY: evaluation.history} if evaluation.history else {})),
-                float(evaluation.cost_seconds) + 0.0,
-                evaluation.status,
-                evaluation.reason,
-            )
-            self._execute("INSERT INTO evaluations VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", *row, _seal(*row))
+            insert(self._execute, record.row(search))
 
     def records(self, search: str, step: int | None = None) -> Iterator[Record]:
         """Evaluations of a search in the order (step, slot, trial), of one step or of all."""
         with self._explained():
             rows = self._execute(
-                "SELECT step, slot, trial, stage, architecture, seed, score, metrics, cost_seconds, status, reason "
-                "FROM evaluations WHERE search = ? AND step BETWEEN ? AND ? ORDER BY step, slot, trial",
+                f"SELECT {COLUMNS[self._format]} FROM evaluations "  # noqa: S608 - our own names
+                "WHERE search = ? AND step BETWEEN ? AND ? ORDER BY step, slot, trial",
                 search,
                 0 if step is None else step,
                 _LAST_STEP if step is None else step,
             )
             for row in rows:
                 try:
-                    record = _record(*row)
+                    record = Record.from_row(*row)
                 except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
                     raise sqlite3.DatabaseError(f"an evaluation of '{search}' does not hold what it must") from error
                 yield record
 
 
-def _record(
-    at: int,
-    slot: int,
-    trial: int,
-    stage: str,
-    architecture: str,
-    seed: int,
-    score: float | None,
-    metrics: str,
-    cost: float,
-    status: str,
-    reason: str,
-) -> Record:
-    """The evaluation of a row; SQLite keeps values of any kind in any column."""
-    # Earlier versions kept metrics that are infinite; what is not a number was not measured.
-    values = json.loads(metrics, parse_constant=lambda _: math.nan)
-    # A task may have a metric of that name, which is a number.
-    history = values.pop(_HISTORY) if isinstance(values.get(_HISTORY), list) else []
-    for number in (score or 0.0, cost, *values.values(), *(each for epoch in history for each in epoch.values())):
-        math.isfinite(number)  # raises a TypeError where it is none
-    choices = tuple(json.loads(architecture))
-    if status not in ("ok", "failed") or not all(isinstance(each, int) for each in (at, slot, trial, seed, *choices)):
-        raise ValueError
-    evaluation = Evaluation(math.nan if score is None else score, values, cost, status, str(reason), history)
-    return Record(at, slot, trial, str(stage), choices, seed, evaluation)
-
-
-def _seal(*values: Any) -> int:
-    """A checksum of a row."""
-    checksum = 0
-    for value in values:
-        data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
-        checksum = zlib.crc32(data + b"\0", checksum)
-    return checksum
-
-
-def _to_bytes(state: dict[str, Any]) -> bytes:
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """A state as a journal keeps it."""
     import torch
 
     blob = io.BytesIO()
@@ -393,7 +311,8 @@ def _to_bytes(state: dict[str, Any]) -> bytes:
     return blob.getvalue()
 
 
-def _from_bytes(blob: bytes) -> dict[str, Any]:
+def from_bytes(blob: bytes) -> dict[str, Any]:
+    """A state as it was kept: tensors and plain values, nothing else."""
     import torch
 
     return torch.load(io.BytesIO(blob), weights_only=True)

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from search.evaluation import Architecture
 from search.randomness import TrialRandom, derive_seed
 
 if TYPE_CHECKING:
     from lightning_modules.networks.cells import Norm
     from lightning_modules.networks.supernet import Supernet
-
-Architecture = tuple[int, ...]
 
 
 @dataclass(frozen=True)

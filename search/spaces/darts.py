@@ -23,7 +23,8 @@ from lightning_modules.networks.darts_cells import (
 )
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.errors import nearest
-from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import Decision, Edge, SearchSpace
 
 CELLS = ("normal", "reduce")
 Genotype = Iterable[tuple[str, int]]

@@ -21,7 +21,8 @@ from lightning_modules.networks.depth_fusion import (
     build_backbone,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
-from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import Decision, Edge, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 UPSAMPLING_NAMES = ("bilinear", "bicubic", "transposed_conv", "pixel_shuffle")

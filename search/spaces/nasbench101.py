@@ -22,7 +22,8 @@ from lightning_modules.networks.nasbench101_cells import (
 )
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.errors import nearest
-from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import Decision, Edge, SearchSpace
 
 VERTICES, MAX_EDGES = 7, 9
 OUTPUT = VERTICES - 1

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lightning_modules.networks.cells import Cell, CellNetwork, Norm, build_operation
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.errors import nearest
-from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import Decision, Edge, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = tuple((target, source) for target in range(1, 4) for source in range(target))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lightning_modules.networks.residual import BLOCKS, ResidualFeatures, ResidualNetwork, stem_stride_of
 from search.errors import nearest
-from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import Decision, Edge, SearchSpace
 
 PLACES = ("nowhere", "start", "middle", "start and middle")
 """Where in a stage the channels double."""

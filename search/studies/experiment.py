@@ -14,6 +14,7 @@ from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
 from search.errors import CatchmarkError, RunError, nearest, one_line
+from search.evaluation import Proposal
 from search.executors.base import Executor
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
@@ -292,7 +293,7 @@ def _check_time(limits: float | Mapping[str, float] | None, targets: Mapping[str
         if not 0 < seconds < math.inf:
             raise CatchmarkError(f"budget_seconds{key} is {seconds}, it must be a number above 0")
         # A look-up takes no time: where it is not said to cost any, the limit would silently never be reached.
-        if task.instant and not task.evaluate(next(task.space.enumerate()), seed=0).cost_seconds:
+        if task.instant and not next(task.evaluate([Proposal(next(task.space.enumerate()))])).cost_seconds:
             raise CatchmarkError(
                 f"budget_seconds: an evaluation on '{target}' is said to cost no time, so it would never be used "
                 "up; give the target's task its cost_seconds"

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from search.errors import RunError
+from search.evaluation import Architecture, Evaluation, Proposal
 from search.executors.base import Executor
 from search.executors.inline import InlineExecutor, evaluate_one
 from search.randomness import derive_seed
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture
 from search.studies.landmarks import LandmarkChoice, read_landmarks
 from search.studies.supernet_job import LANDMARK, MEASURED, STAND_ALONE, Landmarks
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task
 
 _DRAWS = 200
 """Draws for each architecture to measure, before it is said that there are too few."""
@@ -94,11 +94,11 @@ class GroundTruth:
             step = self._steps.setdefault(key, len(self._steps))
             if key not in self._known:
                 own = derive_seed(seed, stage, self._task.space.format(arch))
-                waiting[step] = Record(step, 0, trial, stage, arch, own, Evaluation(math.nan))
+                waiting[step] = Record(step, 0, trial, stage, Proposal(arch, own), Evaluation(math.nan))
         if waiting:
             self._executor.begin(self._task)
         for step, record in waiting.items():
-            self._executor.submit((step, 0), record.architecture, record.seed)
+            self._executor.submit((step, 0), record.proposal)
         while waiting:
             (step, _), evaluation = self._executor.wait()
             record = replace(waiting.pop(step), evaluation=evaluation)
@@ -149,6 +149,6 @@ class GroundTruth:
                 continue
             taken.add(arch)
             # A table may not know every architecture; one that it does not know is not worth a line in the journal.
-            if not self._task.instant or evaluate_one(self._task, arch, 0).status == "ok":
+            if not self._task.instant or evaluate_one(self._task, Proposal(arch)).status == "ok":
                 drawn.append(arch)
         return drawn

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 
 from search.errors import CatchmarkError, one_line
+from search.evaluation import Architecture
 from search.randomness import TrialRandom, derive_seed
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 
 _TRIES = 500
 """Mutations of one landmark before it is kept as it is (Landmark Regularization's public code)."""

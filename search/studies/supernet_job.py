@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import RunError
-from search.spaces.base import Architecture
+from search.evaluation import Architecture
 from search.training.tensor_files import load_tensors, save_tensors
 
 Landmarks = list[tuple[Architecture, float]]

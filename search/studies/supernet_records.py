@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.evaluation import LARGEST, Architecture, Evaluation, Proposal
 from search.runs.journal import Record
-from search.spaces.base import Architecture
 from search.studies.supernet_job import ADDED, FOUND, MEASURED, Job, Outcome
-from search.tasks.base import LARGEST, Evaluation
 
 
 def records_of(job: Job, outcome: Outcome, truths: Sequence[float], seed: int) -> list[Record]:
@@ -23,7 +22,7 @@ def records_of(job: Job, outcome: Outcome, truths: Sequence[float], seed: int) -
 
     def add(step: int, stage: str, archs: Sequence[Architecture], evaluations: Sequence[Evaluation]) -> None:
         for slot, (arch, evaluation) in enumerate(zip(archs, evaluations, strict=True)):
-            records.append(Record(step, slot, job.trial, stage, tuple(arch), seed, evaluation))
+            records.append(Record(step, slot, job.trial, stage, Proposal(tuple(arch), seed), evaluation))
 
     for step, (epoch, scores) in enumerate(outcome.rounds):
         evaluations = [evaluation_of(score, {"loss": loss}) for score, loss in scores]

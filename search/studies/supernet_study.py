@@ -20,6 +20,7 @@ import torch
 from lightning_modules.objectives.base import ClassificationObjective, Objective
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import CatchmarkError
+from search.evaluation import Proposal
 from search.executors.base import Executor, Ticket
 from search.executors.inline import InlineExecutor, evaluate_all
 from search.executors.processes import ProcessExecutor
@@ -319,7 +320,7 @@ class SupernetStudy(Study):
     def _keep(self, journal: Journal, job: Job, outcome: Outcome, seconds: float) -> list[Record]:
         """What a training gave, as records of the journal."""
         seed = derive_seed(self.seed + job.trial, "supernet")
-        truths = evaluate_all(self.truth, [tuple(arch) for arch, _ in outcome.found], [seed] * len(outcome.found))
+        truths = evaluate_all(self.truth, [Proposal(tuple(arch), seed) for arch, _ in outcome.found])
         records = records_of(job, outcome, [truth.score for truth in truths], seed)
         trials = {record.trial for record in journal.records(job.method)} | {job.trial}
         journal.finish_step(job.method, records, None, finished=len(trials) == self.trials, seconds=seconds)

@@ -22,10 +22,11 @@ from lightning_modules.objectives.base import Objective
 from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import RunError
+from search.evaluation import Architecture, Proposal
 from search.executors.base import Say, Work
 from search.executors.inline import evaluate_one
 from search.randomness import derive_seed
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_job import Job, Landmarks, Outcome, Stretch, checkpoint_of, keep_chosen, read_outcome
 from search.studies.supernet_stretch import Stretches, Tell
@@ -279,7 +280,7 @@ class SupernetTraining:
         seed = derive_seed(self.seed + job.trial, "iteration", len(outcome.added))
         chosen = module.sampler.choose(self._evaluation(module), choice.added + len(known), seed)
         for arch in [each for each in chosen if each not in known][: choice.added]:
-            evaluation = evaluate_one(self.truth, arch, seed)
+            evaluation = evaluate_one(self.truth, Proposal(arch, seed))
             if evaluation.status == "ok":
                 outcome.added.append((list(arch), evaluation.score))
         outcome.iterations += 1

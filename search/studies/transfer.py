@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.evaluation import Architecture
 from search.loop.search import Search, Stage
 from search.results.search import best_of_target
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.statistics.rank_correlation import kendall_tau
 from search.tasks.base import Task
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from search.spaces.base import Architecture
+from search.evaluation import Architecture
 
 ARCHITECTURE_HEADERS = ("arch", "arch_str")
 

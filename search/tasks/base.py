@@ -6,42 +6,13 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from search.spaces.base import Architecture, SearchSpace
-
-LARGEST = 1e18
-"""The largest score, metric or cost: squares of them still fit into the float32 of agents' networks."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What evaluating one architecture gave.
-
-    Attributes:
-        score: what the agent maximises, `LARGEST` in size at most; NaN where the evaluation failed.
-        metrics: everything else worth keeping, by name; NaN where a value was not measured, or is larger than that.
-        cost_seconds: what the evaluation cost, in seconds, from 0 on.
-        status: ``ok`` or ``failed``.
-        reason: why it failed, in one line; of one that did not, which metrics were left out as too large.
-        history: of a training, epoch by epoch, what was logged by name; empty where nothing was trained.
-    """
-
-    score: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    cost_seconds: float = 0.0
-    status: str = "ok"
-    reason: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @classmethod
-    def failed(cls, reason: str, cost_seconds: float = 0.0, history: Sequence[dict[str, float]] = ()) -> Evaluation:
-        """An evaluation that gave no score; the search records the reason and goes on."""
-        return cls(math.nan, {}, cost_seconds, "failed", " ".join(reason.split()), list(history))
+from search.evaluation import LARGEST, Evaluation, Objective, Proposal, read_objectives
+from search.spaces.base import SearchSpace
 
 
 class Task(ABC):
@@ -52,11 +23,39 @@ class Task(ABC):
     """What the score is, with its unit: the axis label of every plot."""
     instant: bool = False
     """True where an evaluation is a look-up: the loop then commits a whole step at once."""
-    objectives: Mapping[str, str] = MappingProxyType({})
-    """What the score weighs against each other, if anything: metrics of every evaluation, each ``max`` or ``min``.
+    honours: frozenset[str] = frozenset()
+    """What of a proposal beyond the architecture the task can do: ``parent``, ``stop_below``, kinds of fidelity such as
+    ``epochs``. A proposal that asks for anything else is refused."""
+    keeps_artifact: bool = False
+    """True where an evaluation leaves something at `Proposal.leave`, such as trained weights to inherit."""
+    objectives: Mapping[str, Objective] = MappingProxyType({})
+    """What is wanted, if it is more than the score: values of every evaluation (`value`), each ``max`` or ``min``, each
+    perhaps with a hard limit. A task may say them in any way that `read_objectives` takes.
 
-    With two of them a report draws the Pareto front; no agent sees it.
+    Agents that climb one number climb the score, with what misses a limit below everything that keeps them all.
     """
+    score_metric: str = "score"
+    """The name under which the score stands among the objectives."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Read the objectives of a class."""
+        super().__init_subclass__(**arguments)
+        if "objectives" in vars(cls):
+            cls.objectives = MappingProxyType(read_objectives(vars(cls)["objectives"]))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Read the objectives of a single task."""
+        super().__setattr__(name, read_objectives(value) if name == "objectives" else value)
+
+    def value(self, evaluation: Evaluation, name: str) -> float:
+        """What an evaluation is worth by one of the `objectives`; NaN where that was not measured."""
+        found = evaluation.score if name == self.score_metric else math.nan
+        return evaluation.metrics.get(name, found)
+
+    def violation(self, evaluation: Evaluation) -> float:
+        """By how much an evaluation misses hard limits: the sum of the shares of the limits; 0 where it keeps them."""
+        limited = ((name, each) for name, each in self.objectives.items() if each.limit is not None)
+        return min(sum(each.violation(self.value(evaluation, name)) for name, each in limited), LARGEST)
 
     trainer: Mapping[str, Any] = MappingProxyType({})
     """Arguments of Lightning's Trainer, as the recipe gives them, where this task itself trains networks."""
@@ -89,18 +88,14 @@ class Task(ABC):
             part.open()
 
     @abstractmethod
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """The worth of one architecture. Deterministic in (architecture, seed)."""
-
-    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
-        """One evaluation after another, in order, each as soon as it is there."""
-        for architecture, seed in zip(architectures, seeds, strict=True):
-            yield self.evaluate(architecture, seed)
+    def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
+        """One evaluation after another, in order, each as soon as it is there: a pure function of each proposal."""
 
     def all_scores(self) -> torch.Tensor | None:
         """The score of every architecture of the space, float64 ``[size]``, where it is known; else None.
 
-        With it a report can say how far from the best a search ended; no agent sees it.
+        NaN of one that misses a hard limit: it is not what is searched for. With it a report can say how far from the
+        best a search ended; no agent sees it.
         """
         return None
 
@@ -126,6 +121,37 @@ class Task(ABC):
             Int64 ``[n, decisions]`` in the order of telling, or None.
         """
         return None
+
+
+class OneByOne(Task):
+    """A task that evaluates one proposal at a time."""
+
+    @abstractmethod
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
+        """The answer to one proposal, of which it is a pure function."""
+
+    def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
+        """One after another."""
+        for proposal in proposals:
+            yield self.evaluate_one(proposal)
+
+
+def keeps_limits(objectives: Mapping[str, Objective], values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Which of many architectures keep every hard limit.
+
+    Args:
+        objectives: by name.
+        values: of each of these that has a limit, ``[n]`` each.
+
+    Returns:
+        Bool ``[n]``, or true where there is no limit.
+    """
+    kept = torch.tensor(True)
+    for name, objective in objectives.items():
+        if objective.limit is not None:
+            value, limit = values[name], objective.limit
+            kept = kept & (value <= limit if objective.direction == "min" else value >= limit)
+    return kept
 
 
 def all_parts(task: Task) -> Iterator[Task]:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.evaluation import Evaluation, Objective, Proposal, read_objectives
 from search.rewards.latency import below_zero, check_exponent, latency_reward
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import SearchSpace
 from search.tables.latency import LatencyTable, read_latency
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task, keeps_limits
 from search.tasks.table import TableTask
 from search.tasks.table_pool import TableColumn
 
@@ -32,6 +33,8 @@ class LatencyRewardTask(Task):
         device: one of the latency table's.
         exponent: w, at most 0.
         target_quantile: the target latency is this quantile of the device's latencies over the whole space.
+        objectives: hard limits, for instance ``{latency_ms: {direction: min, limit: 5.0}}``; of ``quality``,
+            ``latency_ms`` and ``score``, the reward.
 
     Raises:
         FileNotFoundError: a table is not there.
@@ -40,7 +43,9 @@ class LatencyRewardTask(Task):
     """
 
     instant = True
-    objectives: Mapping[str, str] = MappingProxyType({"quality": "max", "latency_ms": "min"})
+    objectives: Mapping[str, Objective] = MappingProxyType(
+        {"quality": Objective("max"), "latency_ms": Objective("min")}
+    )
 
     def __init__(
         self,
@@ -50,7 +55,12 @@ class LatencyRewardTask(Task):
         device: str,
         exponent: float,
         target_quantile: float = 0.3,
+        objectives: dict[str, Any] | None = None,
     ):
+        self.objectives = {**self.objectives, **read_objectives(objectives or {})}
+        for name in self.objectives:
+            if name not in ("quality", "latency_ms", "score"):
+                raise ValueError(f"objectives has '{name}', allowed: quality, latency_ms, score")
         column = TableColumn(**quality) if isinstance(quality, dict) else quality
         self._set_up(
             TableTask(space, **asdict(column)), read_latency(latency_table, space), device, exponent, target_quantile
@@ -125,19 +135,16 @@ class LatencyRewardTask(Task):
         """The look-up of the quality."""
         return {"quality": self.quality}
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """The tables' values; the seed changes nothing."""
-        return next(self.evaluate_many([architecture], [seed]))
-
-    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
-        """The tables' values, looked up together."""
-        if not architectures:
+    def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
+        """The tables' values, looked up together; seeds change nothing."""
+        if not proposals:
             return
+        architectures = [proposal.architecture for proposal in proposals]
         archs = torch.tensor(architectures, dtype=torch.long)
         codes = self.space.code(archs)
         quality, latency, reward = self.quality.scores(archs), self._latency[codes], self._rewards[codes]
-        values = zip(architectures, seeds, quality.tolist(), latency.tolist(), reward.tolist(), strict=True)
-        for architecture, _, q, milliseconds, score in values:
+        values = zip(architectures, quality.tolist(), latency.tolist(), reward.tolist(), strict=True)
+        for architecture, q, milliseconds, score in values:
             if math.isnan(score):
                 missing = self.quality.column if math.isnan(q) else f"{self.device} latency"
                 reason = f"no {missing} was measured of {self.space.format(architecture)}"
@@ -146,8 +153,13 @@ class LatencyRewardTask(Task):
                 yield Evaluation(score, {"quality": q, "latency_ms": milliseconds}, self.quality.cost_seconds)
 
     def all_scores(self) -> Tensor:
-        """The reward of every architecture, float64 ``[size]``; NaN where quality or latency was not measured."""
-        return self._rewards.clone()
+        """The reward of every architecture, float64 ``[size]``.
+
+        NaN where quality or latency was not measured, or misses a hard limit.
+        """
+        quality = self.quality.scores(self._archs)
+        values = {"quality": quality, "latency_ms": self._latency, "score": self._rewards}
+        return torch.where(keeps_limits(self.objectives, values), self._rewards, math.nan)
 
     def all_objectives(self) -> Tensor:
         """Quality and latency of every architecture, float64 ``[size, 2]``; NaN where it was not measured."""

@@ -15,14 +15,15 @@ from torch import nn
 from lightning_modules.networks.cost.latency import LatencySettings, Precision, measure_latency
 from lightning_modules.networks.cost.operator_latency import OperatorLatencies
 from search.errors import CatchmarkError, explain
+from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.rewards.latency import below_zero, check_exponent, latency_reward
-from search.spaces.base import Architecture, SearchSpace
-from search.tasks.base import Evaluation, Task
-from search.tasks.trained import TrainedTask
+from search.spaces.base import SearchSpace
+from search.tasks.base import OneByOne, Task
+from search.tasks.trained import TrainedTask, check_measured
 from search.training.isolation import isolated
 
 
-class MeasuredLatencyTask(Task):
+class MeasuredLatencyTask(OneByOne):
     """The reward ``quality x (latency / target)^exponent`` of a trained network (MnasNet, eq. 2; CATCH, sec. 4.3.1).
 
     Another task trains the network; its score is the quality, which must not be below 0. Then the latency of the same
@@ -56,13 +57,17 @@ class MeasuredLatencyTask(Task):
         warmup: passes before the first that is timed.
         repeats: passes a round.
         rounds: of whose medians the median counts.
+        objectives: hard limits, for instance ``{latency_ms: {direction: min, limit: 5.0}}``, of ``quality``,
+            ``latency_ms`` and what the task that trains logs; besides those that this task has itself.
 
     Raises:
         ValueError: a number is out of range, there is not exactly one target, this machine has no such device, or the
             look-up file is of another machine or setting.
     """
 
-    objectives: Mapping[str, str] = MappingProxyType({"quality": "max", "latency_ms": "min"})
+    objectives: Mapping[str, Objective] = MappingProxyType(
+        {"quality": Objective("max"), "latency_ms": Objective("min")}
+    )
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class MeasuredLatencyTask(Task):
         warmup: int = 5,
         repeats: int = 11,
         rounds: int = 5,
+        objectives: dict[str, Any] | None = None,
     ):
         if (target_milliseconds is None) == (target is None):
             raise ValueError("either target_milliseconds or target is needed, and not both")
@@ -91,6 +97,13 @@ class MeasuredLatencyTask(Task):
         if part not in ("network", "backbone", None):
             raise ValueError(f"part is '{part}', allowed: network, backbone, and null for the one that fits")
         self.space, self.task, self.exponent, self._measured = space, task(space), exponent, part
+        # A score under which training may stop is one of the reward, which nobody knows before the latency.
+        self.honours = self.task.honours - {"stop_below"}
+        self.keeps_artifact = self.task.keeps_artifact
+        inner = {
+            "quality" if name == self.task.score_metric else name: each for name, each in self.task.objectives.items()
+        }
+        self.objectives = {**self.objectives, **inner, **read_objectives(objectives or {})}
         self.settings = LatencySettings(
             batch=batch,
             resolution=resolution,
@@ -127,17 +140,16 @@ class MeasuredLatencyTask(Task):
             "rounds": 1,
         }
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
         """Train the network, then measure its latency.
 
         Args:
-            architecture: what to build.
-            seed: as for the task that trains.
+            proposal: as for the task that trains.
 
         Raises:
             CatchmarkError: the quality is below 0.
         """
-        trained = self.task.evaluate(architecture, seed)
+        trained = self.task.evaluate_one(proposal)
         if trained.status != "ok":
             return trained
         if trained.score < 0:
@@ -145,7 +157,7 @@ class MeasuredLatencyTask(Task):
             raise CatchmarkError(below_zero(self.task.score_name, trained.score, cure))
         began = time.monotonic()
         try:
-            milliseconds = self.latency(architecture, seed)
+            milliseconds = self.latency(proposal.architecture, proposal.seed)
             target = self.target_milliseconds()
         except CatchmarkError:
             raise
@@ -153,11 +165,14 @@ class MeasuredLatencyTask(Task):
             seconds = trained.cost_seconds + time.monotonic() - began
             return Evaluation.failed(f"no latency: {explain(error)}", seconds, trained.history)
         quality, latency = torch.tensor([trained.score, milliseconds], dtype=torch.float64)
+        metrics = trained.metrics | {"quality": trained.score, "latency_ms": milliseconds}
+        check_measured(self.objectives, [*metrics, self.score_metric])
         return Evaluation(
             latency_reward(quality, latency, target, self.exponent).item(),
-            trained.metrics | {"quality": trained.score, "latency_ms": milliseconds},
+            metrics,
             trained.cost_seconds + time.monotonic() - began,
             history=trained.history,
+            artifact=trained.artifact,
         )
 
     def latency(self, architecture: Architecture, seed: int = 0) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError
-from search.spaces.base import Architecture, SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.evaluation import Evaluation, Proposal
+from search.spaces.base import SearchSpace
+from search.tasks.base import OneByOne
 
 
-class SharedWeightsTask(Task):
+class SharedWeightsTask(OneByOne):
     """A trained supernet as a task: any agent can search on it, and an evaluation takes a fraction of a second.
 
     Args:
@@ -53,18 +54,13 @@ class SharedWeightsTask(Task):
         """Its files do not ship."""
         return None
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
         """The score with the shared weights; the seed changes nothing."""
-        return next(self.evaluate_many([architecture], [seed]))
-
-    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
-        """One after another."""
         from lightning_modules.supernet import evaluate_paths
 
-        for architecture, _ in zip(architectures, seeds, strict=True):
-            began = time.monotonic()
-            (worth,) = evaluate_paths(self._module, [self.space.check(architecture)], self._batches, self._calibration)
-            yield Evaluation(worth.score, {"loss": worth.loss}, time.monotonic() - began)
+        began, architecture = time.monotonic(), self.space.check(proposal.architecture)
+        (worth,) = evaluate_paths(self._module, [architecture], self._batches, self._calibration)
+        return Evaluation(worth.score, {"loss": worth.loss}, time.monotonic() - began)
 
 
 def _first(batches: Sequence[tuple[Any, Any]], images: int) -> list[tuple[Any, Any]]:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from datamodules.archives import find_archive
 from lightning_modules.networks.darts_cells import DECISIONS_PER_CELL, EDGES, INPUTS, OPERATION_NAMES, PAIRS
-from search.errors import nearest
-from search.spaces.base import Architecture, SearchSpace
+from search.errors import RunError, nearest
+from search.evaluation import Evaluation, Proposal
+from search.spaces.base import SearchSpace
 from search.spaces.darts import CELLS, DARTS
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import Task
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -64,6 +65,7 @@ class SurrogateTask(Task):
     """
 
     instant = True
+    honours = frozenset({"epochs"})
 
     def __init__(
         self,
@@ -94,27 +96,29 @@ class SurrogateTask(Task):
         """Its files do not ship."""
         return None
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """The model's prediction; the seed changes nothing."""
-        return next(self.evaluate_many([architecture], [seed]))
-
-    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
-        """The model's predictions, all in one pass."""
-        if len(architectures) != len(seeds):
-            raise ValueError(f"{len(architectures)} architectures and {len(seeds)} seeds")
-        if not architectures:
+    def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
+        """The model's predictions, all in one pass; seeds change nothing."""
+        if not proposals:
             return
-        for prediction in self.predict(torch.tensor(architectures, dtype=torch.long)).tolist():
+        archs = torch.tensor([proposal.architecture for proposal in proposals], dtype=torch.long)
+        epochs = torch.tensor([proposal.fidelity.get("epochs", self.epochs) for proposal in proposals])
+        for asked in epochs.tolist():
+            if not 1 <= asked <= MOST_EPOCHS:
+                raise RunError(
+                    f"the agent asks for {asked:g} epochs, the surrogate of NAS-Bench-301 predicts 1 to {MOST_EPOCHS}"
+                )
+        for prediction in self.predict(archs, epochs).tolist():
             values = dict(zip(OUTPUTS, prediction, strict=True))
             yield Evaluation(
                 100 * values["val_accuracy"], {name: values[name] for name in self.metrics}, values["runtime"]
             )
 
-    def predict(self, archs: Tensor) -> Tensor:
+    def predict(self, archs: Tensor, epochs: Tensor | None = None) -> Tensor:
         """Everything that the model says of some architectures.
 
         Args:
             archs: int64 ``[n, decisions]``.
+            epochs: of training, ``[n]``; None for the task's own.
 
         Returns:
             Float64 ``[n, 4]``, columns as in `OUTPUTS`.
@@ -122,8 +126,9 @@ class SurrogateTask(Task):
         Raises:
             ValueError: an architecture does not belong to the space.
         """
-        epochs = np.full((len(archs), 1), self.epochs, dtype=np.float32)
-        (output,) = self._session.run(None, {"x_cat": self.encode(archs).numpy(), "x_cont": epochs})
+        given = torch.full((len(archs),), self.epochs) if epochs is None else epochs
+        continuous = given.numpy().astype(np.float32)[:, None]
+        (output,) = self._session.run(None, {"x_cat": self.encode(archs).numpy(), "x_cont": continuous})
         return torch.from_numpy(output).double()
 
     def encode(self, archs: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.spaces.base import Architecture, SearchSpace
+from search.evaluation import LARGEST, Evaluation, Proposal, read_objectives
+from search.spaces.base import SearchSpace
 from search.tables.table import column_name, find_table, read_columns
-from search.tasks.base import LARGEST, Evaluation, Task
+from search.tasks.base import Task, keeps_limits
 
 FLOPS = "flops_m"
 """The column with FLOPs, in millions."""
@@ -81,7 +82,9 @@ class TableTask(Task):
         cost_seconds: what an evaluation is said to cost, in seconds: one number for all architectures or a
             `CostModel`; a dict of the same keys does as well.
         also: further columns of the table. Their values become metrics of an evaluation, by the columns' names; values
-            that were not measured are left out. No agent sees them.
+            that were not measured are left out.
+        objectives: what is wanted of the column, by its name, and of these, ``max`` or ``min``, each
+            perhaps with a hard limit: ``{flops_m: {direction: min, limit: 50.0}}``.
 
     Raises:
         FileNotFoundError: there is no such table.
@@ -101,6 +104,7 @@ class TableTask(Task):
         epochs: int | None,
         cost_seconds: float | CostModel = 0.0,
         also: Sequence[Measurement] = (),
+        objectives: dict[str, Any] | None = None,
     ):
         path = find_table(table)
         model = cost_seconds
@@ -110,7 +114,11 @@ class TableTask(Task):
             model = CostModel(model)
         further = [(Measurement(**each) if isinstance(each, dict) else each).column for each in also]
         self.space, self.cost_seconds = space, model.seconds
-        self.column = column_name(dataset, split, metric, epochs)
+        self.column = self.score_metric = column_name(dataset, split, metric, epochs)
+        self.objectives = read_objectives(objectives or {})
+        for name in self.objectives:
+            if name not in (known := (self.column, *further)):
+                raise ValueError(f"objectives has '{name}', allowed: {', '.join(known)}")
         # FLOPs are read only where they decide something: not every table has them.
         content = read_columns(path, [self.column, *further, *([FLOPS] if model.flops_share else [])])
         archs = torch.from_numpy(content.arch).long()
@@ -158,16 +166,11 @@ class TableTask(Task):
         position = torch.searchsorted(self._codes, codes).clamp(max=len(self._codes) - 1)
         return position, self._codes[position] == codes
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """The table's value; the seed changes nothing, for a table has one value an architecture."""
-        return next(self.evaluate_many([architecture], [seed]))
-
-    def evaluate_many(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Iterator[Evaluation]:
-        """The table's values, looked up together."""
-        if len(architectures) != len(seeds):
-            raise ValueError(f"{len(architectures)} architectures and {len(seeds)} seeds")
-        if not architectures:
+    def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
+        """The table's values, looked up together; seeds change nothing, for a table has one value an architecture."""
+        if not proposals:
             return
+        architectures = [proposal.architecture for proposal in proposals]
         position, known = self._places(torch.tensor(architectures, dtype=torch.long))
         scores = torch.where(known, self._scores[position], math.nan).tolist()
         costs = torch.where(known, self._costs[position], self.cost_seconds).tolist()
@@ -184,9 +187,13 @@ class TableTask(Task):
     def all_scores(self) -> Tensor | None:
         """The score of every architecture, float64 ``[size]`` in the order of `SearchSpace.enumerate`.
 
-        NaN where the value was not measured; None where the table lacks architectures of the space.
+        NaN where the value was not measured, or a hard limit is missed; None where the table lacks architectures of
+        the space.
         """
-        return self._scores.clone() if self._complete else None
+        if not self._complete:
+            return None
+        kept = keeps_limits(self.objectives, {self.column: self._scores, **self._further})
+        return torch.where(kept, self._scores, math.nan)
 
     @cached_property
     def _complete(self) -> bool:

@@ -12,7 +12,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.randomness import derive_seed
-from search.spaces.base import Architecture, SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.spaces.base import SearchSpace
+from search.tasks.base import OneByOne
 from search.training.fit import check_plan, fit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
@@ -40,7 +41,7 @@ _MAKES_READY = ("prepare_data", "setup", "reseed", "train_dataloader", "val_data
 _LOADER = os.path.join("torch", "utils", "data")
 
 
-class TrainedTask(Task):
+class TrainedTask(OneByOne):
     """Train the network of an architecture and read its score off the validation data.
 
     A child that diverges, runs out of memory, crashes or takes too long is a failed evaluation. What no architecture
@@ -71,10 +72,14 @@ class TrainedTask(Task):
         stages: of the training, in order, where it has several; each is validated at its end.
         stop_stage: the first stage, from 0, that a search may stop a child in, whose score is too low to go on; 0 if
             None.
+        objectives: what is wanted of the score, by the name of its metric, and of further metrics: ``max`` or ``min``,
+            each perhaps with a hard limit, for instance ``{parameters: {direction: min, limit: 5000}}``.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
     """
+
+    honours = frozenset({"epochs", "stop_below"})
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class TrainedTask(Task):
         channels_last: bool = False,
         stages: list[TrainingStage] | None = None,
         stop_stage: int | None = None,
+        objectives: dict[str, Any] | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -109,6 +115,7 @@ class TrainedTask(Task):
         self.epochs = sum(stage.epochs for stage in self._stages)
         if not 0 <= self.stop_stage < len(self._stages):
             raise ValueError(f"stop_stage is {stop_stage}, the stages are numbered from 0 to {len(self._stages) - 1}")
+        self.score_metric, self.objectives = score, read_objectives(objectives or {})
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
 
     @classmethod
@@ -168,18 +175,20 @@ class TrainedTask(Task):
         """Refuse what the Trainer refuses, such as an accelerator that this machine does not have."""
         check_plan(self.plan(0))
 
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+    def evaluate_one(self, proposal: Proposal) -> Evaluation:
         """Train one child.
 
         Args:
-            architecture: what to build.
-            seed: decides initial weights, order of the data, augmentation and dropout.
+            proposal: the architecture to build; a seed that decides initial weights, order of the data, augmentation
+                and dropout; as fidelity perhaps the ``epochs`` of training; and perhaps a score to stop below.
 
         Returns:
             The score, in the unit in which the module logs it (`ClassificationModule`: %); every other logged metric,
             and ``parameters``, the number of those that are trained; wall-clock seconds.
         """
-        return self.train(architecture, seed)
+        epochs = proposal.fidelity.get("epochs")
+        whole = None if epochs is None else _epochs(epochs)
+        return self.train(proposal.architecture, proposal.seed, whole, proposal.stop_below)
 
     def train(
         self, architecture: Architecture, seed: int, epochs: int | None = None, stop_below: float | None = None
@@ -187,15 +196,15 @@ class TrainedTask(Task):
         """Train one child, perhaps not to the end.
 
         Args:
-            architecture: as for `evaluate`.
-            seed: as for `evaluate`.
+            architecture: as for `evaluate_one`.
+            seed: as for `evaluate_one`.
             epochs: of the training, in place of the task's: stages from the first one on, as far as they go. A schedule
                 of learning rates is that of so many. None for the task's.
             stop_below: the training ends, well, with the first epoch from `stop_stage` on whose validated score is
                 below this. None for never.
 
         Returns:
-            As `evaluate`; with ``epochs``, how many it took, among the metrics where it may be fewer than the task's.
+            As `evaluate_one`; with ``epochs``, how many it took, among the metrics where it may be fewer.
         """
         architecture = self.space.check(architecture)
         start, failure = time.monotonic(), ""
@@ -228,6 +237,7 @@ class TrainedTask(Task):
             return Evaluation.failed(failure, seconds, history)
         if self.score not in metrics:
             raise RunError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
+        check_measured(self.objectives, metrics)
         return Evaluation(metrics.pop(self.score), metrics, seconds, history=history)
 
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
@@ -238,6 +248,24 @@ class TrainedTask(Task):
             # The first convolution hands the layout on to every layer after it, whatever that of the images.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
+
+
+def check_measured(objectives: Mapping[str, Objective], names: Collection[str]) -> None:
+    """Refuse objectives that nothing measures.
+
+    Raises:
+        RunError: an objective is not among the names of what an evaluation gives.
+    """
+    for name in objectives:
+        if name not in names:
+            raise RunError(f"objectives: '{name}' is not logged{_suggest(name, names)}")
+
+
+def _epochs(asked: float) -> int:
+    """As many epochs as a proposal asks for."""
+    if asked < 1 or asked != int(asked):
+        raise RunError(f"the agent asks for {asked:g} epochs, a whole number of at least 1 is needed")
+    return int(asked)
 
 
 def _blame(error: Exception, data: LightningDataModule) -> str:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.depth_folder import DepthFolderDataModule
 from lightning_modules.depth import DepthModule
 from lightning_modules.objectives.depth import disparity_rmse, least_squares_ssi, trimmed_ssi
+from search.evaluation import Proposal
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
@@ -188,9 +189,13 @@ def test_a_search_task_decodes_residual_backbones(tmp_path):
         trainer={"accelerator": "cpu"},
     )
     arch = RESIDUAL.draw(1)
-    evaluation = task.evaluate(arch, seed=4)
+    evaluation = task.evaluate_one(Proposal(arch, seed=4))
     assert evaluation.status == "ok", evaluation.reason
-    assert task.evaluate(arch, seed=4).score == evaluation.score != task.evaluate(arch, seed=5).score
+    assert (
+        task.evaluate_one(Proposal(arch, seed=4)).score
+        == evaluation.score
+        != task.evaluate_one(Proposal(arch, seed=5)).score
+    )
 
 
 def write_pairs(folder):
@@ -215,10 +220,14 @@ def test_a_search_task_trains_and_scores_depth_networks(tmp_path):
         trainer={"accelerator": "cpu"},
     )
     arch = (0, 2, 1, 0, 3, 3)
-    evaluation = task.evaluate(arch, seed=4)
+    evaluation = task.evaluate_one(Proposal(arch, seed=4))
     assert evaluation.status == "ok", evaluation.reason
     assert evaluation.score == -evaluation.metrics["val_loss"] < 0 < evaluation.metrics["val_disparity_rmse"]
-    assert task.evaluate(arch, seed=4).score == evaluation.score != task.evaluate(arch, seed=5).score
+    assert (
+        task.evaluate_one(Proposal(arch, seed=4)).score
+        == evaluation.score
+        != task.evaluate_one(Proposal(arch, seed=5)).score
+    )
 
 
 def test_it_learns_real_depth(real_data):

@@ -31,15 +31,15 @@ import time
 from pathlib import Path
 
 from search.agents.random_search import RandomSearch
-from search.tasks.base import Evaluation
+from search.evaluation import Evaluation
 from search.tasks.table import TableTask
 
 
 class Slow(TableTask):
     instant, made = False, 0
 
-    def evaluate_many(self, architectures, seeds):
-        for evaluation in super().evaluate_many(architectures, seeds):
+    def evaluate(self, proposals):
+        for evaluation in super().evaluate(proposals):
             self.made += 1
             while self.made > 5 and not Path("let").exists():
                 time.sleep(0.02)
@@ -52,8 +52,8 @@ class Lost(RandomSearch):
 
 
 class Failing(TableTask):
-    def evaluate_many(self, architectures, seeds):
-        for _ in architectures:
+    def evaluate(self, proposals):
+        for _ in proposals:
             yield Evaluation.failed("out of luck")
 """
 

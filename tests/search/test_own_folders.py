@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SPACE = """
 from torch import nn
 
+from search.evaluation import Evaluation
 from search.spaces.base import Decision, SearchSpace
 
 
@@ -38,8 +39,9 @@ class Mine(RandomSearch):
 TASK = """
 import multiprocessing
 
+from search.evaluation import Evaluation
 from search.spaces.base import SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 
 
 def told():
@@ -50,14 +52,14 @@ def told():
     return f"{Few.__name__} {NAME} {Mine.__name__}"
 
 
-class InAnotherProcess(Task):
+class InAnotherProcess(OneByOne):
     def __init__(self, space: SearchSpace):
         self.space = space
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             assert pool.apply(told) == "Few mine Mine"
-        return Evaluation(float(architecture[0]))
+        return Evaluation(float(proposal.architecture[0]))
 """
 
 DATA = """

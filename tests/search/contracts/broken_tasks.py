@@ -6,11 +6,12 @@ from types import MappingProxyType
 import torch
 
 from search.contracts.toy_spaces import integer_reward
+from search.evaluation import Evaluation
 from search.spaces.base import SearchSpace
-from search.tasks.base import Evaluation, Task, TaskPool
+from search.tasks.base import OneByOne, TaskPool
 
 
-class Sum(Task):
+class Sum(OneByOne):
     """In order: a reward that can be worked out, with a little noise."""
 
     score_name = "sum"
@@ -18,9 +19,9 @@ class Sum(Task):
     def __init__(self, space: SearchSpace, seed: int = 0):
         self.space, self.seed = space, seed
 
-    def evaluate(self, architecture, seed):
-        arch = torch.tensor(self.space.check(architecture))
-        score = float(integer_reward(self.space, arch, self.seed)) + seed / 2**40
+    def evaluate_one(self, proposal):
+        arch = torch.tensor(self.space.check(proposal.architecture))
+        score = float(integer_reward(self.space, arch, self.seed)) + proposal.seed / 2**40
         return Evaluation(score, {"length": float(arch.sum())}, 1.0)
 
 
@@ -34,33 +35,33 @@ class OwnSpace(Sum):
 
 
 class TensorScore(Sum):
-    def evaluate(self, architecture, seed):
-        return Evaluation(torch.tensor(super().evaluate(architecture, seed).score))
+    def evaluate_one(self, proposal):
+        return Evaluation(torch.tensor(super().evaluate_one(proposal).score))
 
 
 class Infinite(Sum):
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         return Evaluation(math.inf)
 
 
 class FailsWithoutReason(Sum):
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         return Evaluation(math.nan, status="failed")
 
 
 class AlwaysFails(Sum):
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         return Evaluation.failed("no such file")
 
 
 class OneTooFew(Sum):
-    def evaluate_many(self, architectures, seeds):
-        return list(super().evaluate_many(architectures, seeds))[1:]
+    def evaluate(self, proposals):
+        return list(super().evaluate(proposals))[1:]
 
 
 class Noisy(Sum):
-    def evaluate(self, architecture, seed):
-        return Evaluation(super().evaluate(architecture, seed).score + float(torch.rand(())))
+    def evaluate_one(self, proposal):
+        return Evaluation(super().evaluate_one(proposal).score + float(torch.rand(())))
 
 
 class Remembers(Sum):
@@ -68,15 +69,15 @@ class Remembers(Sum):
         super().__init__(space)
         self.seen = 0
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         self.seen += 1
-        return Evaluation(super().evaluate(architecture, seed).score + self.seen)
+        return Evaluation(super().evaluate_one(proposal).score + self.seen)
 
 
 class Seeds(Sum):
-    def evaluate(self, architecture, seed):
-        torch.manual_seed(seed)
-        return super().evaluate(architecture, seed)
+    def evaluate_one(self, proposal):
+        torch.manual_seed(proposal.seed)
+        return super().evaluate_one(proposal)
 
 
 class HoldsALambda(Sum):
@@ -90,8 +91,8 @@ class UnknownObjective(Sum):
 
 
 class TakesAnything(Sum):
-    def evaluate(self, architecture, seed):
-        return Evaluation(float(sum(architecture)))
+    def evaluate_one(self, proposal):
+        return Evaluation(float(sum(proposal.architecture)))
 
 
 class OtherScores(Sum):

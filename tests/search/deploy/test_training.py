@@ -20,6 +20,7 @@ from search.deploy import load_network
 from search.deploy.choice import Request, choose
 from search.deploy.training import train
 from search.errors import CatchmarkError
+from search.evaluation import Proposal
 from search.listeners.progress import ProgressBar
 from search.loop.search import Listener
 from search.recipes.build import description_of
@@ -156,7 +157,7 @@ def test_the_best_architecture_is_trained_just_as_the_search_would(run, trained)
     # The search trains without checkpoints and validates once; the scores must agree to the last bit all the same.
     data = DigitsDataModule(batch_size=150, padding=2)
     task = TrainedTask(NASBench201(), data, epochs=2, build=BUILD, threads=1, trainer={"accelerator": "cpu"})
-    evaluation = task.evaluate(tuple(best["choices"]), seed=0)
+    evaluation = task.evaluate_one(Proposal(tuple(best["choices"]), seed=0))
     assert network["metrics"].pop("val_accuracy") == evaluation.score
     assert network["metrics"].items() <= evaluation.metrics.items()
     assert network["parameters"] == evaluation.metrics["parameters"]

@@ -18,6 +18,7 @@ from datamodules.batches import EpochShuffle
 from search.distributed.joint_fit import ExperimentCalls, JointTask, joint_calls_of
 from search.distributed.links import meet
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Proposal
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
@@ -271,7 +272,7 @@ def test_a_target_on_one_device_is_rank_0s_alone(tmp_path, third_of_four):
     asked = []
     calls = ExperimentCalls(one, lambda *what: asked.append(what))
     task = calls.study.targets["digits"]
-    assert task.evaluate((1,) * 6, 0).status == "ok" and not asked
+    assert task.evaluate_one(Proposal((1,) * 6)).status == "ok" and not asked
     assert make_trainer(task.plan(0)).world_size == 1
 
 
@@ -290,12 +291,15 @@ def test_a_joint_call_is_made_around_the_training_alone(tmp_path):
     calls = joint_calls_of(one, Launch(ranks=2), together)
     ours, theirs = calls.study.targets["digits"], one.targets["digits"]
     assert type(ours) is type(theirs) and ours is not theirs and not isinstance(theirs.task, JointTask)
-    evaluation = ours.evaluate((1,) * 6, 3)
-    assert evaluation.status == "ok" and evaluation.metrics["quality"] == theirs.task.evaluate((1,) * 6, 3).score
-    assert asked == [{"evaluate": ["target", "digits", "task"], "architecture": [1] * 6, "seed": 3}]
+    evaluation = ours.evaluate_one(Proposal((1,) * 6, 3))
+    assert (
+        evaluation.status == "ok"
+        and evaluation.metrics["quality"] == theirs.task.evaluate_one(Proposal((1,) * 6, 3)).score
+    )
+    assert asked == [{"evaluate": ["target", "digits", "task"], "proposal": Proposal((1,) * 6, 3).plain()}]
     assert calls.task(["target", "digits", "task"]) is theirs.task
     drawn = calls.study.phases[0].pool.draw(0, 7)
-    assert drawn.evaluate((1,) * 6, 3).status == "ok" and asked[-1]["evaluate"] == ["pool", 0, 0, 7]
+    assert drawn.evaluate_one(Proposal((1,) * 6, 3)).status == "ok" and asked[-1]["evaluate"] == ["pool", 0, 0, 7]
 
 
 @pytest.mark.parametrize("where", ["targets.digits", "meta_training.pool"])
@@ -315,7 +319,7 @@ def test_the_recipe_of_many_processes_trains_in_one(tmp_path):
     one.check_trainers()
     dead_end = NASBench201().parse("|none~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|")
     for task in one.targets["digits"], one.phases[0].pool.draw(0, 0):
-        assert task.evaluate(dead_end, 0).status == "ok" and not dist.is_initialized()
+        assert task.evaluate_one(Proposal(dead_end)).status == "ok" and not dist.is_initialized()
 
 
 @pytest.mark.parametrize("count", [8, 9])

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from datamodules.digits import DigitsDataModule
+from search.evaluation import Proposal
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.trained import TrainedTask
 from search.training.rank_environment import OwnProcesses
@@ -50,7 +51,9 @@ def test_what_is_left_in_the_environment_leads_nobody_astray(start, devices, mon
         monkeypatch.setenv("MASTER_ADDR", "203.0.113.1")
         for name in ("NODE_RANK", "GROUP_RANK", "LOCAL_RANK"):
             monkeypatch.setenv(name, "1")
-        evaluation = task(f"ddp_{start}_find_unused_parameters_true", devices=devices).evaluate((1,) * 6, 0)
+        evaluation = task(f"ddp_{start}_find_unused_parameters_true", devices=devices).evaluate_one(
+            Proposal((1,) * 6, 0)
+        )
     assert evaluation.status == "ok", evaluation.reason
 
 

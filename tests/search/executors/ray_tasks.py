@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation, Proposal
 from search.spaces.base import SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.processes import wait_until
 from tests.search.agents.toy_spaces import Grid
 
@@ -37,38 +38,41 @@ def tries(folder, kind):
     return [each for each in notes(folder) if len(each) == 3 and each[1][0] == kind]
 
 
-class Slow(Task):
+class Slow(OneByOne):
     """Takes a moment, and says in which process; from the tenth on it takes for ever, until let."""
 
     def __init__(self, space: SearchSpace, folder: str):
         self.space, self.folder = space, folder
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         note(self.folder, os.getpid(), list(architecture), seed)
         while len(notes(self.folder)) >= 10 and not (Path(self.folder) / "let").exists():
             time.sleep(0.05)
         return Evaluation(float(sum(choice * (k + 1) for k, choice in enumerate(architecture))), cost_seconds=1.0)
 
 
-class Plain(Task):
+class Plain(OneByOne):
     """A function of architecture and seed, as far as anybody can see."""
 
     def __init__(self):
         self.space = Grid()
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         if seed % 4 == 0:
             return Evaluation.failed("no luck", 0.5)
         return Evaluation(math.sin(sum(architecture)) + seed / 3, {"seed": seed / 7}, 0.1)
 
 
-class Faulty(Task):
+class Faulty(OneByOne):
     """The first choice decides what goes wrong."""
 
     def __init__(self, folder):
         self.space, self.folder = Grid(), str(folder)
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         note(self.folder, os.getpid(), list(architecture), seed)
         kind = architecture[0]
         if kind == 1 and len(tries(self.folder, 1)) == 1:
@@ -108,13 +112,14 @@ class Unwelcome(Plain):
         return int, ("this is no number",)
 
 
-class Meeting(Task):
+class Meeting(OneByOne):
     """The first evaluation ends when a second one has begun, the third with the fourth: alone it would wait in vain."""
 
     def __init__(self, space: SearchSpace, folder: str):
         self.space, self.folder = space, folder
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        seed = proposal.seed
         note(self.folder, seed)
         number = notes(self.folder).index([seed]) + 1
         wait_until(lambda: len(notes(self.folder)) >= number + number % 2)
@@ -124,7 +129,7 @@ class Meeting(Task):
 class Share(Plain):
     """Says what it has of the processor."""
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         import torch
 
         environment, niceness = os.environ["OMP_NUM_THREADS"], os.getpriority(os.PRIO_PROCESS, 0)
@@ -137,5 +142,5 @@ def evaluate(executor, task, *evaluations):
     """Some architectures by first choice and seed, all at once; what came of them by number."""
     executor.begin(task)
     for number, (kind, seed) in enumerate(evaluations):
-        executor.submit((0, number), (kind, 0, 0, 0, 0, 0), seed)
+        executor.submit((0, number), Proposal((kind, 0, 0, 0, 0, 0), seed))
     return dict(sorted((ticket[1], evaluation) for ticket, evaluation in (executor.wait() for _ in evaluations)))

@@ -26,11 +26,11 @@ class Scrambled(Executor):
     def wait(self):
         self.counts.append(len(self.under_way))
         running = min(self.workers, len(self.under_way))  # those beyond the number of workers have not begun
-        ticket, architecture, seed = self.under_way[place := self.choose.randrange(running)]
-        evaluation = evaluate_one(self.tasks[-1], architecture, seed)
+        ticket, proposal = self.under_way[place := self.choose.randrange(running)]
+        evaluation = evaluate_one(self.tasks[-1], proposal)
         del self.under_way[place]
         return ticket, evaluation
 
     def drop(self):
-        self.dropped += [(architecture, seed) for _, architecture, seed in self.under_way]
+        self.dropped += [(proposal.architecture, proposal.seed) for _, proposal in self.under_way]
         self.under_way = []

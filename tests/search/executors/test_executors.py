@@ -17,6 +17,7 @@ from search.agents.catcher.agent import CATCHer
 from search.agents.catcher.bayesian import BayesianCATCHer
 from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation
 from search.executors.inline import InlineExecutor
 from search.executors.ray import RayExecutor
 from search.listeners.progress import ProgressBar
@@ -29,7 +30,7 @@ from search.recipes.catalogue import find_classes
 from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.studies.experiment import Experiment
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.agents.test_contract import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 from tests.search.executors.scrambled_executor import Scrambled
@@ -41,14 +42,15 @@ ALWAYS, NEVER = math.inf, 1e-12
 every_agent = pytest.mark.parametrize("agent_name", AGENTS)
 
 
-class Toy(Task):
+class Toy(OneByOne):
     """Additive rewards; some architectures have none. Notes its evaluations, and stops at one of them."""
 
     def __init__(self, label="toy", stop_at=None, instant=False, evaluated=None, cost=1.0):
         self.space, self.label, self.stop_at, self.instant, self.cost = Grid(), label, stop_at, instant, cost
         self.evaluated = [] if evaluated is None else evaluated
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         if len(self.evaluated) == self.stop_at:
             raise KeyboardInterrupt
         self.evaluated.append((architecture, seed))
@@ -300,7 +302,8 @@ class Broken(Toy):
         super().__init__()
         self.good = good
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         self.evaluated.append((architecture, seed))
         if len(self.evaluated) > self.good:
             raise RuntimeError("no CUDA device")
@@ -326,7 +329,7 @@ def test_too_many_failures_in_a_row_stop_the_search(journal):
 @pytest.mark.parametrize("batch", [1, 4])
 def test_what_the_user_can_mend_stops_the_search(journal, batch):
     class Refusing(Toy):
-        def evaluate(self, architecture, seed):
+        def evaluate_one(self, proposal):
             raise CatchmarkError("score 'x' is not logged")
 
     executor = Scrambled(3)

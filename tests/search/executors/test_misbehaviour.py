@@ -18,17 +18,18 @@ import torch
 
 from search.cli import main
 from search.errors import RunError
+from search.evaluation import Evaluation, Proposal
 from search.executors.inline import evaluate_all, evaluate_one
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 
 SPACE = NASBench201()
 GOOD = Evaluation(1.0, cost_seconds=1.0)
 
 
-class Misbehaving(Task):
+class Misbehaving(OneByOne):
     """Its ``n``-th evaluation in this process does what `deeds` say, or scores ``n``."""
 
     made = 0
@@ -37,7 +38,7 @@ class Misbehaving(Task):
     def __init__(self, space):
         self.space = space
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         Misbehaving.made += 1
         answer = self.deeds.get(Misbehaving.made, lambda: None)()
         return Evaluation(float(Misbehaving.made), cost_seconds=1.0) if answer is None else answer
@@ -253,22 +254,22 @@ def test_a_run_whose_folder_is_taken_away_says_so(run, name):
 @pytest.mark.parametrize(
     "answers, words",
     [
-        (lambda: None, "evaluate_many gives a NoneType, not Evaluations"),
-        (lambda: 0.5, "evaluate_many gives a float, not Evaluations"),
-        (lambda: [], "evaluate_many gives 0 evaluations where 2 are asked"),
-        (lambda: [GOOD], "evaluate_many gives 1 evaluations where 2 are asked"),
-        (lambda: [GOOD] * 3, "evaluate_many gives more evaluations than were asked"),
-        (lambda: iter(lambda: GOOD, None), "evaluate_many gives more evaluations than were asked"),
+        (lambda: None, "evaluate gives a NoneType, not Evaluations"),
+        (lambda: 0.5, "evaluate gives a float, not Evaluations"),
+        (lambda: [], "evaluate gives 0 evaluations where 2 are asked"),
+        (lambda: [GOOD], "evaluate gives 1 evaluations where 2 are asked"),
+        (lambda: [GOOD] * 3, "evaluate gives more evaluations than were asked"),
+        (lambda: iter(lambda: GOOD, None), "evaluate gives more evaluations than were asked"),
         (lambda: "ab", "gives a str, an Evaluation is needed"),
     ],
 )
 def test_another_number_of_answers_ends_the_run(answers, words):
     class Miscounting(Misbehaving):
-        def evaluate_many(self, architectures, seeds):
+        def evaluate(self, proposals):
             return answers()
 
     with pytest.raises(RunError, match=words) as caught:
-        list(evaluate_all(Miscounting(SPACE), [(0,) * 6] * 2, [0, 1]))
+        list(evaluate_all(Miscounting(SPACE), [Proposal((0,) * 6)] * 2))
     assert caught.value.exit_code == 1
 
 
@@ -278,8 +279,8 @@ def test_nothing_of_the_care_stays_open():
 
     task, before = Misbehaving(SPACE), opened()
     for _ in range(20):
-        evaluate_one(task, (0,) * 6, 0)
-        evaluations = evaluate_all(task, [(0,) * 6] * 2, [0, 1])
+        evaluate_one(task, Proposal((0,) * 6))
+        evaluations = evaluate_all(task, [Proposal((0,) * 6)] * 2)
         next(evaluations)
         evaluations.close()
     assert opened() == before

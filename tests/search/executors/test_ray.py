@@ -22,6 +22,7 @@ from lightning_modules.classification import ClassificationModule
 from search.agents.regularized_evolution import RegularizedEvolution
 from search.commands.run import run_recipe
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation, Proposal
 from search.executors.inline import evaluate_one
 from search.executors.ray import RayExecutor
 from search.executors.ray_groups import processes_of, was_lost
@@ -31,7 +32,6 @@ from search.loop.search import Listener, Search, Stage
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
-from search.tasks.base import Evaluation
 from search.tasks.measured_latency import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
 from search.training.launch import Launch
@@ -174,7 +174,7 @@ def test_an_evaluation_that_hangs_has_failed_and_leaves_nothing(workers, tmp_pat
     """Those beside it are done before there is a limit, so that it says nothing of how fast they are."""
     workers.begin(Faulty(tmp_path))
     for number, kind in enumerate((3, 0, 0)):
-        workers.submit((0, number), (kind, 0, 0, 0, 0, 0), number)
+        workers.submit((0, number), Proposal((kind, 0, 0, 0, 0, 0), number))
     beside = dict(workers.wait() for _ in range(2))
     assert [evaluation.status for evaluation in beside.values()] == ["ok", "ok"] and (0, 0) not in beside
     (child,) = hanging(tmp_path)
@@ -310,12 +310,12 @@ class Member(ClassificationModule):
 class Reserved(TrainedTask):
     """Says what Ray has reserved for a candidate; where an earlier training has met, another program listens now."""
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         import ray
 
         with socket.create_server(("127.0.0.1", 0)) as other:
             os.environ["MASTER_PORT"] = str(other.getsockname()[1])
-            evaluation = super().evaluate(architecture, seed)
+            evaluation = super().evaluate_one(proposal)
         evaluation.metrics["reserved"] = ray.get_runtime_context().get_assigned_resources()["CPU"]
         return evaluation
 
@@ -340,7 +340,7 @@ def groups(ray_on_this_machine, single_then_groups):
 
 def train_on(executor, task):
     executor.begin(task)
-    executor.submit((0, 0), DEAD_END, 5)
+    executor.submit((0, 0), Proposal(DEAD_END, 5))
     return executor.wait()[1]
 
 
@@ -348,7 +348,7 @@ def train_on(executor, task):
 def trained_inline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inline")
     task = group(folder, "ddp_fork_find_unused_parameters_true")
-    evaluation = evaluate_one(task, DEAD_END, 5)
+    evaluation = evaluate_one(task, Proposal(DEAD_END, 5))
     assert evaluation.status == "ok" and len(notes(folder)) == 2
     return evaluation
 
@@ -385,7 +385,7 @@ def kill_the_worker(folder):
 def test_a_group_that_hangs_has_failed_and_leaves_nothing(groups, tmp_path, monkeypatch):
     """A limit is set when it has begun, so that it says nothing of how fast a worker imports."""
     assert train_on(groups, group(tmp_path, trouble="hangs", which=2)).status == "ok"
-    groups.submit((0, 1), DEAD_END, 5)
+    groups.submit((0, 1), Proposal(DEAD_END, 5))
     wait_until(lambda: len(notes(tmp_path)) == 4)
     monkeypatch.setattr(groups, "time_limit_seconds", 0.5)
     _, evaluation = groups.wait()

@@ -13,10 +13,10 @@ from contextlib import suppress
 import pytest
 
 from search.agents.random_search import RandomSearch
+from search.evaluation import Evaluation, Proposal
 from search.listeners.progress import ProgressBar
 from search.loop.search import Search, Stage
 from search.runs.journal import Record
-from search.tasks.base import Evaluation
 from tests.search.agents.toy_spaces import Grid
 
 
@@ -55,7 +55,9 @@ def search(name="target/random", budget=20, trials=1):
 
 def records(*scores):
     return [
-        Record(k, 0, 0, "toy", (0,) * 6, 0, Evaluation(score) if score == score else Evaluation.failed("no luck"))
+        Record(
+            k, 0, 0, "toy", Proposal((0,) * 6), Evaluation(score) if score == score else Evaluation.failed("no luck")
+        )
         for k, score in enumerate(scores)
     ]
 

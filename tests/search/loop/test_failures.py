@@ -13,13 +13,14 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from search.cli import main
+from search.evaluation import Evaluation, Proposal
 from search.listeners.progress import FirstFailure, ProgressBar
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
 from search.studies.experiment import Experiment
 from search.tables.table import write_table
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.listeners.test_progress import Screen, records, search
 
 SPACE = NASBench201()
@@ -27,7 +28,7 @@ HERE = "tests.search.loop.test_failures"
 DIGITS = {"class_path": "DigitsDataModule", "init_args": {"batch_size": 300}}
 
 
-class Scripted(Task):
+class Scripted(OneByOne):
     """Gives one answer after another, the last for ever: a number is a score, anything else is what to do.
 
     Args:
@@ -41,7 +42,7 @@ class Scripted(Task):
     def __init__(self, space, script: str, instant: bool = False):
         self.space, self.script, self.instant = space, SCRIPTS[script], instant
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         answer = self.script[min(Scripted.made, len(self.script) - 1)]
         Scripted.made += 1
         if callable(answer):
@@ -408,7 +409,7 @@ def test_an_infinite_value_of_a_table_was_not_measured(run):
     study, _ = load_recipe("r.yaml")
     assert isinstance(study, Experiment)
     assert study.targets["t"].all_scores()[:4].isnan().tolist() == [True, True, True, False]
-    evaluation = study.targets["t"].evaluate((0,) * 6, 0)
+    evaluation = study.targets["t"].evaluate_one(Proposal((0,) * 6))
     assert evaluation.status == "failed" and "mine.npz has no mine_val_acc of" in evaluation.reason
 
 

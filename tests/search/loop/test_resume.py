@@ -22,13 +22,14 @@ import torch
 
 import search.studies.experiment
 from search.cli import main
+from search.evaluation import Proposal
 from search.loop.search import Listener
 from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
-from search.tasks.base import Task, TaskPool
+from search.tasks.base import OneByOne, TaskPool
 from search.tasks.table import TableTask
 from tests.processes import PATIENCE, alive, wait_until
 
@@ -79,7 +80,7 @@ def notes(file):
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-class SlowTask(Task):
+class SlowTask(OneByOne):
     """A column of a table that takes its time, so that kills hit the middle of steps."""
 
     now_searching = ""
@@ -87,12 +88,13 @@ class SlowTask(Task):
     def __init__(self, space: SearchSpace, table: str, dataset: str):
         self.space, self.table = space, TableTask(space, table, dataset, "val", "acc", 12, cost_seconds=7.0)
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         note(MADE, self.now_searching, list(architecture), seed)
         time.sleep(0.01)
         while Path(HOLD).exists() and len(notes(Path(ANNOUNCED))) > HELD:
             time.sleep(0.01)
-        return self.table.evaluate(architecture, seed)
+        return self.table.evaluate_one(Proposal(architecture, seed))
 
 
 class SlowPool(TaskPool):

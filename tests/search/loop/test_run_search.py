@@ -13,12 +13,13 @@ from search.agents.base import Agent
 from search.agents.random_search import RandomSearch
 from search.agents.regularized_evolution import RegularizedEvolution
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.randomness import derive_seed
 from search.recipes.catalogue import find_classes
 from search.runs.journal import Journal
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.agents.test_contract import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 
@@ -28,14 +29,15 @@ FIRST, SECOND = 9, 15
 SAVE_ALWAYS, SAVE_ONCE = math.inf, 1e-12
 
 
-class Toy(Task):
+class Toy(OneByOne):
     """Additive rewards; some architectures have none. Counts its evaluations, and stops at one of them."""
 
     def __init__(self, label="toy", stop_at=None, instant=False, evaluated=None):
         self.space, self.label, self.stop_at, self.instant = Grid(), label, stop_at, instant
         self.evaluated = [] if evaluated is None else evaluated
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         if len(self.evaluated) == self.stop_at:
             raise KeyboardInterrupt
         self.evaluated.append((architecture, seed))
@@ -192,8 +194,9 @@ TIME = 15.5
 class Timed(Toy):
     """Evaluations that take unlike times, which the seed and so the trial decides."""
 
-    def evaluate(self, architecture, seed):
-        evaluation = super().evaluate(architecture, seed)
+    def evaluate_one(self, proposal):
+        seed = proposal.seed
+        evaluation = super().evaluate_one(proposal)
         return dataclasses.replace(evaluation, cost_seconds=0.75 + seed % 9 / 8)
 
 
@@ -311,7 +314,8 @@ class Raising(Toy):
         super().__init__()
         self.errors, self.asked = errors, []
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         self.asked.append((architecture, seed))
         if error := self.errors.get(len(self.asked)):
             raise error
@@ -365,7 +369,7 @@ class Giving(Toy):
         super().__init__()
         self.answer = answer
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         return self.answer
 
 
@@ -411,10 +415,10 @@ def test_a_task_that_breaks_its_contract_is_named(journal, answer, words):
 @pytest.mark.parametrize("count, words", [(2, "gives 2 evaluations where 6 are asked"), (9, "more evaluations than")])
 def test_a_task_that_miscounts_is_named(journal, count, words):
     class Miscounting(Toy):
-        def evaluate_many(self, architectures, seeds):
+        def evaluate(self, proposals):
             return iter([Evaluation(1.0)] * count)
 
-    with pytest.raises(CatchmarkError, match=f"Miscounting.evaluate_many {words}|Miscounting.evaluate_many gives more"):
+    with pytest.raises(CatchmarkError, match=f"Miscounting.evaluate {words}|Miscounting.evaluate gives more"):
         search_on(Miscounting(), journal)
 
 

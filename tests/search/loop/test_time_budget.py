@@ -18,6 +18,7 @@ from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.tables.table import write_table
 from search.tasks.table import CostModel, Measurement
+from tests.search.evaluating import evaluate, evaluate_many
 from tests.search.listeners.wandb.test_searches import logged as wandb_runs
 
 BUDGET, TRIALS, SECONDS = 12, 3, 100.0
@@ -80,7 +81,7 @@ def test_what_a_recipe_may_say(folder):
     experiment, resolved = load_recipe("recipe.yaml")
     assert [experiment.seconds(target) for target in "ab"] == [100.0, 70.0]
     task = experiment.targets["a"]
-    assert task.cost_seconds == 20.0 and list(task.evaluate((0,) * 6, 0).metrics) == ["c_test_acc_200ep"]
+    assert task.cost_seconds == 20.0 and list(evaluate(task, (0,) * 6, 0).metrics) == ["c_test_acc_200ep"]
     assert load_recipe("recipe.yaml", {"budget_seconds": "55"})[0].seconds("b") == 55
     assert load_recipe("recipe.yaml", {"budget_seconds.b": "8.5"})[0].seconds("b") == 8.5
     assert load_recipe("recipe.yaml", {"budget_seconds": "null"})[0].seconds("b") is None
@@ -98,9 +99,9 @@ def test_costs_and_columns_can_be_replaced(folder):
     experiment, _ = load_recipe("recipe.yaml", overrides)
     a, b = (experiment.targets[target] for target in "ab")
     archs = list(experiment.space.enumerate())[::50]
-    assert {each.cost_seconds for each in a.evaluate_many(archs, archs)} == {20.0}
-    assert len({each.cost_seconds for each in b.evaluate_many(archs, archs)}) == len(archs)
-    assert a.evaluate(archs[0], 0).metrics == {}
+    assert {each.cost_seconds for each in evaluate_many(a, archs)} == {20.0}
+    assert len({each.cost_seconds for each in evaluate_many(b, archs)}) == len(archs)
+    assert evaluate(a, archs[0], 0).metrics == {}
     assert load_recipe("recipe.yaml", {"targets.a.cost_seconds": "7"})[0].targets["a"].cost_seconds == 7
 
 

@@ -470,8 +470,9 @@ def test_resolved_recipe_runs_the_same(folder, monkeypatch):
 
 MY_CLASSES = '''
 from search.agents.random_search import RandomSearch
+from search.evaluation import Evaluation
 from search.spaces.base import Decision, SearchSpace
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 
 
 class Ladder(SearchSpace):
@@ -487,14 +488,14 @@ class Ladder(SearchSpace):
         raise NotImplementedError
 
 
-class Height(Task):
+class Height(OneByOne):
     instant = True
 
     def __init__(self, space: SearchSpace, scale: float = 1.0):
         self.space, self.scale = space, scale
 
-    def evaluate(self, architecture, seed):
-        return Evaluation(self.scale * sum(architecture))
+    def evaluate_one(self, proposal):
+        return Evaluation(self.scale * sum(proposal.architecture))
 
 
 class ScaledHeight(Height):

@@ -15,13 +15,13 @@ import torch
 from search.cli import main
 from search.deploy import load_network
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation, Proposal
 from search.recipes.classes import find_class
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, is_ours, modules_of_others, read_json
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.runs.journal import Journal, Record, _seal
 from search.spaces.base import SearchSpace
-from search.tasks.base import Evaluation
 from tests.search.deploy.test_export import BASIC, SPACES, write_folder
 
 PACKAGES = Path(__file__).resolve().parents[3]
@@ -148,7 +148,7 @@ def write_run(folder, recipe, journal_recipe=None):
     journal = Journal(folder / "journal.sqlite")
     journal.set_about("recipe", text if journal_recipe is None else dump_yaml(journal_recipe))
     journal.begin("digits/random")
-    record = Record(0, 0, 0, "digits", (0, 1, 2, 3, 1, 0), 0, Evaluation(50.0, {"loss": 1.0}, 0.1))
+    record = Record(0, 0, 0, "digits", Proposal((0, 1, 2, 3, 1, 0)), Evaluation(50.0, {"loss": 1.0}, 0.1))
     journal.finish_step("digits/random", [record], None, True, 0.1)
     journal.close()
     return folder
@@ -657,8 +657,10 @@ def test_pages_show_names_and_run_nothing(mark):
         journal.finish_step(
             "digits/random",
             [
-                Record(1, 0, 0, TAG, (0, 1, 2, 3, 1, 1), 0, Evaluation(51.0, {TAG: 1.0, "</svg><script>": 2.0}, 0.1)),
-                Record(2, 0, 0, "digits", (0, 1, 2, 3, 1, 2), 0, Evaluation.failed(TAG)),
+                Record(
+                    1, 0, 0, TAG, Proposal((0, 1, 2, 3, 1, 1)), Evaluation(51.0, {TAG: 1.0, "</svg><script>": 2.0}, 0.1)
+                ),
+                Record(2, 0, 0, "digits", Proposal((0, 1, 2, 3, 1, 2)), Evaluation.failed(TAG)),
             ],
             None,
             True,

@@ -12,6 +12,7 @@ import torch
 
 from search.agents.catcher.agent import CATCHer
 from search.agents.random_search import RandomSearch
+from search.evaluation import Evaluation, Proposal
 from search.loop.search import Listener
 from search.reports.architecture_svg import architecture_svg
 from search.reports.line_chart import Line, line_chart
@@ -23,7 +24,7 @@ from search.results.search import summarise_search
 from search.runs.journal import Journal, Record
 from search.spaces.base import Decision, Edge, SearchSpace
 from search.studies.experiment import Experiment, MetaTraining
-from search.tasks.base import Evaluation, Task, TaskPool
+from search.tasks.base import OneByOne, TaskPool
 from tests.search.reports.reading import Page, assert_needs_nothing_but_itself, groups
 
 
@@ -37,7 +38,7 @@ class Stack(SearchSpace):
         raise NotImplementedError
 
 
-class Additive(Task):
+class Additive(OneByOne):
     """Known scores, best at the last choice everywhere; some architectures fail."""
 
     score_name = "accuracy (%)"
@@ -46,7 +47,8 @@ class Additive(Task):
     def __init__(self, space, fails="", known=False):
         self.space, self.fails, self.known = space, fails, known
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         if self.fails and architecture[0] == architecture[1] == 0:
             return Evaluation.failed(f"{self.fails} after {sum(architecture)} steps", 0.5)
         score = 50.0 + 5 * sum(choice * (t + 1) for t, choice in enumerate(architecture)) / 2
@@ -55,7 +57,7 @@ class Additive(Task):
     def all_scores(self):
         if not self.known:
             return None
-        return torch.tensor([self.evaluate(a, 0).score for a in self.space.enumerate()], dtype=torch.float64)
+        return torch.tensor([self.evaluate_one(Proposal(a)).score for a in self.space.enumerate()], dtype=torch.float64)
 
 
 class Weighed(Additive):
@@ -63,15 +65,16 @@ class Weighed(Additive):
 
     objectives = MappingProxyType({"accuracy": "max", "convolutions": "min"})
 
-    def evaluate(self, architecture, seed):
-        found = super().evaluate(architecture, seed)
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
+        found = super().evaluate_one(proposal)
         count = float(architecture.count(0))
         return Evaluation(found.score - 5 * count, {"accuracy": found.score, "convolutions": count}, 100.0)
 
     def all_objectives(self):
         if not self.known:
             return None
-        found = [self.evaluate(a, 0).metrics for a in self.space.enumerate()]
+        found = [self.evaluate_one(Proposal(a)).metrics for a in self.space.enumerate()]
         return torch.tensor([[each["accuracy"], each["convolutions"]] for each in found], dtype=torch.float64)
 
 
@@ -236,7 +239,7 @@ def test_a_run_without_any_evaluation_has_a_report(tmp_path):
 
 def test_a_run_in_which_everything_failed_has_a_report(tmp_path):
     class Broken(Additive):
-        def evaluate(self, architecture, seed):
+        def evaluate_one(self, proposal):
             return Evaluation.failed("never works")
 
     made = Experiment(Stack(), {"toy": Broken}, {"random": RandomSearch}, 3, 2, most_failures=10**6)
@@ -301,7 +304,8 @@ class Turning(Additive):
         super().__init__(space, known=True)
         self.weights = [math.cos(angle + t) for t in range(4)]
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         return Evaluation(sum(weight * choice for weight, choice in zip(self.weights, architecture, strict=True)))
 
 
@@ -387,7 +391,7 @@ def test_hypervolumes_and_fronts_of_two_objectives(tmp_path, known):
     everything = [each for _, each in metrics]
     if known:
         task = Weighed(Stack())
-        everything = [task.evaluate(a, 0).metrics for a in Stack().enumerate()]
+        everything = [task.evaluate_one(Proposal(a)).metrics for a in Stack().enumerate()]
     low, most = min(each["accuracy"] for each in everything), max(each["convolutions"] for each in everything)
 
     def area(found):
@@ -439,7 +443,7 @@ def said(scores, space=None, all_scores=None, **more):
     entries = {}
     for agent, found in scores.items():
         records = [
-            Record(0, 0, k, "t", (0, 0, 0, 0), 0, Evaluation.failed("x") if math.isnan(s) else Evaluation(s))
+            Record(0, 0, k, "t", Proposal((0, 0, 0, 0)), Evaluation.failed("x") if math.isnan(s) else Evaluation(s))
             for k, s in enumerate(found)
         ]
         entries[agent] = summarise_search(records, len(found), space, all_scores, 0.0)

@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 
 from search.agents.random_search import RandomSearch
+from search.evaluation import Evaluation
 from search.reports.learning_curves import LearningCurves
 from search.reports.pages import write_report
 from search.runs.journal import Journal
 from search.studies.experiment import Experiment
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.agents.toy_spaces import Grid
 
 
-class Trained(Task):
+class Trained(OneByOne):
     """Children of three epochs; every third one diverges in its second."""
 
     def __init__(self, space, score="val_accuracy", validated=(1, 2, 3)):
         self.space, self.score, self.validated, self.made = space, score, validated, 0
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         self.made += 1
         history = [
             {"train_loss": 3.0 - epoch + self.made}
@@ -78,8 +79,8 @@ def test_the_loss_where_the_score_is_logged_once(tmp_path):
 
 def test_a_loss_that_explodes_does_not_hide_the_others(tmp_path):
     class Exploding(Trained):
-        def evaluate(self, architecture, seed):
-            found = super().evaluate(architecture, seed)
+        def evaluate_one(self, proposal):
+            found = super().evaluate_one(proposal)
             if found.status == "failed" and self.made == 3:
                 return Evaluation.failed("diverged", 1.0, [{"train_loss": 1.0}, {"train_loss": 1e30}])
             return found
@@ -92,7 +93,7 @@ def test_a_loss_that_explodes_does_not_hide_the_others(tmp_path):
 @pytest.mark.parametrize("history", [[], [{"train_loss": 1.0}], [{}, {"val_accuracy": 3.0}]])
 def test_nothing_to_draw(history, tmp_path):
     class Brief(Trained):
-        def evaluate(self, architecture, seed):
+        def evaluate_one(self, proposal):
             return Evaluation(1.0, cost_seconds=1.0, history=history)
 
     svg, page = drawn(tmp_path, Brief)
@@ -101,7 +102,7 @@ def test_nothing_to_draw(history, tmp_path):
 
 def test_all_failed(tmp_path):
     class Hopeless(Trained):
-        def evaluate(self, architecture, seed):
+        def evaluate_one(self, proposal):
             return Evaluation.failed("diverged", 1.0, [{"train_loss": 1.0}, {"train_loss": 2.0}])
 
     svg, _ = drawn(tmp_path, Hopeless)

@@ -15,6 +15,7 @@ from datamodules.halves import HalvesDataModule
 from lightning_modules.landmark_regularizer import LandmarkSettings
 from lightning_modules.path_samplers.uniform import RandomNASSampler, UniformSampler
 from lightning_modules.supernet_settings import SupernetSettings
+from search.evaluation import Evaluation, Proposal
 from search.reports.line_chart import Line
 from search.reports.page import duration
 from search.reports.pages import write_report
@@ -27,13 +28,13 @@ from search.statistics.intervals import mean_interval
 from search.statistics.significance import paired_test
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_study import Method, SupernetStudy
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.reports.reading import SVG, Page, assert_needs_nothing_but_itself, groups
 
 TRIALS, MEASURED = 2, 6
 
 
-class Convolutions(Task):
+class Convolutions(OneByOne):
     """Many 3x3 convolutions are good; no two architectures of a kind are worth the same."""
 
     score_name = "accuracy <of> digits (%)"
@@ -42,13 +43,14 @@ class Convolutions(Task):
     def __init__(self, space):
         self.space = space
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         names = [d.choices[c] for d, c in zip(self.space.decisions, architecture, strict=True)]
         place = sum(choice * 5**k for k, choice in enumerate(architecture)) / 5**6
         return Evaluation(50.0 + 5 * names.count("nor_conv_3x3") + place)
 
     def all_scores(self):
-        return torch.tensor([self.evaluate(a, 0).score for a in self.space.enumerate()], dtype=torch.float64)
+        return torch.tensor([self.evaluate_one(Proposal(a)).score for a in self.space.enumerate()], dtype=torch.float64)
 
 
 def make_study(trials=TRIALS, **more):

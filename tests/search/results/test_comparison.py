@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation, Proposal
 from search.reports.comparison import render_text, write_html
 from search.reports.page import decimals_for
 from search.results.comparison import compare_runs, flatten
@@ -16,7 +17,6 @@ from search.runs.journal import Journal, Record
 from search.runs.json_files import write_json
 from search.spaces.base import Decision, SearchSpace
 from search.statistics.significance import holm, rank_test
-from search.tasks.base import Evaluation
 
 
 class Line(SearchSpace):
@@ -42,8 +42,7 @@ def make_run(folder, found, config=None, score_name="accuracy (%)", finished=Tru
                         0,
                         trial,
                         target,
-                        (step,),
-                        trial,
+                        Proposal((step,), trial),
                         Evaluation.failed("x") if math.isnan(scores[step]) else Evaluation(scores[step]),
                     )
                     for trial, scores in enumerate(trials)

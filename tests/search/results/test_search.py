@@ -11,6 +11,7 @@ from scipy import stats
 
 from search.agents.random_search import RandomSearch
 from search.errors import RunError
+from search.evaluation import Evaluation, Proposal
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.loop.time_budget import within
@@ -18,7 +19,7 @@ from search.results.search import at_best, best_so_far, summarise_search, withou
 from search.runs.journal import Journal, Record
 from search.runs.json_files import write_json
 from search.statistics.intervals import mean_interval, share_interval
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.agents.toy_spaces import Grid
 
 NAN = math.nan
@@ -32,7 +33,7 @@ def records_of(scores, batch=1, architecture=(0, 1), metrics=None):
         for trial, row in enumerate(scores):
             good = row[k] == row[k]
             evaluation = Evaluation(row[k], metrics or {}, 1.5) if good else Evaluation.failed("no luck", 0.5)
-            records.append(Record(k // batch, k % batch, trial, "toy", architecture, k, evaluation))
+            records.append(Record(k // batch, k % batch, trial, "toy", Proposal(architecture, k), evaluation))
     return records
 
 
@@ -180,7 +181,7 @@ def timed(costs, scores=None, metrics=None):
         for trial, row in enumerate(costs):
             score = float(k) if scores is None else scores[trial][k]
             extra = {} if metrics is None else metrics[trial][k]
-            records.append(Record(k, 0, trial, "toy", (trial, 1), k, Evaluation(score, extra, row[k])))
+            records.append(Record(k, 0, trial, "toy", Proposal((trial, 1), k), Evaluation(score, extra, row[k])))
     return records
 
 
@@ -323,13 +324,14 @@ def test_without_seconds():
 # ---- resuming ----------------------------------------------------------------------------------------------------
 
 
-class Toy(Task):
+class Toy(OneByOne):
     instant = True
 
     def __init__(self):
         self.space = SPACE
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         if seed % 4 == 0:
             return Evaluation.failed("a seed divisible by 4")
         return Evaluation(sum(architecture) + seed / 2**31, {"seed": float(seed)})

@@ -23,6 +23,7 @@ from search.agents.catcher.agent import CATCHer
 from search.agents.catcher.settings import CatcherSettings
 from search.cli import main
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal, _seal, _to_bytes
 from search.runs.locking import FileLock
@@ -30,7 +31,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.tables import CONVERTERS
 from search.tables.latency import read_latency
 from search.tables.table import write_table
-from search.tasks.base import Evaluation, Task, TaskPool
+from search.tasks.base import OneByOne, TaskPool
 from search.training.tensor_files import save_tensors
 
 SPACE = NASBench201()
@@ -66,7 +67,7 @@ class Module(ClassificationModule):
             be_terminated()
 
 
-class Count(Task):
+class Count(OneByOne):
     """Counts convolutions; the search is terminated at the sixth evaluation."""
 
     made = 0
@@ -74,7 +75,8 @@ class Count(Task):
     def __init__(self, space):
         self.space = space
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         Count.made += 1
         if Count.made == 6:
             be_terminated()

@@ -17,10 +17,11 @@ import torch
 
 from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation, Proposal
 from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.runs.journal import Journal, Record
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.processes import PATIENCE
 from tests.search.agents.toy_spaces import Grid
 
@@ -29,10 +30,17 @@ def some_record(step, slot=0, trial=0, score=None):
     score = step * 1.1 if score is None else score
     history = [{"loss": 1 / 3, "accuracy": 50.0}, {}, {"loss": score}] if trial == 1 and score == score else []
     metrics = {"loss": -score / 3} | ({"history": 3.0} if trial == 2 else {})
-    evaluation = Evaluation(score, metrics, 0.25, history=history)
+    artifact = f"artifacts/a/b/{trial}-{step}" if slot else None
+    evaluation = Evaluation(
+        score, metrics, 0.25, history=history, artifact=artifact, attributes={"flops": slot / 3}, violation=slot / 7
+    )
     if score != score:
         evaluation = Evaluation.failed("no luck", 0.5, [{"loss": 7e300}] * slot)
-    return Record(step, slot, trial, "task ü", (step % 4, 1, 2), 2**31 - 1 - step, evaluation)
+    demands = (
+        {"fidelity": {"epochs": 3.0}, "parent": (3, 2, 1), "stop_below": step / 3} if slot and score == score else {}
+    )
+    proposal = Proposal((step % 4, 1, 2), 2**31 - 1 - step, **demands)
+    return Record(step, slot, trial, "task ü", proposal, evaluation)
 
 
 def same(a, b):
@@ -297,13 +305,15 @@ def test_another_database_is_left_as_it_is(path):
 def test_a_journal_from_the_future(path):
     filled(path, steps=2)
     database = sqlite3.connect(path)
-    database.execute("UPDATE about SET value = '2' WHERE key = 'format'")
-    database.execute("ALTER TABLE evaluations ADD COLUMN fidelity REAL")
+    database.execute("UPDATE about SET value = '3' WHERE key = 'format'")
+    database.execute("ALTER TABLE evaluations ADD COLUMN mood REAL")
     database.commit()
     database.close()
     before = path.read_bytes()
     for writable in (True, False):
-        with pytest.raises(CatchmarkError, match="has journal format 2, this version of catchmark reads format 1"):
+        with pytest.raises(
+            CatchmarkError, match="has journal format 3, this version of catchmark reads formats 1 and 2; use"
+        ):
             Journal(path, writable)
     assert path.read_bytes() == before
     with pytest.raises(CatchmarkError):  # the refusal has let go of the lock
@@ -368,13 +378,14 @@ def test_a_full_disk(tmp_path):
 # ---- growth ------------------------------------------------------------------------------------------------------
 
 
-class Constant(Task):
+class Constant(OneByOne):
     instant = True
 
     def __init__(self):
         self.space = Grid()
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         return Evaluation(sum(architecture) / 7, {"loss": 0.5}, 1.0)
 
 

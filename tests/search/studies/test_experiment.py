@@ -7,16 +7,17 @@ from search.agents.catcher.agent import CATCHer
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation
 from search.runs.journal import Journal
 from search.studies.experiment import Experiment
 from search.studies.meta_training import MetaTraining
-from search.tasks.base import Evaluation, Task, TaskPool
+from search.tasks.base import OneByOne, TaskPool
 from tests.search.agents.toy_spaces import Grid, integer_reward
 
 SETTINGS = CatcherSettings(hidden=8, initial_networks=2, candidates=4, policy_updates=1, evaluator_updates=1)
 
 
-class Toy(Task):
+class Toy(OneByOne):
     """Rewards of one kind on the small grid."""
 
     instant = True
@@ -24,7 +25,8 @@ class Toy(Task):
     def __init__(self, space, kind):
         self.space, self.kind = space, kind
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         return Evaluation(float(integer_reward(self.space, torch.tensor(architecture), self.kind)))
 
 

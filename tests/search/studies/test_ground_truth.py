@@ -6,24 +6,25 @@ from dataclasses import replace
 import pytest
 
 from search.errors import RunError
+from search.evaluation import Evaluation
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
 from search.studies.ground_truth import GroundTruth
 from search.studies.supernet_job import STAND_ALONE
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.executors.scrambled_executor import Scrambled
 
 
-class Picky(Task):
+class Picky(OneByOne):
     """Knows two of three architectures, and takes its time."""
 
     def __init__(self):
         self.space, self.evaluated = NASBench201(), 0
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         self.evaluated += 1
-        total = sum((place + 1) * choice for place, choice in enumerate(architecture))
-        return Evaluation(total + seed / 2**31) if total % 3 else Evaluation.failed("no luck")
+        total = sum((place + 1) * choice for place, choice in enumerate(proposal.architecture))
+        return Evaluation(total + proposal.seed / 2**31) if total % 3 else Evaluation.failed("no luck")
 
 
 def ask(truth, trial):
@@ -83,7 +84,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same(after, expected, tmp_path):
 
 
 class Hopeless(Picky):
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         return Evaluation(math.nan)
 
 

@@ -17,6 +17,7 @@ from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.uniform import UniformSampler
 from search.cli import main
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation, Proposal
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import trust_of
 from search.reports.supernet_verdict import landmark_pairs
@@ -26,14 +27,14 @@ from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.studies.supernet_job import checkpoint_of, read_outcome
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from search.tasks.shared_weights import SharedWeightsTask
 from tests.search.listeners.wandb.test_searches import logged
 
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
 
 
-class ConvolutionsTask(Task):
+class ConvolutionsTask(OneByOne):
     """What stands in for stand-alone training: 3x3 convolutions count two, 1x1 ones one."""
 
     score_name = "convolutions"
@@ -44,7 +45,8 @@ class ConvolutionsTask(Task):
         if number := os.environ.pop("DIE_AFTER", None):
             die_amid_an_epoch(int(number))
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         return Evaluation(sum({2: 1.0, 3: 2.0}.get(choice, 0.0) for choice in architecture))
 
 
@@ -135,7 +137,9 @@ def test_a_run_says_what_its_methods_are_worth(tmp_path):
         assert -1 <= method["s_kdt"]["mean"] <= 1 and method["s_kdt"]["mean"] == method["rounds"][-1]["s_kdt"]["mean"]
         (found,) = method["found"]
         space = NASBench201()
-        worth = [ConvolutionsTask(space).evaluate(space.parse(text), 0).score for text in found["architectures"]]
+        worth = [
+            ConvolutionsTask(space).evaluate_one(Proposal(space.parse(text))).score for text in found["architectures"]
+        ]
         assert found["stand_alone"] == worth and len(worth) == 2
         assert found["best"] == max(worth) and found["first"] == worth[0]
     assert set(summary["without_supernet"]) == {"FLOPs", "parameters", "random forest on the landmarks"}
@@ -314,7 +318,7 @@ def test_iterations_add_landmarks_that_are_trained(tmp_path):
     added = [record for record in journal.records("spos_landmarks") if record.stage == "added landmark"]
     journal.close()
     task = ConvolutionsTask(NASBench201())
-    assert [r.evaluation.score for r in added] == [task.evaluate(r.architecture, 0).score for r in added]
+    assert [r.evaluation.score for r in added] == [task.evaluate_one(Proposal(r.architecture)).score for r in added]
     assert len({record.architecture for record in added}) == 4
 
 
@@ -326,7 +330,7 @@ def test_any_agent_searches_on_a_trained_supernet(tmp_path):
     records = [r for r in journal.records("spos_landmarks") if r.stage == "measured after epoch 4"]
     journal.close()
     for record in records:  # the very scores that the study measured
-        evaluation = task.evaluate(record.architecture, seed=7)
+        evaluation = task.evaluate_one(Proposal(record.architecture, seed=7))
         assert evaluation.score == pytest.approx(record.evaluation.score, abs=1e-4)
         assert evaluation.metrics["loss"] == pytest.approx(record.evaluation.metrics["loss"], abs=1e-4)
     content = {

@@ -8,16 +8,17 @@ import torch
 
 from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation
 from search.loop.search import Listener
 from search.reports.pages import write_report
 from search.runs.journal import Journal
 from search.studies.experiment import Experiment
 from search.studies.transfer import exchange_table, find_winners
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.agents.toy_spaces import Grid
 
 
-class Noisy(Task):
+class Noisy(OneByOne):
     """The sum of the choices, or its negative, and a little that depends on the seed alone."""
 
     instant = True
@@ -25,7 +26,8 @@ class Noisy(Task):
     def __init__(self, space, sign, fails=False):
         self.space, self.sign, self.fails = space, sign, fails
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         if self.fails:
             return Evaluation.failed("no luck")
         return Evaluation(self.sign * sum(architecture) + (seed % 1000) / 10_000, cost_seconds=1.0)
@@ -157,8 +159,9 @@ def test_what_was_evaluated_after_the_time_was_over_wins_nothing(tmp_path):
     """Trials go on together until the last one's time is over; here the second trial evaluates what costs less."""
 
     class Slow(Noisy):
-        def evaluate(self, architecture, seed):
-            found = super().evaluate(architecture, seed)
+        def evaluate_one(self, proposal):
+            architecture = proposal.architecture
+            found = super().evaluate_one(proposal)
             return Evaluation(found.score, cost_seconds=1.0 + architecture[0])
 
     targets = {name: lambda space, s=sign: Slow(space, s) for name, sign in (("up", 1), ("down", -1))}

@@ -12,13 +12,14 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.networks.cost.latency import LatencySettings
 from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
 from search.agents.random_search import RandomSearch
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
+from search.evaluation import Evaluation, Objective, Proposal
+from search.executors.inline import evaluate_one
 from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.spaces.base import Decision, SearchSpace
-from search.tasks.base import Evaluation
 from search.tasks.measured_latency import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
 
@@ -82,7 +83,7 @@ class Known(TrainedTask):
 
     evaluation = Evaluation(80.0, {"val_loss": 0.5, "parameters": 7.0}, 30.0)
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         return self.evaluation
 
 
@@ -97,33 +98,60 @@ def test_the_reward_by_hand(tmp_path):
     sums = write_table(tmp_path / "table.json")
     task = make(known, lookup=str(tmp_path / "table.json"), target_milliseconds=2.5, exponent=-0.3)
     for architecture, milliseconds in sums.items():
-        got = task.evaluate(architecture, seed=1)
+        got = task.evaluate_one(Proposal(architecture, seed=1))
         assert got.score == pytest.approx(80.0 * (milliseconds / 2.5) ** -0.3, rel=1e-12)
         assert got.metrics == {"val_loss": 0.5, "parameters": 7.0, "quality": 80.0, "latency_ms": milliseconds}
         assert got.status == "ok" and got.cost_seconds > 30.0
-    assert task.objectives == {"quality": "max", "latency_ms": "min"}
+    assert task.objectives == {"quality": Objective("max"), "latency_ms": Objective("min")}
     assert task.score_name == "validation accuracy (%) x (latency / 2.5 ms)^-0.3"
+
+
+def test_a_limit_of_the_latency_or_of_what_trains(tmp_path):
+    sums = write_table(tmp_path / "table.json")
+
+    def limited(space):
+        task = known(space)
+        task.objectives = {"val_accuracy": {"direction": "max", "limit": 160}, "parameters": "min"}
+        return task
+
+    limit = {"latency_ms": {"direction": "min", "limit": sums[(1,)] / 2}}
+    options = {"lookup": str(tmp_path / "table.json"), "target_milliseconds": 2.5, "exponent": -0.3}
+    missed = evaluate_one(make(limited, **options, objectives=limit), Proposal((1,)))
+    assert missed.violation == pytest.approx(1.0 + 0.5) and missed.score > 0 and missed.status == "ok"
+    assert evaluate_one(make(known, **options), Proposal((1,))).violation == 0
+    unknown = make(known, **options, objectives={"latency": "min"})
+    with pytest.raises(CatchmarkError, match="objectives: 'latency' is not logged; did you mean 'latency_ms'"):
+        evaluate_one(unknown, Proposal((1,)))
+
+
+def test_what_trains_is_asked_for_fewer_epochs_and_never_to_stop():
+    task = make(known, target_milliseconds=1.0)
+    assert task.honours == {"epochs"} == task.task.honours
+    with pytest.raises(RunError, match=r"asks for stop_below, which MeasuredLatencyTask does not honour"):
+        evaluate_one(task, Proposal((1,), stop_below=3.0))
 
 
 def test_the_target_can_be_an_architecture(tmp_path):
     sums = write_table(tmp_path / "table.json")
     task = make(known, lookup=str(tmp_path / "table.json"), target="width=4")
     assert task.target_milliseconds() == sums[(1,)]
-    assert task.evaluate((1,), 0).score == 80.0
-    assert task.evaluate((2,), 0).score == pytest.approx(80.0 * (sums[(2,)] / sums[(1,)]) ** -0.07, rel=1e-12)
+    assert task.evaluate_one(Proposal((1,))).score == 80.0
+    assert task.evaluate_one(Proposal((2,))).score == pytest.approx(
+        80.0 * (sums[(2,)] / sums[(1,)]) ** -0.07, rel=1e-12
+    )
 
 
 def test_quality_is_what_the_other_task_gives_when_it_really_trains(tmp_path):
     sums = write_table(tmp_path / "table.json")
-    plain = trained().evaluate((2,), seed=3)
-    got = make(lookup=str(tmp_path / "table.json")).evaluate((2,), seed=3)
+    plain = trained().evaluate_one(Proposal((2,), seed=3))
+    got = make(lookup=str(tmp_path / "table.json")).evaluate_one(Proposal((2,), seed=3))
     assert got.metrics == plain.metrics | {"quality": plain.score, "latency_ms": sums[(2,)]}
     assert got.score == pytest.approx(plain.score * (sums[(2,)] / 2.0) ** -0.07, rel=1e-12)
 
 
 def test_a_measured_network():
     random = torch.get_rng_state()
-    got = make(known).evaluate((0,), seed=0)
+    got = make(known).evaluate_one(Proposal((0,), seed=0))
     assert got.metrics["latency_ms"] > 0
     assert got.score == pytest.approx(80.0 * (got.metrics["latency_ms"] / 2.0) ** -0.07, rel=1e-12)
     assert torch.equal(torch.get_rng_state(), random)
@@ -131,30 +159,30 @@ def test_a_measured_network():
 
 def test_operators_are_measured_once_and_kept(tmp_path):
     path = tmp_path / "table.json"
-    first = make(known, lookup=str(path)).evaluate((0,), seed=0)
+    first = make(known, lookup=str(path)).evaluate_one(Proposal((0,), seed=0))
     text = path.read_text()
     again = make(known, lookup=str(path))
-    assert again.evaluate((0,), seed=0).score == first.score and path.read_text() == text
-    again.evaluate((2,), seed=0)
+    assert again.evaluate_one(Proposal((0,), seed=0)).score == first.score and path.read_text() == text
+    again.evaluate_one(Proposal((2,), seed=0))
     assert len(path.read_text()) > len(text)  # another width, so other operators
-    assert make(known, lookup=str(path)).evaluate((0,), seed=0).score == first.score
+    assert make(known, lookup=str(path)).evaluate_one(Proposal((0,), seed=0)).score == first.score
 
 
 def test_a_child_that_fails_is_passed_on():
     failed = {"score": math.nan, "status": "failed", "reason": "diverged", "cost_seconds": 4.0}
-    got = make(lambda space: known(space, **failed)).evaluate((0,), 0)
+    got = make(lambda space: known(space, **failed)).evaluate_one(Proposal((0,)))
     assert (got.status, got.reason, got.cost_seconds, got.metrics) == ("failed", "diverged", 4.0, {})
 
 
 def test_a_network_that_cannot_be_run_is_a_failed_evaluation():
-    got = make(known).evaluate((3,), 0)
+    got = make(known).evaluate_one(Proposal((3,)))
     assert got.status == "failed" and got.reason.startswith("no latency: RuntimeError") and math.isnan(got.score)
     assert got.cost_seconds > 30.0
 
 
 def test_a_negative_quality_is_refused():
     with pytest.raises(CatchmarkError, match=r"is -0\.5; below 0 .* never negative"):
-        make(lambda space: known(space, score=-0.5)).evaluate((0,), 0)
+        make(lambda space: known(space, score=-0.5)).evaluate_one(Proposal((0,)))
 
 
 class Dense(LightningModule):
@@ -179,14 +207,14 @@ def test_what_runs_is_what_is_trained(tmp_path, module, part, backbone):
     sums = write_table(tmp_path / "table.json", backbone)
     task = make(lambda space: Known(space, DigitsDataModule(), module), part=part, lookup=str(tmp_path / "table.json"))
     text = (tmp_path / "table.json").read_text()
-    assert task.evaluate((1,), 0).metrics["latency_ms"] == sums[(1,)]
+    assert task.evaluate_one(Proposal((1,))).metrics["latency_ms"] == sums[(1,)]
     assert (tmp_path / "table.json").read_text() == text  # every operator of that part was in it
 
 
 def test_a_space_without_backbones_has_none_to_measure():
     with pytest.raises(CatchmarkError, match="networks of the space 'widths' have no backbone; use 'network'"):
-        make(known, part="backbone").evaluate((3,), 0)
-    assert make(lambda space: Known(space, DigitsDataModule(), Dense)).evaluate((3,), 0).status == "failed"
+        make(known, part="backbone").evaluate_one(Proposal((3,)))
+    assert make(lambda space: Known(space, DigitsDataModule(), Dense)).evaluate_one(Proposal((3,))).status == "failed"
 
 
 @pytest.mark.parametrize(
@@ -227,11 +255,11 @@ class Stopped(TrainedTask):
 
     children = math.inf
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         if self.children <= 0:
             raise KeyboardInterrupt
         self.children -= 1
-        return super().evaluate(architecture, seed)
+        return super().evaluate_one(proposal)
 
 
 def stopped(children):
@@ -306,11 +334,11 @@ budget: 1
     task = study.targets["fast"]
     assert isinstance(task, MeasuredLatencyTask) and task.task.space is study.space
     assert task.settings.input_shape == (1, 1, 8, 16) and task.exponent == -0.07
-    got = task.evaluate((3, 0, 0, 0, 0, 0), seed=0)
+    got = task.evaluate_one(Proposal((3, 0, 0, 0, 0, 0), seed=0))
     assert got.status == "ok" and got.score == got.metrics["quality"]  # it is the target
     (tmp_path / "again.yaml").write_text(resolved)
     again, _ = load_recipe(tmp_path / "again.yaml")
-    assert again.targets["fast"].evaluate((3, 0, 0, 0, 0, 0), seed=0).score == got.score
+    assert again.targets["fast"].evaluate_one(Proposal((3, 0, 0, 0, 0, 0), seed=0)).score == got.score
     wrong = (tmp_path / "latency.yaml").read_text().replace("class_path: TrainedTask", "class_path: TrainTask")
     (tmp_path / "wrong.yaml").write_text(wrong)
     with pytest.raises(CatchmarkError, match=r"targets\.fast\.init_args\.task.*TrainedTask"):

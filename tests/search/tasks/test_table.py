@@ -10,6 +10,7 @@ from search.randomness import TrialRandom
 from search.spaces.base import Decision, SearchSpace
 from search.tables.table import write_table
 from search.tasks.table import CostModel, Measurement, TableTask
+from tests.search.evaluating import evaluate, evaluate_many
 
 
 class Toy(SearchSpace):
@@ -60,19 +61,17 @@ def test_scores_of_any_shape(tmp_path):
 
 def test_evaluate(tmp_path):
     task = TableTask(Toy(), make(tmp_path), **COLUMN, cost_seconds=3.5)
-    assert task.evaluate((1, 0), seed=0) == task.evaluate((1, 0), seed=9)
-    evaluation = task.evaluate((1, 0), seed=0)
+    assert evaluate(task, (1, 0), seed=0) == evaluate(task, (1, 0), seed=9)
+    evaluation = evaluate(task, (1, 0), seed=0)
     assert (evaluation.score, evaluation.cost_seconds, evaluation.status) == (10.0, 3.5, "ok")
-    many = list(task.evaluate_many(ROWS, range(6)))
+    many = list(evaluate_many(task, ROWS))
     assert [each.score for each in many] == [SCORES[row] for row in ROWS]
-    assert list(task.evaluate_many([], [])) == []
-    with pytest.raises(ValueError, match="6 architectures and 5 seeds"):
-        list(task.evaluate_many(ROWS, range(5)))
+    assert list(evaluate_many(task, [])) == []
 
 
 def test_missing_rows_and_values_fail_with_a_reason(tmp_path):
     task = TableTask(Toy(), make(tmp_path, rows=[(0, 1), (0, 2)], scores=[5.0, math.nan]), **COLUMN)
-    good, unmeasured, absent = task.evaluate_many([(0, 1), (0, 2), (1, 2)], [0, 0, 0])
+    good, unmeasured, absent = evaluate_many(task, [(0, 1), (0, 2), (1, 2)])
     assert good.score == 5.0 and good.status == "ok"
     for evaluation, text in ((unmeasured, "a=x|b=r"), (absent, "a=y|b=r")):
         assert math.isnan(evaluation.score) and evaluation.status == "failed"
@@ -148,8 +147,8 @@ def test_nasbench201(real_data):
     with np.load(path) as arrays:
         best = str(arrays["arch_str"][6111])
         texts, values = arrays["arch_str"][::500], arrays["cifar10_test_acc_200ep"][::500].astype(float)
-    assert task.evaluate(space.parse(best), seed=0).score == pytest.approx(94.3733, abs=1e-4)
-    got = task.evaluate_many([space.parse(str(text)) for text in texts], [0] * len(texts))
+    assert evaluate(task, space.parse(best), seed=0).score == pytest.approx(94.3733, abs=1e-4)
+    got = evaluate_many(task, [space.parse(str(text)) for text in texts])
     assert [each.score for each in got] == values.tolist()
     scores = task.all_scores()
     assert scores.shape == (15625,) and scores.max() == pytest.approx(94.3733, abs=1e-4)
@@ -170,29 +169,29 @@ def make_rich(folder, rows=ROWS, flops=FLOPS, **columns):
 @pytest.mark.parametrize("given", [CostModel(100.0, 0.25), {"seconds": 100.0, "flops_share": 0.25}])
 def test_costs_grow_with_flops(given, tmp_path):
     task = TableTask(Toy(), make_rich(tmp_path), **COLUMN, cost_seconds=given)
-    costs = [each.cost_seconds for each in task.evaluate_many(ROWS, range(6))]
+    costs = [each.cost_seconds for each in evaluate_many(task, ROWS)]
     assert costs == pytest.approx([75 + 25 * FLOPS[row] / 40 for row in ROWS])
     assert np.mean(costs) == pytest.approx(100.0) and task.cost_seconds == 100.0
-    assert [task.evaluate(row, 0).cost_seconds for row in ROWS] == costs  # whatever is asked together, to the last bit
+    assert [evaluate(task, row, 0).cost_seconds for row in ROWS] == costs  # whatever is asked together, to the last bit
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_ends_of_the_flops_share(share, tmp_path):
     task = TableTask(Toy(), make_rich(tmp_path), **COLUMN, cost_seconds=CostModel(50.0, share))
-    costs = [each.cost_seconds for each in task.evaluate_many(ROWS, range(6))]
+    costs = [each.cost_seconds for each in evaluate_many(task, ROWS)]
     assert costs == pytest.approx([50 * FLOPS[row] / 40 if share else 50 for row in ROWS])
 
 
 def test_the_cost_of_what_has_no_flops(tmp_path):
     path = make_rich(tmp_path, rows=ROWS[:3], flops=FLOPS | {(0, 0): math.nan})
     task = TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(60.0, 0.5))
-    costs = [each.cost_seconds for each in task.evaluate_many(ROWS[:4], range(4))]
+    costs = [each.cost_seconds for each in evaluate_many(task, ROWS[:4])]
     assert costs == pytest.approx([30 + 30 * 40 / 30, 60, 30 + 30 * 20 / 30, 60])  # the last one is not in the table
 
 
 def test_a_table_without_flops(tmp_path):
     path = make(tmp_path)
-    assert TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(5.0)).evaluate((0, 0), 0).cost_seconds == 5.0
+    assert evaluate(TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(5.0)), (0, 0), 0).cost_seconds == 5.0
     with pytest.raises(ValueError, match="no column 'flops_m'; the nearest are d_val_acc_12ep"):
         TableTask(Toy(), path, **COLUMN, cost_seconds=CostModel(5.0, 0.5))
 
@@ -218,7 +217,7 @@ def test_further_columns_become_metrics(tmp_path):
     }
     also = [Measurement("e", "test", "acc", 200), {"dataset": "d", "split": "loss", "metric": "x", "epochs": None}]
     task = TableTask(Toy(), make_rich(tmp_path, **columns), **COLUMN, also=also)
-    evaluations = list(task.evaluate_many(ROWS, range(6)))
+    evaluations = list(evaluate_many(task, ROWS))
     assert [each.score for each in evaluations] == [SCORES[row] for row in ROWS]
     for k, evaluation in enumerate(evaluations):
         expected = {"e_test_acc_200ep": float(k), "d_loss_x": float(k)}
@@ -236,7 +235,7 @@ def test_nasbench201_costs_and_columns(real_data):
     space = NASBench201()
     also = [Measurement("imagenet16_120", "test", "acc", 200)]
     task = TableTask(space, str(path), "cifar10_valid", "val", "acc", 12, CostModel(154.0, 0.5), also)
-    evaluations = list(task.evaluate_many(list(space.enumerate()), [0] * 15625))
+    evaluations = list(evaluate_many(task, list(space.enumerate())))
     costs = np.array([each.cost_seconds for each in evaluations])
     with np.load(path) as arrays:
         flops = arrays["flops_m"].astype(float)

@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, RunError
+from search.evaluation import Proposal
+from search.executors.inline import evaluate_one
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
@@ -98,7 +100,7 @@ def test_a_child_learns_and_reports_itself():
     build = {"channels": 4, "cells": 1}
     task = TrainedTask(space, digits(batch_size=64), epochs=3, build=build, trainer=CPU)
     start = time.monotonic()
-    evaluation = task.evaluate(arch, seed=0)
+    evaluation = task.evaluate_one(Proposal(arch))
     assert evaluation.status == "ok" and evaluation.score > 50  # of ten classes, so chance is 10
     network = space.build(arch, num_classes=10, in_channels=1, **build)
     assert evaluation.metrics["parameters"] == sum(p.numel() for p in network.parameters())
@@ -113,21 +115,21 @@ def test_a_child_learns_and_reports_itself():
     assert last["train_loss"] < first["train_loss"] and last["train_loss"] == evaluation.metrics["train_loss"]
     assert last["val_accuracy"] == evaluation.score
     # A cell of no operations has a constant output, the same for every image.
-    nothing = task.evaluate((0,) * 6, seed=0)
+    nothing = task.evaluate_one(Proposal((0,) * 6))
     assert nothing.status == "ok" and nothing.score < 25
 
 
 def test_same_architecture_and_seed_give_the_same_score_to_the_last_bit():
     space = NASBench201()
     task = TrainedTask(space, digits(), epochs=1, build={"channels": 4, "cells": 1}, trainer=CPU)
-    first = task.evaluate((3, 1, 2, 4, 0, 3), seed=5)
-    task.evaluate((2,) * 6, seed=8)
+    first = task.evaluate_one(Proposal((3, 1, 2, 4, 0, 3), seed=5))
+    task.evaluate_one(Proposal((2,) * 6, seed=8))
     torch.rand(17), np.random.rand(3), random.random()  # noqa: NPY002
-    again = task.evaluate((3, 1, 2, 4, 0, 3), seed=5)
+    again = task.evaluate_one(Proposal((3, 1, 2, 4, 0, 3), seed=5))
     fresh = TrainedTask(space, digits(), epochs=1, build={"channels": 4, "cells": 1}, trainer=CPU)
-    assert first.score == again.score == fresh.evaluate((3, 1, 2, 4, 0, 3), seed=5).score
+    assert first.score == again.score == fresh.evaluate_one(Proposal((3, 1, 2, 4, 0, 3), seed=5)).score
     assert first.metrics == again.metrics
-    assert first.metrics["val_loss"] != task.evaluate((3, 1, 2, 4, 0, 3), seed=6).metrics["val_loss"]
+    assert first.metrics["val_loss"] != task.evaluate_one(Proposal((3, 1, 2, 4, 0, 3), seed=6)).metrics["val_loss"]
 
 
 def test_channels_last_changes_the_layout_and_nothing_else():
@@ -142,7 +144,7 @@ def test_channels_last_changes_the_layout_and_nothing_else():
     evaluations = [
         TrainedTask(
             space, digits(), wrap, 1, {"channels": 8, "cells": 1}, trainer=step, threads=1, channels_last=channels_last
-        ).evaluate(arch, seed=5)
+        ).evaluate_one(Proposal(arch, seed=5))
         for channels_last in (False, True)
     ]
     # Of a 3x3 kernel [out, in, height, width], the input channels lie next to each other.
@@ -172,7 +174,11 @@ class GlobalData(LightningDataModule):
 
 def test_global_random_draws_are_seeded_too():
     def loss(seed):
-        return TrainedTask(Dropping(), GlobalData(), epochs=2, trainer=CPU).evaluate((1,), seed).metrics["train_loss"]
+        return (
+            TrainedTask(Dropping(), GlobalData(), epochs=2, trainer=CPU)
+            .evaluate_one(Proposal((1,), seed))
+            .metrics["train_loss"]
+        )
 
     assert loss(3) == loss(3) != loss(4)
 
@@ -206,15 +212,15 @@ def test_nothing_is_left_behind():
         Dropping(), digits(), epochs=1, trainer=CPU | {"deterministic": True, "callbacks": Meddling()}
     )
     with torch.no_grad():  # a caller's mode must not stop training
-        assert meddling.evaluate((0,), 0).metrics["train_loss"] > 0
+        assert meddling.evaluate_one(Proposal((0,))).metrics["train_loss"] > 0
     assert state() == before
-    TrainedTask(Faults(), digits(), epochs=1, trainer=CPU).evaluate(choice("crash"), 0)
+    TrainedTask(Faults(), digits(), epochs=1, trainer=CPU).evaluate_one(Proposal(choice("crash")))
     assert state() == before and warnings.filters == filters
 
 
 def test_a_run_says_nothing(capfd, caplog, recwarn):
     task = TrainedTask(Dropping(), digits(), epochs=1)  # on whatever device is found, which Lightning likes to announce
-    assert task.evaluate((0,), 0).status == "ok"
+    assert task.evaluate_one(Proposal((0,))).status == "ok"
     assert capfd.readouterr() == ("", "") and not caplog.records and not recwarn.list
 
 
@@ -236,14 +242,14 @@ def test_importing_the_tasks_does_not_import_lightning():
 )
 def test_a_failing_child_is_a_failed_evaluation(fault, reason):
     task = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU)
-    evaluation = task.evaluate(choice(fault), 0)
+    evaluation = task.evaluate_one(Proposal(choice(fault)))
     assert (evaluation.status, evaluation.reason) == ("failed", reason)
     assert np.isnan(evaluation.score) and evaluation.cost_seconds > 0
-    assert task.evaluate(choice("none"), 0).status == "ok", "the next child is not affected"
+    assert task.evaluate_one(Proposal(choice("none"))).status == "ok", "the next child is not affected"
 
 
 def test_a_real_refusal_of_memory_is_recognised():
-    evaluation = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU).evaluate(choice("allocator"), 0)
+    evaluation = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU).evaluate_one(Proposal(choice("allocator")))
     assert evaluation.status == "failed" and evaluation.reason.startswith("out of memory: ")
 
 
@@ -261,7 +267,7 @@ def test_divergence_is_a_failed_evaluation_and_ends_early():
         epochs=20,
         trainer=CPU | {"callbacks": [Counting()]},
     )
-    evaluation = task.evaluate(choice("none"), 0)
+    evaluation = task.evaluate_one(Proposal(choice("none")))
     assert evaluation.status == "failed" and np.isnan(evaluation.score)
     assert evaluation.reason.startswith("diverged: train_loss is ") and "after epoch" in evaluation.reason
     assert Counting.epochs < 20
@@ -277,17 +283,17 @@ def test_divergence_in_the_last_epoch_is_seen_too():
         epochs=1,
         trainer=CPU,
     )
-    evaluation = task.evaluate(choice("none"), 0)
+    evaluation = task.evaluate_one(Proposal(choice("none")))
     assert evaluation.status == "failed" and evaluation.reason.startswith("diverged: ")
 
 
 def test_time_limit():
     task = TrainedTask(Faults(), digits(batch_size=50), epochs=50, trainer=CPU, time_limit_seconds=0.5)
-    evaluation = task.evaluate(choice("slow"), 0)
+    evaluation = task.evaluate_one(Proposal(choice("slow")))
     assert evaluation.status == "failed" and evaluation.reason.startswith("time limit reached in epoch 1, batch ")
     assert evaluation.cost_seconds >= 0.5
     in_time = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, time_limit_seconds=1000)
-    assert in_time.evaluate(choice("slow"), 0).status == "ok"
+    assert in_time.evaluate_one(Proposal(choice("slow"))).status == "ok"
 
 
 def test_what_stops_a_child_reaches_processes_that_are_spawned():
@@ -301,10 +307,39 @@ def test_ctrl_c_and_exit_are_no_failed_evaluations():
     task = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        task.evaluate(choice("interrupt"), 0)
+        task.evaluate_one(Proposal(choice("interrupt")))
     assert signal.getsignal(signal.SIGINT) is handler
     with pytest.raises(SystemExit, match="3"):
-        task.evaluate(choice("exit"), 0)
+        task.evaluate_one(Proposal(choice("exit")))
+
+
+def test_a_proposal_may_ask_for_fewer_epochs():
+    task = TrainedTask(Faults(), digits(), epochs=3, trainer=CPU)
+    short = evaluate_one(task, Proposal((0,), 4, {"epochs": 1}))
+    once = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU)
+    assert (short.score, short.metrics, len(short.history)) == (
+        (whole := once.evaluate_one(Proposal((0,), 4))).score,
+        whole.metrics,
+        1,
+    )
+    assert len(task.evaluate_one(Proposal((0,), 4)).history) == 3
+    for epochs in (0, 1.5):
+        with pytest.raises(RunError, match=f"asks for {epochs:g} epochs, a whole number of at least 1 is needed"):
+            evaluate_one(task, Proposal((0,), 4, {"epochs": epochs}))
+    for asked, words in (({"stop_below": 1.0}, "stop_below"), ({"parent": (0,)}, "parent")):
+        with pytest.raises(RunError, match=f"asks for {words}, which TrainedTask does not honour"):
+            evaluate_one(task, Proposal((0,), **asked))
+
+
+def test_a_limit_of_parameters():
+    limit = {"parameters": {"direction": "min", "limit": 100}, "val_accuracy": "max"}
+    task = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, objectives=limit)
+    found = evaluate_one(task, Proposal((0,)))
+    assert found.violation == pytest.approx(found.metrics["parameters"] / 100 - 1) and found.violation > 0
+    assert found.status == "ok" and task.value(found, "val_accuracy") == found.score
+    unknown = TrainedTask(Faults(), digits(), epochs=1, trainer=CPU, objectives={"parametres": "min"})
+    with pytest.raises(RunError, match="objectives: 'parametres' is not logged; did you mean 'parameters'"):
+        evaluate_one(unknown, Proposal((0,)))
 
 
 def test_errors_of_the_recipe_are_raised():
@@ -318,11 +353,11 @@ def test_errors_of_the_recipe_are_raised():
     with pytest.raises(ValueError, match="time_limit_seconds is 0"):
         TrainedTask(space, data, time_limit_seconds=0)
     with pytest.raises(CatchmarkError, match="'val_acuracy' is not logged; did you mean 'val_accuracy'"):
-        TrainedTask(space, data, epochs=1, score="val_acuracy", trainer=CPU).evaluate(choice("none"), 0)
+        TrainedTask(space, data, epochs=1, score="val_acuracy", trainer=CPU).evaluate_one(Proposal(choice("none")))
     with pytest.raises(CatchmarkError, match="LightningDataModule does not say 'num_classes'"):
-        TrainedTask(space, LightningDataModule(), epochs=1, trainer=CPU).evaluate(choice("none"), 0)
+        TrainedTask(space, LightningDataModule(), epochs=1, trainer=CPU).evaluate_one(Proposal(choice("none")))
     with pytest.raises(ValueError, match="decision 'fault'"):
-        TrainedTask(space, data, epochs=1).evaluate((99,), 0)
+        TrainedTask(space, data, epochs=1).evaluate_one(Proposal((99,)))
 
 
 def test_another_score_and_trainer_arguments_reach_the_run():
@@ -333,7 +368,7 @@ def test_another_score_and_trainer_arguments_reach_the_run():
         score="train_loss",
         trainer=CPU | {"limit_train_batches": 1, "limit_val_batches": 0},
     )
-    evaluation = task.evaluate((0,), 0)
+    evaluation = task.evaluate_one(Proposal((0,)))
     assert task.score_name == "train_loss" and evaluation.status == "ok"
     assert set(evaluation.metrics) == {"parameters"}
 
@@ -341,11 +376,13 @@ def test_another_score_and_trainer_arguments_reach_the_run():
 def test_two_ranks_train_one_child_and_agree_when_to_stop():
     two = CPU | {"devices": 2, "strategy": "ddp_fork"}
     task = TrainedTask(Dropping(), digits(batch_size=20), epochs=2, trainer=two)
-    evaluation = task.evaluate((1,), 0)
+    evaluation = task.evaluate_one(Proposal((1,)))
     assert evaluation.status == "ok", evaluation.reason
     assert evaluation.score > 50
-    assert task.evaluate((1,), 0).score == evaluation.score
-    late = TrainedTask(Faults(), digits(), epochs=50, trainer=two, time_limit_seconds=0.5).evaluate(choice("slow"), 0)
+    assert task.evaluate_one(Proposal((1,))).score == evaluation.score
+    late = TrainedTask(Faults(), digits(), epochs=50, trainer=two, time_limit_seconds=0.5).evaluate_one(
+        Proposal(choice("slow"), 0)
+    )
     assert late.status == "failed" and late.reason.startswith("time limit reached in epoch ")
 
 
@@ -382,7 +419,7 @@ def test_a_recipe_names_the_task_its_data_and_its_module():
     assert isinstance(task, TrainedTask) and task.space is space
     assert isinstance(task.data, DigitsDataModule) and task.epochs == 2
     assert task.module(nn.Linear(1, 1)).learning_rate == 0.05
-    assert task.evaluate((3,) * 6, 0).status == "ok"
+    assert task.evaluate_one(Proposal((3,) * 6)).status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -410,7 +447,7 @@ def test_the_network_that_is_built_is_the_one_that_training_starts_from():
             started.append({name: value.clone() for name, value in self.network.state_dict().items()})
 
     task = TrainedTask(Dropping(), digits(), Starting, epochs=1, trainer=CPU)
-    task.evaluate((1,), seed=4)
+    task.evaluate_one(Proposal((1,), seed=4))
     random = torch.get_rng_state()
     built = task.build_network((1,), seed=4).state_dict()
     assert list(built) == list(started[0]) and all(torch.equal(built[name], started[0][name]) for name in built)
@@ -427,4 +464,4 @@ def test_parameters_are_those_of_the_module_that_is_trained():
             super().__init__(nn.Sequential(network[:3], nn.Linear(16, 10, bias=False)))
 
     task = TrainedTask(Dropping(), digits(), Shortened, epochs=1, trainer=CPU)
-    assert task.evaluate((1,), seed=0).metrics["parameters"] == 64 * 16 + 16 + 16 * 10
+    assert task.evaluate_one(Proposal((1,))).metrics["parameters"] == 64 * 16 + 16 + 16 * 10

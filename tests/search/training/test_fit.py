@@ -10,6 +10,7 @@ from torch import nn
 
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
+from search.evaluation import Proposal
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, Untrusted
 from search.recipes.yaml_text import dump_yaml
@@ -120,11 +121,12 @@ def test_a_child_is_trained_for_fewer_epochs_or_stopped_below_a_score():
         stages=[TrainingStage(1), TrainingStage(2)],
         stop_stage=1,
     )
-    whole, first = task.evaluate((0,), 5), task.train((0,), 5, epochs=2)
+    whole, first = task.evaluate_one(Proposal((0,), 5)), task.train((0,), 5, epochs=2)
     assert "epochs" not in whole.metrics and len(whole.history) == task.epochs == 3
     assert first.metrics["epochs"] == 2.0
     # A schedule of learning rates is that of as many epochs as there are.
-    short = TrainedTask(OneSpace(), DigitsDataModule(), epochs=2, trainer=CPU, threads=1).evaluate((0,), 5)
+    short = TrainedTask(OneSpace(), DigitsDataModule(), epochs=2, trainer=CPU, threads=1)
+    short = short.evaluate_one(Proposal((0,), 5))
     assert first.score == short.score and first.history[-1] == short.history[-1]
     stopped = task.train((0,), 5, stop_below=whole.score + 100)
     assert stopped.status == "ok" and stopped.metrics["epochs"] == 2.0

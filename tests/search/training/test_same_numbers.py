@@ -7,6 +7,7 @@ import yaml
 
 from datamodules.digits import DigitsDataModule
 from search.cli import main
+from search.evaluation import Proposal
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
@@ -153,7 +154,7 @@ def child():
     space = NASBench201()
     data = DigitsDataModule(batch_size=150, padding=2)
     task = TrainedTask(space, data, epochs=3, build=BUILD, threads=1, trainer={"accelerator": "cpu"})
-    return task.evaluate(space.parse(TOY), seed=3)
+    return task.evaluate_one(Proposal(space.parse(TOY), 3))
 
 
 def test_a_child_scores_what_it_always_did():

@@ -5,25 +5,27 @@ import math
 import pytest
 
 from search.agents.random_search import RandomSearch
+from search.evaluation import Evaluation
 from search.listeners.wandb.children import ChildRuns
 from search.listeners.wandb.connection import WandbConnection
 from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.runs.journal import Journal
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.search.agents.toy_spaces import Grid
 from tests.search.listeners.wandb.test_searches import Stopper, logged, no_settings, stop  # noqa: F401 - no_settings: a fixture
 
 SPACE = Grid()
 
 
-class Trained(Task):
+class Trained(OneByOne):
     """Two epochs are logged; every third child diverges in its second, every fifth fails before it begins."""
 
     def __init__(self):
         self.space = SPACE
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        seed = proposal.seed
         epochs = [{"train_loss": 2.0 + seed / 2**31}, {"train_loss": 1.0, "val_accuracy": 100 * seed / 2**31}]
         if seed % 5 == 0:
             return Evaluation.failed("out of memory", 0.5)
@@ -102,7 +104,7 @@ def test_a_look_up_is_no_child(tmp_path):
     class LookUp(Trained):
         instant = True
 
-        def evaluate(self, architecture, seed):
+        def evaluate_one(self, proposal):
             return Evaluation(1.0)
 
     assert len(run(tmp_path, task=LookUp)) == 6 and not logged(tmp_path)

@@ -15,12 +15,13 @@ import pytest
 
 from search.agents.random_search import RandomSearch
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation
 from search.listeners.wandb.connection import WandbConnection
 from search.listeners.wandb.searches import SearchRuns
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.runs.journal import Journal
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.processes import PATIENCE, kept_port
 from tests.search.agents.toy_spaces import Grid
 
@@ -28,13 +29,14 @@ CONFIG = {"seed": 3, "budget": 7, "agents": {"random": {"class_path": "search.ag
 SPACE = Grid()
 
 
-class Toy(Task):
+class Toy(OneByOne):
     """A third of the evaluations fail, among them the first; some metrics are no numbers."""
 
     def __init__(self):
         self.space, self.count = SPACE, 0
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture, seed = proposal.architecture, proposal.seed
         if sum(architecture) % 3 == 0:
             return Evaluation.failed("divisible by 3", 0.5)
         return Evaluation(
@@ -483,7 +485,8 @@ class SpacedToy(Toy):
         super().__init__()
         self.space = space
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         return Evaluation(float(sum(architecture)))
 
 

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from search.errors import CatchmarkError
+from search.evaluation import Evaluation
 from search.listeners.wandb.sweep import numbers, take_sweep
 from search.recipes.recipe import RECIPES, load_recipe
-from search.tasks.base import Evaluation, Task
+from search.tasks.base import OneByOne
 from tests.processes import PATIENCE
 from tests.search.listeners.wandb.server import Server
 from tests.search.listeners.wandb.test_searches import logged
@@ -34,7 +35,7 @@ POPULATION = "agents.evolution.init_args.population"
 METRIC = "targets/sum/agents/evolution/best_score_mean"
 
 
-class Sum(Task):
+class Sum(OneByOne):
     """Of the choices."""
 
     instant = True
@@ -42,7 +43,8 @@ class Sum(Task):
     def __init__(self, space: object):
         self.space = space
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
+        architecture = proposal.architecture
         return Evaluation(float(sum(architecture)))
 
 
@@ -132,7 +134,7 @@ def test_a_run_that_fails_has_failed_for_the_sweep(place):
 class Nothing(Sum):
     """Works."""
 
-    def evaluate(self, architecture, seed):
+    def evaluate_one(self, proposal):
         raise ValueError("never")
 
 
