@@ -28,12 +28,16 @@ def derive_seed(*parts: int | str) -> int:
     Args:
         *parts: what the seed belongs to, for instance ``(recipe seed, "cifar10", evaluation index)``.
     """
-    word = np.array([0], dtype=np.uint64)
+    word = 0
     for part in parts:
         values = [part & _MASK] if isinstance(part, int) else list(str(part).encode())
         for value in [*values, 0x100]:  # the terminator keeps ("ab", "c") apart from ("a", "bc")
-            word = _mix(word + np.uint64(value) + _GOLDEN)
-    return int(word[0] >> np.uint64(33))
+            # `_mix` on plain integers: a search derives a seed for every evaluation, and arrays of one are slow.
+            word = (word + value + 0x9E3779B97F4A7C15) & _MASK
+            word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+            word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
+            word ^= word >> 31
+    return word >> 33
 
 
 class TrialRandom:

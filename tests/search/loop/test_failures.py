@@ -13,7 +13,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from search.cli import main
-from search.evaluation import Evaluation, Proposal
+from search.evaluation import Evaluation
 from search.listeners.progress import FirstFailure, ProgressBar
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
@@ -21,6 +21,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.studies.experiment import Experiment
 from search.tables.table import write_table
 from search.tasks.base import OneByOne
+from tests.search.evaluating import evaluate
 from tests.search.listeners.test_progress import Screen, records, search
 
 SPACE = NASBench201()
@@ -409,7 +410,7 @@ def test_an_infinite_value_of_a_table_was_not_measured(run):
     study, _ = load_recipe("r.yaml")
     assert isinstance(study, Experiment)
     assert study.targets["t"].all_scores()[:4].isnan().tolist() == [True, True, True, False]
-    evaluation = study.targets["t"].evaluate_one(Proposal((0,) * 6))
+    evaluation = evaluate(study.targets["t"], (0,) * 6)
     assert evaluation.status == "failed" and "mine.npz has no mine_val_acc of" in evaluation.reason
 
 

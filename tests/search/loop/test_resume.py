@@ -22,7 +22,6 @@ import torch
 
 import search.studies.experiment
 from search.cli import main
-from search.evaluation import Proposal
 from search.loop.search import Listener
 from search.results.search import without_seconds
 from search.runs.journal import Journal
@@ -94,7 +93,7 @@ class SlowTask(OneByOne):
         time.sleep(0.01)
         while Path(HOLD).exists() and len(notes(Path(ANNOUNCED))) > HELD:
             time.sleep(0.01)
-        return self.table.evaluate_one(Proposal(architecture, seed))
+        return next(self.table.evaluate([proposal]))
 
 
 class SlowPool(TaskPool):
