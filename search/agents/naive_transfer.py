@@ -39,6 +39,8 @@ class NaiveTransfer(MetaAgent):
         trees: of each forest. scikit-learn's default.
     """
 
+    learns = False  # not from a target: it follows what the sources showed
+
     def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0, trees: int = 100):
         super().__init__(space, trials, seed)
         if trees < 1:
