@@ -40,6 +40,7 @@ class NaiveTransfer(MetaAgent):
     """
 
     caches = frozenset({"_order"})
+    learns = False  # not from a target: it follows what the sources showed
 
     def __init__(self, space: SearchSpace, trials: int = 1, seed: int = 0, trees: int = 100):
         super().__init__(space, trials, seed)

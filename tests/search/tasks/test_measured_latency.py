@@ -126,7 +126,7 @@ def test_a_limit_of_the_latency_or_of_what_trains(tmp_path):
 
 def test_what_trains_is_asked_for_fewer_epochs_and_never_to_stop():
     task = make(known, target_milliseconds=1.0)
-    assert task.honours == {"epochs"} == task.task.honours
+    assert task.honours == {"epochs"} and task.task.honours == {"epochs", "stop_below"}
     with pytest.raises(RunError, match=r"asks for stop_below, which MeasuredLatencyTask does not honour"):
         evaluate_one(task, Proposal((1,), stop_below=3.0))
 
