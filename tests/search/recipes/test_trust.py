@@ -20,7 +20,8 @@ from search.recipes.classes import find_class
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, is_ours, modules_of_others, read_json
 from search.recipes.yaml_text import dump_yaml, parse_yaml
-from search.runs.journal import Journal, Record, _seal
+from search.runs.journal import Journal, Record
+from search.runs.journal_format import seal
 from search.spaces.base import SearchSpace
 from tests.search.deploy.test_export import BASIC, SPACES, write_folder
 
@@ -247,11 +248,11 @@ def test_states_and_weights_are_not_unpickled(mark, refused):
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
             "digits/random",
             content,
-            _seal("digits/random", content),
+            seal("digits/random", content),
         )
         journal._execute(
             "UPDATE searches SET finished = 0, checksum = ? WHERE name = ?",
-            _seal("digits/random", 0, 0.1),
+            seal("digits/random", 0, 0.1),
             "digits/random",
         )
         journal.close()
@@ -681,7 +682,7 @@ def test_pages_show_names_and_run_nothing(mark):
             for *row, _ in database._execute(f"SELECT * FROM {table}").fetchall():
                 row[0] = f"{TAG}/{TAG}"
                 marks = ",".join("?" * (len(row) + 1))
-                database._execute(f"INSERT INTO {table} VALUES ({marks})", *row, _seal(*row))
+                database._execute(f"INSERT INTO {table} VALUES ({marks})", *row, seal(*row))
         database.close()
         (run / "config.yaml").write_text(dump_yaml({"budget": 3, TAG: f"{TAG} {name}"}))
         runs.append(str(run))
@@ -746,13 +747,25 @@ def test_json_that_is_too_large_is_refused(tmp_path, monkeypatch):
         read_json(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("column, value", [("metrics", '{"a": "x"}'), ("metrics", "[1]"), ("architecture", '"abc"')])
+@pytest.mark.parametrize(
+    "column, value",
+    [
+        ("metrics", '{"a": "x"}'),
+        ("metrics", "[1]"),
+        ("architecture", '"abc"'),
+        ("fidelity", '{"epochs": "x"}'),
+        ("parent", '"abc"'),
+        ("attributes", "[1]"),
+        ("artifact", "../../secret"),
+    ],
+)
 def test_a_journal_of_other_values_is_damaged(column, value, mark, refused):
     run = write_run(Path("run"), RECIPE)
     database = Journal(run / "journal.sqlite")
-    (*row, _) = database._execute("SELECT * FROM evaluations").fetchone()
-    row[{"metrics": 8, "architecture": 5}[column]] = value
-    database._execute(f"UPDATE evaluations SET {column} = ?, checksum = ?", value, _seal(*row))
+    found = database._execute("SELECT * FROM evaluations")
+    names, (*row, _) = [each[0] for each in found.description], found.fetchone()
+    row[names.index(column)] = value
+    database._execute(f"UPDATE evaluations SET {column} = ?, checksum = ?", value, seal(*row))
     database.close()
     assert "journal.sqlite is damaged" in refused("report", run)
 

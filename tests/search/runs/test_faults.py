@@ -25,7 +25,8 @@ from search.cli import main
 from search.errors import CatchmarkError, RunError
 from search.evaluation import Evaluation
 from search.recipes.yaml_text import dump_yaml
-from search.runs.journal import Journal, _seal, _to_bytes
+from search.runs.journal import Journal, to_bytes
+from search.runs.journal_format import seal
 from search.runs.locking import FileLock
 from search.spaces.nasbench201 import NASBench201
 from search.tables import CONVERTERS
@@ -345,9 +346,9 @@ def test_an_agents_state_in_the_journal_that_would_do_harm(run_of, refused):
     journal = Journal(path)
     state = journal.state(name)
     journal.close()
-    blob = _to_bytes(state | {"more": Malicious()})
+    blob = to_bytes(state | {"more": Malicious()})
     database = sqlite3.connect(path)
-    database.execute("UPDATE states SET state = ?, checksum = ?", (blob, _seal(name, blob)))
+    database.execute("UPDATE states SET state = ?, checksum = ?", (blob, seal(name, blob)))
     database.commit()
     database.close()
     refused(*GO_ON["agent"](run))
