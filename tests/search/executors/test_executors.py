@@ -31,7 +31,7 @@ from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.studies.experiment import Experiment
 from search.tasks.base import OneByOne
-from tests.search.agents.test_contract import toy_options
+from tests.search.agents.toy_agents import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 from tests.search.executors.scrambled_executor import Scrambled
 
@@ -76,7 +76,7 @@ class Ear(Listener):
 
 
 def make_agent(agent_name, trials=1, seed=3):
-    return AGENTS[agent_name](Grid(), trials=trials, seed=seed, **toy_options(agent_name))
+    return AGENTS[agent_name](Grid(), trials=trials, seed=seed, **toy_options(AGENTS[agent_name]))
 
 
 def attempt(path, agent_name, executor, stop_at=None, evaluated=None, share=ALWAYS, trials=1, alone=False, **options):
@@ -422,16 +422,16 @@ def test_an_experiment_on_fewer_workers_than_trials_is_the_same(batch, tmp_path)
 @pytest.mark.parametrize("kind", [CATCHer, BayesianCATCHer, AGENTS["NaiveTransfer"]])
 def test_a_trial_by_itself_starts_from_its_own_weights(kind, tmp_path):
     """Weights are dealt out to trials; the third trial's agent, made alone, is what it is among the others."""
-    practised = kind(Grid(), trials=2, seed=50, **toy_options(kind.__name__))
+    practised = kind(Grid(), trials=2, seed=50, **toy_options(kind))
     practised.begin_task(6, adapting=False)
     for k in range(6):
         archs = practised.ask(1)
         practised.tell(archs, integer_reward(Grid(), archs, seed=k))
     weights = practised.weights()
     for trial in range(3):
-        together = kind(Grid(), trials=3, seed=7, **toy_options(kind.__name__))
+        together = kind(Grid(), trials=3, seed=7, **toy_options(kind))
         together.load_weights(weights)
-        alone = kind(Grid(), trials=1, seed=7 + trial, **toy_options(kind.__name__))
+        alone = kind(Grid(), trials=1, seed=7 + trial, **toy_options(kind))
         alone.load_weights(together.weights(), first=trial)
         for agent in (together, alone):
             agent.begin_task(20, adapting=True)

@@ -18,7 +18,7 @@ from search.recipes.catalogue import find_classes
 from search.results.search import best_so_far, summarise_search
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
-from tests.search.agents.test_contract import toy_options
+from tests.search.agents.toy_agents import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 
 AGENTS = find_classes("search.agents", Agent)
@@ -84,7 +84,7 @@ def attempt(path, kind, trials=2, batch=1, stop_at=None, budget=24):
                 row += values
             super().tell(archs, rewards)
 
-    agent = Spy(Grid(), trials=trials, seed=4, **toy_options(kind.__name__))
+    agent = Spy(Grid(), trials=trials, seed=4, **toy_options(kind))
     search = Search("t/a", agent, [Stage("limited", lambda: Limited(stop_at), budget, True)], 4, batch, 100)
     journal = Journal(path)
     try:

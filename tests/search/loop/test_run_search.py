@@ -20,7 +20,7 @@ from search.randomness import derive_seed
 from search.recipes.catalogue import find_classes
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
-from tests.search.agents.test_contract import toy_options
+from tests.search.agents.toy_agents import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 
 AGENTS = find_classes("search.agents", Agent)
@@ -87,7 +87,7 @@ def attempt(
         Stage("first", lambda: make("first"), FIRST, adapting=False),
         Stage("second", lambda: make("second"), SECOND, adapting=False),
     ]
-    agent = AGENTS[agent_name](Grid(), trials=trials, seed=3, **toy_options(agent_name))
+    agent = AGENTS[agent_name](Grid(), trials=trials, seed=3, **toy_options(AGENTS[agent_name]))
     search = Search("tasks/agent", agent, stages, 5, batch, most_failures=100, saving_share=share, seconds=seconds)
     journal, ear = Journal(path), Ear(dies_at)
     try:

@@ -14,7 +14,7 @@ from search.loop.search import Search, Stage
 from search.recipes.catalogue import find_classes
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
-from tests.search.agents.test_contract import toy_options
+from tests.search.agents.toy_agents import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
 
 AGENTS = find_classes("search.agents", Agent)
@@ -167,7 +167,7 @@ def test_a_forgotten_state_is_named_at_the_start(kind, words, trials, tmp_path):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_other_agents_are_left_alone(kind, batch, tmp_path):
     """And ask for what they ask for without a search around them."""
-    options = toy_options(kind.__name__)
+    options = toy_options(kind)
     agent = kind(Grid(), trials=2, seed=5, **options)
     found = search_on(agent, tmp_path / "journal.sqlite", batch)
     alone = kind(Grid(), trials=2, seed=5, **options)
