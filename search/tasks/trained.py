@@ -13,8 +13,10 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +26,7 @@ from search.errors import CatchmarkError, RunError
 from search.randomness import derive_seed
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
-from search.training.fit import check_plan, fit
+from search.training.fit import check_plan, fit, inherit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
 
@@ -135,9 +137,12 @@ class TrainedTask(Task):
 
         return ClassificationModule(network)
 
-    def start(self, architecture: Architecture, seed: int) -> LightningModule:
-        """A fresh network in its Lightning module; belongs inside `search.training.isolation.isolated`."""
-        return self.wrap(self._build(architecture, seed))
+    def start(self, architecture: Architecture, seed: int, parent: Path | None = None) -> LightningModule:
+        """A network in its Lightning module, fresh or with a parent's weights; belongs inside of `isolated`."""
+        module = self.wrap(self._build(architecture, seed))
+        if parent is not None:
+            inherit(module, parent)
+        return module
 
     def stages(self) -> list[TrainingStage]:
         """The stages of a training, in order."""
@@ -176,7 +181,13 @@ class TrainedTask(Task):
         return self.train(architecture, seed)
 
     def train(
-        self, architecture: Architecture, seed: int, epochs: int | None = None, stop_below: float | None = None
+        self,
+        architecture: Architecture,
+        seed: int,
+        epochs: int | None = None,
+        stop_below: float | None = None,
+        parent: Path | None = None,
+        leave: Path | None = None,
     ) -> Evaluation:
         """Train one child, perhaps not to the end.
 
@@ -187,6 +198,8 @@ class TrainedTask(Task):
                 of learning rates is that of so many. None for the task's.
             stop_below: the training ends, well, with the first epoch from `stop_stage` on whose validated score is
                 below this. None for never.
+            parent: the trained weights of another network, to begin with those of the same names and shapes.
+            leave: where to leave the trained weights, as a ``parent`` of others.
 
         Returns:
             As `evaluate`; with ``epochs``, how many it took, among the metrics where it may be fewer than the task's.
@@ -198,7 +211,8 @@ class TrainedTask(Task):
         watched: list[dict[str, float]] = []
         metrics: dict[str, float] = {}
         try:
-            fitted = fit(partial(self.start, architecture, seed), self.data, self.plan(seed, epochs, stop), watched)
+            plan = replace(self.plan(seed, epochs, stop), leave=leave)
+            fitted = fit(partial(self.start, architecture, seed, parent), self.data, plan, watched)
             metrics = fitted.metrics | {"parameters": float(sum(each.numel() for each in fitted.module.parameters()))}
             if epochs is not None or stop_below is not None:
                 metrics["epochs"] = float(fitted.epochs)
