@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from search.errors import RunError
 from search.evaluation import Architecture
-from search.training.tensor_files import load_tensors, save_tensors
+from search.training.tensor_files import copy_tensors, load_tensors, save_tensors
 
 Landmarks = list[tuple[Architecture, float]]
 """Architectures, and their stand-alone performance."""
@@ -144,8 +143,7 @@ def keep_chosen(checkpoint: Path, start: Path, outcome: Outcome) -> None:
         outcome: of the training so far.
     """
     if start != checkpoint and not checkpoint.is_file():
-        shutil.copyfile(start, copy := checkpoint.with_suffix(".partial"))
-        copy.replace(checkpoint)
+        copy_tensors(start, checkpoint)
     save_tensors(_chosen(checkpoint), asdict(outcome))
 
 

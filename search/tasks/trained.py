@@ -13,8 +13,10 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +27,7 @@ from search.evaluation import Architecture, Evaluation, Objective, Proposal, rea
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
 from search.tasks.base import OneByOne
-from search.training.fit import check_plan, fit
+from search.training.fit import check_plan, fit, inherit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
 from search.training.trainer_arguments import TINY_TRAINER
@@ -74,14 +76,13 @@ class TrainedTask(OneByOne):
             None.
         objectives: what is wanted of the score, by the name of its metric, and of further metrics: ``max`` or ``min``,
             each perhaps with a hard limit, for instance ``{parameters: {direction: min, limit: 5000}}``.
+        keep_weights: keep every child's trained weights in the run's folder, for children that inherit them.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
     """
 
-    honours = frozenset({"epochs", "stop_below"})
-
-    def __init__(
+        def __init__(
         self,
         space: SearchSpace,
         data: LightningDataModule,
@@ -97,6 +98,7 @@ class TrainedTask(OneByOne):
         stages: list[TrainingStage] | None = None,
         stop_stage: int | None = None,
         objectives: dict[str, Any] | None = None,
+        keep_weights: bool | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -116,6 +118,8 @@ class TrainedTask(OneByOne):
         if not 0 <= self.stop_stage < len(self._stages):
             raise ValueError(f"stop_stage is {stop_stage}, the stages are numbered from 0 to {len(self._stages) - 1}")
         self.score_metric, self.objectives = score, read_objectives(objectives or {})
+        self.keeps_artifact = bool(keep_weights)
+        self.honours = frozenset({"epochs", "stop_below"} | ({"parent"} if keep_weights else set()))
         self.build_arguments()  # so that data that are not there are noticed before a search has begun
 
     @classmethod
@@ -148,9 +152,12 @@ class TrainedTask(OneByOne):
 
         return ClassificationModule(network)
 
-    def start(self, architecture: Architecture, seed: int) -> LightningModule:
-        """A fresh network in its Lightning module; belongs inside `search.training.isolation.isolated`."""
-        return self.wrap(self._build(architecture, seed))
+    def start(self, architecture: Architecture, seed: int, parent: Path | None = None) -> LightningModule:
+        """A network in its Lightning module, fresh or with a parent's weights; belongs inside of `isolated`."""
+        module = self.wrap(self._build(architecture, seed))
+        if parent is not None:
+            inherit(module, parent)
+        return module
 
     def stages(self) -> list[TrainingStage]:
         """The stages of a training, in order."""
@@ -188,10 +195,18 @@ class TrainedTask(OneByOne):
         """
         epochs = proposal.fidelity.get("epochs")
         whole = None if epochs is None else _epochs(epochs)
-        return self.train(proposal.architecture, proposal.seed, whole, proposal.stop_below)
+        parent, leave = (None if path is None else Path(path) for path in (proposal.inherit, proposal.leave))
+        answer = self.train(proposal.architecture, proposal.seed, whole, proposal.stop_below, parent, leave)
+        return replace(answer, artifact=proposal.leave) if answer.status == "ok" else answer
 
     def train(
-        self, architecture: Architecture, seed: int, epochs: int | None = None, stop_below: float | None = None
+        self,
+        architecture: Architecture,
+        seed: int,
+        epochs: int | None = None,
+        stop_below: float | None = None,
+        parent: Path | None = None,
+        leave: Path | None = None,
     ) -> Evaluation:
         """Train one child, perhaps not to the end.
 
@@ -202,6 +217,8 @@ class TrainedTask(OneByOne):
                 of learning rates is that of so many. None for the task's.
             stop_below: the training ends, well, with the first epoch from `stop_stage` on whose validated score is
                 below this. None for never.
+            parent: the trained weights of another network, to begin with those of the same names and shapes.
+            leave: where to leave the trained weights, as a ``parent`` of others.
 
         Returns:
             As `evaluate_one`; with ``epochs``, how many it took, among the metrics where it may be fewer.
@@ -213,7 +230,8 @@ class TrainedTask(OneByOne):
         watched: list[dict[str, float]] = []
         metrics: dict[str, float] = {}
         try:
-            fitted = fit(partial(self.start, architecture, seed), self.data, self.plan(seed, epochs, stop), watched)
+            plan = replace(self.plan(seed, epochs, stop), leave=leave)
+            fitted = fit(partial(self.start, architecture, seed, parent), self.data, plan, watched)
             metrics = fitted.metrics | {"parameters": float(sum(each.numel() for each in fitted.module.parameters()))}
             if epochs is not None or stop_below is not None:
                 metrics["epochs"] = float(fitted.epochs)

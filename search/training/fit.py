@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from search.randomness import derive_seed
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
 from search.training.plan import FitPlan
+from search.training.tensor_files import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule
@@ -70,6 +73,8 @@ def fit(
             trainer.fit(module, datamodule=data, ckpt_path=plan.resume, weights_only=True)
             metrics, epochs = logged_by(trainer), len(history) or plan.epochs
             check_finite(plan.stop, metrics, epochs)
+            if plan.leave is not None and trainer.is_global_zero:
+                save_tensors(plan.leave, module.state_dict())
         except SystemExit as error:
             # Lightning turns Ctrl+C into SystemExit, and a scheduler's word to end into one of its own.
             if isinstance(error, SIGTERMException) or isinstance(error.__context__, KeyboardInterrupt):
@@ -78,6 +83,30 @@ def fit(
         finally:
             data.trainer = None  # or the network stays in memory
         return Fitted(module, metrics, epochs)
+
+
+def inherit(module: nn.Module, path: Path) -> int:
+    """Begin with the weights of another network, wherever that has one of the same name and shape.
+
+    Args:
+        module: fresh.
+        path: what a `FitPlan` has left.
+
+    Returns:
+        How many parameters and buffers were taken over.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds anything but tensors and plain values.
+    """
+    weights, own = load_tensors(path), module.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if isinstance(value, torch.Tensor) and name in own and own[name].shape == value.shape
+    }
+    module.load_state_dict(own | fitting)
+    return len(fitting)
 
 
 def check_plan(plan: FitPlan) -> None:

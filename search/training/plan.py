@@ -83,6 +83,7 @@ class FitPlan:
         stop: when to end early.
         keep: the checkpoint that is replaced after every epoch; None for none.
         resume: the checkpoint to go on from; None to begin.
+        leave: the file that the trained weights are left in; None for nowhere.
         callbacks: before those of the fit itself.
         told: told of every epoch, by the first process alone.
     """
@@ -96,6 +97,7 @@ class FitPlan:
     stop: StopRule = StopRule()
     keep: Path | None = None
     resume: Path | None = None
+    leave: Path | None = None
     callbacks: Sequence[Callback] = ()
     told: Told | None = None
 

@@ -7,9 +7,12 @@ weights without a word.
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from search.errors import RunError, one_line
 
@@ -22,10 +25,27 @@ def save_tensors(path: Path, content: Any) -> None:
     """
     import torch
 
+    with _whole(path) as file:
+        torch.save(content, file)
+
+
+def copy_tensors(source: Path, path: Path) -> None:
+    """Copy such a file, as it is.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
+    with _whole(path) as file, source.open("rb") as original:
+        shutil.copyfileobj(original, file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its place when all of it is on the disk."""
     partial = path.with_suffix(".partial")
     try:
         with open(partial, "wb") as file:
-            torch.save(content, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         os.replace(partial, path)

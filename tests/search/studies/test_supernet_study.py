@@ -163,6 +163,19 @@ def test_warmups_in_common_change_nothing(tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_methods_that_differ_in_what_they_choose_train_once_and_have_a_supernet_each(tmp_path):
+    methods = {"one": {"sampler": SAMPLER, "found": 1}, "two": {"sampler": SAMPLER, "found": 2}}
+    path = recipe(tmp_path, methods=methods, settings={"epochs": 2}, measurements=1)
+    folder, summary = run(path, tmp_path / "shared")
+    alone, expected = run(path, tmp_path / "alone", "--share_warmups", "false")
+    assert timeless(summary) == timeless(expected)
+    for name, found in (("one", 1), ("two", 2)):
+        outcome = read_outcome(checkpoint_of(folder, f"{name}-0"))
+        assert (outcome.epochs, len(outcome.history), len(outcome.found)) == (2, 2, found)
+        ours, theirs = weights_of(folder, f"{name}-0"), weights_of(alone, f"{name}-0")
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 def one_operation(**differing):
     return {
         "class_path": "tests.search.studies.test_supernet_study.OneOperationSampler",

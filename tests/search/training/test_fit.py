@@ -17,7 +17,9 @@ from search.recipes.yaml_text import dump_yaml
 from search.spaces.base import Decision, SearchSpace
 from search.tasks.trained import TrainedTask
 from search.training.fit import fit
+from search.training.isolation import isolated
 from search.training.plan import FitPlan, StageChange, StopRule, TrainingStage, shortened
+from search.training.tensor_files import load_tensors
 
 CPU = {"accelerator": "cpu", "limit_train_batches": 3}
 
@@ -134,6 +136,32 @@ def test_a_child_is_trained_for_fewer_epochs_or_stopped_below_a_score():
     assert task.train((0,), 5, stop_below=0.0).score == whole.score
     with pytest.raises(ValueError, match="stop_stage is 2, the stages are numbered from 0 to 1"):
         TrainedTask(OneSpace(), DigitsDataModule(), stages=[TrainingStage(1), TrainingStage(2)], stop_stage=2)
+
+
+class Widths(SearchSpace):
+    name = "widths"
+    decisions = (Decision("width", ("4", "8")),)
+
+    def build(self, architecture, num_classes=10, in_channels=1):
+        width = int(self.decisions[0].choices[architecture[0]])
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, width), nn.Linear(width, num_classes))
+
+
+def test_a_child_begins_with_the_weights_of_its_parent_as_far_as_they_fit(tmp_path):
+    task = TrainedTask(Widths(), DigitsDataModule(), epochs=2, trainer=CPU, threads=1)
+    weights = tmp_path / "parent.pt"
+    parent = task.train((0,), 5, leave=weights)
+    left = load_tensors(weights)
+    assert parent.status == "ok" and set(left) == set(task.start((0,), 5).state_dict())
+    with isolated():
+        fresh, child = task.start((1,), 6), task.start((1,), 6, weights)
+    for name, value in child.state_dict().items():
+        fits = left[name].shape == value.shape
+        assert fits == (name in ("network.1.weight", "network.1.bias", "network.3.bias"))
+        assert torch.equal(value, left[name] if fits else fresh.state_dict()[name])
+    alone, inherited = task.train((0,), 7), task.train((0,), 7, parent=weights)
+    assert inherited.history[0]["train_loss"] < alone.history[0]["train_loss"]
+    assert task.train((0,), 7, parent=tmp_path / "absent.pt").reason.startswith("FileNotFoundError")
 
 
 def test_a_recipe_names_stages_and_a_stranger_must_not(tmp_path):
