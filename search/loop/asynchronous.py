@@ -20,7 +20,7 @@ from search.agents.base import Agent
 from search.evaluation import Proposal
 from search.executors.base import Executor
 from search.executors.inline import InlineExecutor
-from search.loop.in_step import Walk
+from search.loop.walk import Walk
 from search.runs.journal import Record
 from search.tasks.base import Task
 

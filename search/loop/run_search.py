@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.loop.asynchronous import AsynchronousWalk
-from search.loop.in_step import SynchronousWalk, Walk
+from search.loop.in_step import SynchronousWalk
 from search.loop.search import Listener, Search
 from search.loop.time_budget import TimeBudget
+from search.loop.walk import Walk
 from search.runs.journal import Journal, Record
 
 
