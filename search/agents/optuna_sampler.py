@@ -215,7 +215,7 @@ def _check_name(kind: str, name: str, allowed: list[str]) -> None:
     """
     if name not in allowed:
         names = ", ".join(sorted(allowed))
-        raise ValueError(f"OptunaSampler: there is no {kind} '{name}', allowed: {names}{nearest(name, allowed, '')}")
+        raise ValueError(f"OptunaSampler: unknown {kind} '{name}', allowed: {names}{nearest(name, allowed, '')}")
 
 
 @contextmanager
