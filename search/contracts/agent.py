@@ -221,7 +221,7 @@ def a_new_task_forgets_the_last(subject: AgentSubject) -> None:
         first = agent.ask(1)
         agent.tell(first, torch.full((TRIALS, 1), failure, dtype=torch.float64))
         told.append(advance(agent, 20))
-    _same(*told, "a failure on a new task counts as the worst of the old one", "call super().begin_task")
+    _same(told[0], told[1], "a failure on a new task counts as the worst of the old one", "call super().begin_task")
 
 
 def refuses_rewards_that_do_not_match(subject: AgentSubject) -> None:
@@ -241,7 +241,8 @@ def rewards_change_what_is_asked(subject: AgentSubject) -> None:
         return
     ensure(
         not torch.equal(
-            subject.reference(), advance(subject.begin(), BUDGET, reward=lambda *a: integer_reward(*a, seed=1))
+            subject.reference(),
+            advance(subject.begin(), BUDGET, reward=lambda space, archs: integer_reward(space, archs, seed=1)),
         ),
         "the opposite rewards change nothing of what it asks",
         "use the rewards in learn, or say 'learns = False' in the class",
