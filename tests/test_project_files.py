@@ -68,3 +68,9 @@ def test_every_method_has_a_page_and_every_word_a_line():
     assert {"catch", "landmark_regularization", "spos", "gdas", "nao", "darts", "setn", "enas", "random_nas"} <= pages
     terms = re.findall(r"^(\S.*)\n: ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
     assert len(terms) >= 20 and terms == sorted(terms, key=str.casefold)
+
+
+def test_the_path_of_a_recipe_has_ten_rooms_at_most_and_no_return():
+    rooms = re.findall(r"^\| (\d+) \| `([\w/]+)` \|", (ROOT / "docs/path_of_a_recipe.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rooms] == list(range(1, len(rooms) + 1)) and 5 < len(rooms) <= 10
+    assert all((ROOT / room).is_dir() for _, room in rooms) and len({room for _, room in rooms}) == len(rooms)

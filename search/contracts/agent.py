@@ -221,8 +221,7 @@ def a_new_task_forgets_the_last(subject: AgentSubject) -> None:
         first = agent.ask(1)
         agent.tell(first, torch.full((TRIALS, 1), failure, dtype=torch.float64))
         told.append(advance(agent, 20))
-    one, other = told
-    _same(one, other, "a failure on a new task counts as the worst of the old one", "call super().begin_task")
+    _same(told[0], told[1], "a failure on a new task counts as the worst of the old one", "call super().begin_task")
 
 
 def refuses_rewards_that_do_not_match(subject: AgentSubject) -> None:

@@ -87,7 +87,8 @@ class Training:
                 train(path).backward()
                 with torch.no_grad():
                     for parameter in self.network.parameters():
-                        parameter.sub_(0.0 if parameter.grad is None else 0.1 * parameter.grad)
+                        if parameter.grad is not None:
+                            parameter.sub_(parameter.grad, alpha=0.1)
                 self.sampler.learn(
                     ArchitectureStep(
                         supernet=self.network,  # type: ignore[arg-type]  # all that a sampler may need of one

@@ -252,8 +252,8 @@ def check_names_what_is_wrong(subject: SpaceSubject) -> None:
             broken = [*arch[:t], wrong, *arch[t + 1 :]]
             words = (f"'{decision.name}'", f" is {wrong}, allowed: ")
             _refused(lambda broken=broken: space.check(broken), f"check({tuple(broken)})", *words)
-    needed = f"{len(arch) - 1} decisions, {len(arch)} are needed"
-    _refused(lambda: space.check(arch[:-1]), f"check({tuple(arch[:-1])})", needed)
+    missing = f"{len(arch) - 1} decisions, {len(arch)} are needed"
+    _refused(lambda: space.check(arch[:-1]), f"check({tuple(arch[:-1])})", missing)
 
 
 def the_diagram_joins_named_nodes(subject: SpaceSubject) -> None:

@@ -82,7 +82,7 @@ class TrainedTask(OneByOne):
         ValueError: an argument is out of range, or the Trainer has no such argument.
     """
 
-        def __init__(
+    def __init__(
         self,
         space: SearchSpace,
         data: LightningDataModule,
