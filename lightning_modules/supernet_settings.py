@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from lightning_modules.learning_rate_schedule import half_cosine
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,5 @@ class SupernetSettings:
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, from 0."""
-        share = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share
+        fall = self.learning_rate - self.final_learning_rate
+        return self.final_learning_rate + fall * half_cosine(epoch, self.epochs)

@@ -11,11 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
 from lightning_modules.networks.supernet import Path, Supernet
+
+if TYPE_CHECKING:
+    from lightning_modules.path_samplers.relaxation import Relaxation
 
 Choices = tuple[int, ...]
 """An architecture: one choice a decision."""
@@ -24,8 +27,27 @@ Evaluate = Callable[[Sequence[Choices]], list[float]]
 """Worth of architectures with the shared weights, higher is better; the same on every rank."""
 
 
+class Decision(Protocol):
+    """One decision of a space."""
+
+    @property
+    def name(self) -> str:
+        """Its own."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of its choices, as a table of costs may have them."""
+        ...
+
+
 class Space(Protocol):
     """What a sampler needs to know of a search space."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What is to be decided."""
+        ...
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -38,6 +60,10 @@ class Space(Protocol):
 
     def is_valid(self, archs: Tensor) -> Tensor:
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
+        ...
+
+    def relaxation(self) -> Relaxation:
+        """What logits mean."""
         ...
 
 
@@ -118,6 +144,17 @@ class PathSampler(nn.Module, ABC):
             count: how many are wanted; fewer where the method has fewer to offer.
             seed: of whatever is drawn.
         """
+
+
+def check_at_least(least: float, **numbers: float) -> None:
+    """Refuse numbers, given by name, that are below what makes sense.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, value in numbers.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}, it must be at least {least}")
 
 
 def distinct(space: Space, count: int, *seed: int | str) -> list[Choices]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of, check_at_least
 from lightning_modules.path_samplers.darts import DARTSSampler
 
 
@@ -34,8 +34,7 @@ class SETNSampler(DARTSSampler):
         candidates: int = 100,
     ):
         super().__init__(space, 1, learning_rate, betas, weight_decay)
-        if candidates < 1:
-            raise ValueError(f"candidates is {candidates}, it must be at least 1")
+        check_at_least(1, candidates=candidates)
         self.candidates = candidates
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, PathSampler, Space, best_first, best_of, distinct
+from lightning_modules.path_samplers.base import (
+    Choices,
+    Evaluate,
+    PathSampler,
+    Space,
+    best_first,
+    best_of,
+    check_at_least,
+    distinct,
+)
 
 _TRIES = 100
 
@@ -70,8 +79,7 @@ class RandomNASSampler(UniformSampler):
 
     def __init__(self, space: Space, candidates: int = 100):
         super().__init__(space)
-        if candidates < 1:
-            raise ValueError(f"candidates is {candidates}, it must be at least 1")
+        check_at_least(1, candidates=candidates)
         self.candidates = candidates
 
     def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:

@@ -10,9 +10,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lightning_modules.landmark_regularizer import PENALTIES, LandmarkRegularizer, LandmarkSettings
+from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
+from lightning_modules.pair_penalties import PENALTIES
 from search.spaces.nasbench201 import NASBench201
 
 SCHEDULES = (
