@@ -20,9 +20,23 @@ MOVED = {
 }
 """Modules whose classes a recipe may name, by where they were."""
 
+CLASSES = {
+    "lightning_modules.objectives.DepthObjective": "lightning_modules.objectives.depth.DepthObjective",
+    "lightning_modules.objectives.base.DepthObjective": "lightning_modules.objectives.depth.DepthObjective",
+    "lightning_modules.objectives.ClassificationObjective": (
+        "lightning_modules.objectives.classification.ClassificationObjective"
+    ),
+    "lightning_modules.objectives.base.ClassificationObjective": (
+        "lightning_modules.objectives.classification.ClassificationObjective"
+    ),
+}
+"""Classes that moved alone, or have another name."""
+
 
 def path_today(path: str) -> str:
     """The import path of a class, by its path of any version."""
+    if path in CLASSES:
+        return CLASSES[path]
     module, _, name = path.rpartition(".")
     return f"{MOVED[module]}.{name}" if module in MOVED else path
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 
 from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
-from lightning_modules.objectives.base import ClassificationObjective, Objective
+from lightning_modules.objectives.base import Objective
+from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.path_samplers.base import PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import CatchmarkError, RunError

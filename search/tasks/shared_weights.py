@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.errors import CatchmarkError
 from search.spaces.base import Architecture, SearchSpace
 from search.tasks.base import Evaluation, Task
+
+if TYPE_CHECKING:
+    from lightning_modules.objectives.base import Objective
 
 
 class SharedWeightsTask(Task):
@@ -45,7 +48,7 @@ class SharedWeightsTask(Task):
             raise CatchmarkError(f"run: the supernet is one of the space '{study.space.name}', not '{space.name}'")
         self._module = load_module(study, folder, method, trial)
         batches, self._calibration = study.evaluation_batches()
-        self._batches = batches if images is None else _first(batches, images)
+        self._batches = batches if images is None else _first(self._module.objective, batches, images)
         self.score_name = f"{study.score_name} with shared weights"
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -62,14 +65,12 @@ class SharedWeightsTask(Task):
             yield Evaluation(worth.score, {"loss": worth.loss}, time.monotonic() - began)
 
 
-def _first(batches: Sequence[tuple[Any, Any]], images: int) -> list[tuple[Any, Any]]:
+def _first(objective: Objective, batches: Sequence[Any], images: int) -> list[Any]:
     """The first images of some batches."""
-    from lightning_modules.supernet import first_images
-
-    some: list[tuple[Any, Any]] = []
-    for inputs, targets in batches:
-        left = images - sum(len(each) for each, _ in some)
+    some: list[Any] = []
+    for batch in batches:
+        left = images - sum(map(objective.images, some))
         if left <= 0:
             break
-        some.append(first_images((inputs, targets), left))
+        some.append(objective.first(batch, left))
     return some

@@ -27,17 +27,12 @@ from datamodules.halves import HalvesDataModule
 from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
+from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.enas import ENASSampler
 from lightning_modules.path_samplers.gumbel import GumbelSampler
 from lightning_modules.path_samplers.uniform import UniformSampler
-from lightning_modules.supernet import (
-    ClassificationObjective,
-    SupernetModule,
-    average_gradients,
-    evaluate_paths,
-    first_images,
-)
+from lightning_modules.supernet import SupernetModule, average_gradients, evaluate_paths
 from lightning_modules.supernet_settings import SupernetSettings
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
@@ -57,8 +52,8 @@ class Remembering(ClassificationObjective):
     def __init__(self):
         self.losses = []
 
-    def loss(self, outputs, targets):
-        loss = super().loss(outputs, targets)
+    def loss_of(self, outputs, targets):
+        loss = super().loss_of(outputs, targets)
         self.losses.append(loss.detach().clone())
         return loss
 
@@ -283,7 +278,7 @@ def test_only_every_so_many_steps_run_landmarks():
 
 def test_a_share_of_the_batch_is_its_first_images():
     images, labels = torch.arange(12.0).view(12, 1), torch.arange(12)
-    found = first_images((images, [labels, images]), 3)
+    found = ClassificationObjective().first((images, [labels, images]), 3)
     assert torch.equal(found[0], images[:3]) and torch.equal(found[1][0], labels[:3])
     assert type(found) is tuple and type(found[1]) is list
     for share, count in ((0.5, 8), (0.01, 2), (1.0, 16)):  # normalisation needs more than one image

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from search.cli import main
-from search.recipes.moved import MOVED, path_today, paths_today
+from search.recipes.moved import CLASSES, MOVED, path_today, paths_today
 from search.runs.journal import Journal
 
 RUNS = Path(__file__).parent / "earlier_runs"
@@ -40,6 +40,15 @@ def evaluations(run):
 def test_where_a_module_moved_there_is_one(old):
     importlib.import_module(MOVED[old])
     assert path_today(f"{old}.Some") == f"{MOVED[old]}.Some"
+
+
+@pytest.mark.parametrize("old", sorted(CLASSES))
+def test_where_a_class_moved_there_is_one(old):
+    module, _, name = path_today(old).rpartition(".")
+    assert getattr(importlib.import_module(module), name).__module__ == module
+    with pytest.raises((ImportError, AttributeError)):  # or it has not moved
+        module, _, name = old.rpartition(".")
+        getattr(importlib.import_module(module), name)
 
 
 def test_paths_are_renamed_wherever_they_stand():
