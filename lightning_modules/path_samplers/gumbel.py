@@ -6,10 +6,9 @@ from collections import Counter
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space, best_of, check_at_least
 from lightning_modules.path_samplers.learned import LogitsSampler, moved
 
 _TRIES = 100
@@ -50,49 +49,36 @@ class GumbelSampler(LogitsSampler):
         super().__init__(space, learning_rate, betas, weight_decay)
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature falls from {temperature} to {final_temperature}: both must be above 0")
-        for name, value in {"candidates": candidates, "ranked": ranked}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, it must be at least 1")
+        check_at_least(1, candidates=candidates, ranked=ranked)
         self.temperature, self.final_temperature = temperature, final_temperature
         self.candidates, self.ranked = candidates, ranked
 
-    def _noisy(self, *seed: int) -> list[Tensor]:
-        """Log-probabilities with Gumbel noise, one ``[choices]`` a decision: the noise is a function of the seed."""
-        generator = np.random.default_rng(np.random.SeedSequence(seed))
-        return [
-            logits.log_softmax(0) + torch.from_numpy(generator.gumbel(size=len(logits))).float()
-            for logits in self.logits
-        ]
-
-    def _drawn(self, *seed: int) -> tuple[Choices, list[Tensor]]:
+    def _drawn(self, *seed: int, temperature: float = 1.0) -> Path:
+        """The likeliest choices under Gumbel noise, which is a function of the seed."""
         for attempt in range(_TRIES):
-            noisy = self._noisy(*seed, attempt)
-            choices = tuple(int(each.argmax()) for each in noisy)
-            if bool(self.space.is_valid(torch.tensor(choices))):
-                return choices, noisy
+            generator = np.random.default_rng(np.random.SeedSequence((*seed, attempt)))
+            noise = [torch.from_numpy(generator.gumbel(size=tuple(each.shape))).float() for each in self.logits]
+            path = self.relaxation.path(list(self.logits), noise, temperature, hard=True)
+            if bool(self.space.is_valid(torch.tensor(path.choices))):
+                return path
         raise RuntimeError(f"GumbelSampler: no valid architecture in {_TRIES} draws")
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """The most likely choices under this step's noise."""
         with torch.no_grad():
-            return Path(self._drawn(seed, step, index)[0])
+            return Path(self._drawn(seed, step, index).choices)
 
     def learn(self, step: ArchitectureStep) -> None:
         """Move the logits down the held-out loss of a path of their own."""
         temperature = self.temperature + (self.final_temperature - self.temperature) * step.progress
-        choices, noisy = self._drawn(step.seed, step.step, 1 << 20)
-        weights = []
-        for each in noisy:
-            soft = (each / temperature).softmax(0)
-            hard = torch.zeros_like(soft).scatter_(0, each.argmax(0, keepdim=True), 1.0)
-            weights.append(hard - soft.detach() + soft)
+        path = self._drawn(step.seed, step.step, 1 << 20, temperature=temperature)
         self._optimizer.zero_grad(set_to_none=True)
         # The weights of the network need no gradient here, so none is computed for them.
         parameters = [each for each in step.supernet.parameters() if each.requires_grad]
         for each in parameters:
             each.requires_grad_(False)
         try:
-            loss = step.held_out_loss(Path(choices, moved(weights, step.supernet)))
+            loss = step.held_out_loss(moved(path, step.supernet))
             if loss.requires_grad:  # not where nothing that carries a weight reaches the output
                 loss.backward()
         finally:
@@ -105,13 +91,7 @@ class GumbelSampler(LogitsSampler):
         """The most frequent of many draws from the logits, ranked by the shared weights."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            draws = torch.stack(
-                [
-                    torch.multinomial(logits.softmax(0), self.candidates, replacement=True, generator=generator)
-                    for logits in self.logits
-                ],
-                dim=1,
-            )
+            draws = self.relaxation.sample(list(self.logits), self.candidates, generator)
         valid = draws[self.space.is_valid(draws)].tolist()
         frequent = [arch for arch, _ in Counter(tuple(draw) for draw in valid).most_common(max(self.ranked, count))]
         return best_of(frequent, evaluate)[:count]

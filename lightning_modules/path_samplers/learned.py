@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_modules.path_samplers.base import PathSampler, Space
+from lightning_modules.networks.supernet import Path
+from lightning_modules.path_samplers.base import Choices, PathSampler, Space
 
 
 class LearnedSampler(PathSampler):
@@ -32,7 +34,7 @@ class LearnedSampler(PathSampler):
 
 
 class LogitsSampler(LearnedSampler):
-    """A sampler with logits for every decision, which Adam moves.
+    """A sampler with logits as the space's relaxation wants them, which Adam moves.
 
     Args:
         space: what can be sampled.
@@ -43,15 +45,25 @@ class LogitsSampler(LearnedSampler):
 
     def __init__(self, space: Space, learning_rate: float, betas: tuple[float, float], weight_decay: float):
         super().__init__(space)
+        self.relaxation = space.relaxation()
         generator = torch.Generator().manual_seed(0)
         # 1e-3 N(0, 1): the start of the published searches, so that no choice is ahead.
-        self.logits = nn.ParameterList(1e-3 * torch.randn(size, generator=generator) for size in space.sizes)
+        self.logits = nn.ParameterList(
+            1e-3 * torch.randn(shape, generator=generator) for shape in self.relaxation.shapes()
+        )
         self._optimizer = torch.optim.Adam(
             self.logits.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
         )
 
+    def likeliest(self, count: int) -> list[Choices]:
+        """The likeliest architectures, best first."""
+        return self.relaxation.decode([each.detach() for each in self.logits], count)
 
-def moved(weights: list[Tensor], supernet: nn.Module) -> tuple[Tensor, ...]:
-    """Weights of decisions where the supernet is, in one copy; their gradients come back in one."""
+
+def moved(path: Path, supernet: nn.Module) -> Path:
+    """A path with its weights where the supernet is, in one copy; their gradients come back in one."""
+    assert path.weights is not None
     device = next((each.device for each in supernet.parameters()), torch.device("cpu"))
-    return torch.cat(weights).to(device, non_blocking=True).split([len(each) for each in weights])
+    flat = torch.cat([each.flatten() for each in path.weights]).to(device, non_blocking=True)
+    parts = flat.split([each.numel() for each in path.weights])
+    return replace(path, weights=tuple(part.view_as(each) for part, each in zip(parts, path.weights, strict=True)))

@@ -24,6 +24,7 @@ from search.randomness import TrialRandom, derive_seed
 if TYPE_CHECKING:
     from lightning_modules.networks.cells import Norm
     from lightning_modules.networks.supernet import Supernet
+    from lightning_modules.path_samplers.relaxation import Relaxation
 
 Architecture = tuple[int, ...]
 
@@ -70,6 +71,16 @@ class SearchSpace(ABC):
             ValueError: the space has none.
         """
         raise ValueError(f"the space '{self.name}' has no supernet")
+
+    def relaxation(self) -> Relaxation:
+        """What real numbers stand for its architectures where a method learns by gradient.
+
+        By default a softmax a decision; `lightning_modules.path_samplers.trellis` has one in which a choice's weight
+        depends on the decisions before it.
+        """
+        from lightning_modules.path_samplers.relaxation import IndependentRelaxation
+
+        return IndependentRelaxation(self)
 
     def valid_choices(self, prefix: Tensor) -> Tensor:
         """Which choices of decision ``t`` may follow the first ``t`` choices.
