@@ -21,6 +21,7 @@ MOVED = {
 """Modules whose classes a recipe may name, by where they were."""
 
 CLASSES = {
+    "datamodules.halves.HalvesDataModule": "datamodules.three_parts.ThreePartsDataModule",
     "lightning_modules.objectives.DepthObjective": "lightning_modules.objectives.depth.DepthObjective",
     "lightning_modules.objectives.base.DepthObjective": "lightning_modules.objectives.depth.DepthObjective",
     "lightning_modules.objectives.ClassificationObjective": (
@@ -31,6 +32,12 @@ CLASSES = {
     ),
 }
 """Classes that moved alone, or have another name."""
+
+
+def name_today(name: str) -> str:
+    """What a class of this short name is called today."""
+    renamed = (new for old, new in CLASSES.items() if old.endswith(f".{name}"))
+    return next(renamed, name).rpartition(".")[2]
 
 
 def path_today(path: str) -> str:

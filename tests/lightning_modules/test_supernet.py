@@ -23,7 +23,7 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from datamodules.digits import DigitsDataModule
-from datamodules.halves import HalvesDataModule
+from datamodules.three_parts import ThreePartsDataModule
 from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
@@ -76,7 +76,7 @@ def module_of(sampler="uniform", landmarks=None, seed=0, space=SPACE, head=HEAD,
 
 
 def data_of(batch_size=16, images=120):
-    data = HalvesDataModule(DigitsDataModule(batch_size=batch_size, padding=1), evaluation_images=20, images=images)
+    data = ThreePartsDataModule(DigitsDataModule(batch_size=batch_size, padding=1), evaluation_images=20, images=images)
     data.reseed(3)
     return data
 

@@ -380,7 +380,7 @@ def test_a_study_without_targets_says_what_to_name(tmp_path, refused, capsys):
         "init_args": {
             "space": "NASBench201",
             "truth": training(),
-            "data": {"class_path": "HalvesDataModule", "init_args": {"data": DATA, "evaluation_images": 64}},
+            "data": {"class_path": "ThreePartsDataModule", "init_args": {"data": DATA, "evaluation_images": 64}},
             "methods": {"spos": {"sampler": "UniformSampler"}},
             "build": BUILD,
         },

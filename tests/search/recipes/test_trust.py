@@ -339,7 +339,7 @@ def test_a_run_that_a_recipe_names_is_data(mark, refused):
         "init_args": {
             "space": "evil.Space",
             "truth": TRAINED,
-            "data": {"class_path": "HalvesDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
+            "data": {"class_path": "ThreePartsDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
             "methods": {"spos": {"sampler": "UniformSampler"}},
         },
     }
