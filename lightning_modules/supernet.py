@@ -44,7 +44,7 @@ class Mean:
 
 
 class SupernetModule(LightningModule):
-    """One step: the loss of a sampled path, the landmarks' penalty, one step of SGD, one of the sampler.
+    """One step: the loss of a sampled path, the landmarks' penalty, one step of the weights, one of the sampler.
 
     Operations that a path leaves out get a gradient of zero, so momentum and weight decay act on them too, as in the
     published searches. That every parameter has a gradient in every step also makes the gradients of all ranks one
@@ -86,14 +86,8 @@ class SupernetModule(LightningModule):
         return self.supernet if self.averaged is None else self.averaged
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD on the shared weights; a sampler has an optimiser of its own."""
-        return torch.optim.SGD(
-            self.supernet.parameters(),
-            lr=self.settings.learning_rate,
-            momentum=self.settings.momentum,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+        """Of the shared weights; a sampler has an optimiser of its own."""
+        return self.settings.make_optimizer(self.supernet.parameters())
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Gradients are averaged here; without this a wrapper would wait for those of other paths.
@@ -134,6 +128,8 @@ class SupernetModule(LightningModule):
         optimizer.step()
         if self.averaged is not None:
             follow(self.averaged.parameters(), self.supernet.parameters(), self.settings.average, step)
+        if not self.sampler.learns_at(step, self.current_epoch):
+            return
         epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
         self.sampler.learn(
             ArchitectureStep(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Optional
+
+from torch import nn
+from torch.optim import SGD, Optimizer
 
 from lightning_modules.learning_rate_schedule import half_cosine
 
@@ -16,10 +21,12 @@ class SupernetSettings:
         learning_rate: of the first epoch.
         final_learning_rate: what the cosine over epochs ends at.
         momentum: of SGD.
-        weight_decay: on all parameters.
+        weight_decay: of SGD, on all parameters.
         gradient_clip: largest norm of the gradient over all weights.
         average: share that the mean of the weights keeps at each step: architectures are evaluated with this
             exponential moving average, which a step's path does not shake. 0, as published, evaluates with the weights.
+        optimizer: makes an optimiser of the weights, as ``torch.optim.Adam`` does, with its own momentum and weight
+            decay; the learning rate is the schedule's all the same. None for SGD with those above.
     """
 
     epochs: int = 400
@@ -29,6 +36,7 @@ class SupernetSettings:
     weight_decay: float = 5e-4
     gradient_clip: float = 5.0
     average: float = 0.0
+    optimizer: Optional[Callable[[Iterable[nn.Parameter]], Optimizer]] = None  # noqa: UP045 - read on Python 3.10
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -43,6 +51,14 @@ class SupernetSettings:
                 f"learning_rate falls from {self.learning_rate} to {self.final_learning_rate}: it can't rise, nor be "
                 "below 0"
             )
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimiser of the shared weights."""
+        if self.optimizer is not None:
+            return self.optimizer(parameters)
+        return SGD(
+            parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+        )
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, from 0."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.supernet import Path, Supernet
@@ -100,7 +101,14 @@ class PathSampler(nn.Module, ABC):
 
     Args:
         space: what can be sampled.
+
+    Attributes:
+        steps_every: steps of the weights for each step that the sampler learns from.
+        warmup: epochs at the beginning in which it learns from no step.
     """
+
+    steps_every: int = 1
+    warmup: int = 0
 
     def __init__(self, space: Space):
         super().__init__()
@@ -124,6 +132,31 @@ class PathSampler(nn.Module, ABC):
 
     def learn(self, step: ArchitectureStep) -> None:
         """Learn from a step; gradients that it leaves on the supernet's weights must be cleared."""
+
+    def learns_at(self, step: int, epoch: int) -> bool:
+        """Whether it learns from a step of the weights; both are counted from 0."""
+        return epoch >= self.warmup and (step + 1) % self.steps_every == 0
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        """What a path costs beside its loss, as the latency of its operations by their weights; 0 by default.
+
+        A sampler that learns by gradient moves down it too. Decisions and whatever else an operation's price depends
+        on are those of `space`.
+
+        Args:
+            weights: of the path, one tensor a decision, on the CPU.
+
+        Returns:
+            A scalar; a gradient passes through the weights.
+        """
+        return torch.zeros(())
+
+    def architecture_loss(self, loss: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """What a sampler that learns by gradient moves down: by default the held-out loss and the penalty.
+
+        FBNet's product of both, for one, is another.
+        """
+        return loss + self.penalty(weights).to(loss.device, non_blocking=True)
 
     def epoch_ended(self, evaluate: Evaluate, seed: int, epoch: int, epochs: int) -> None:
         """An epoch is over.

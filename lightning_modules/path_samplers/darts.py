@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space
-from lightning_modules.path_samplers.learned import LogitsSampler, moved
+from lightning_modules.path_samplers.learned import LogitsSampler, MakeOptimizer, moved
 
 
 class DARTSSampler(LogitsSampler):
@@ -30,6 +31,9 @@ class DARTSSampler(LogitsSampler):
             landmark or to be evaluated: its weight is ``1/n + soft_one_shot``, those of the others are
             ``1/n - soft_one_shot / (n - 1)`` (Landmark Regularization's code: 0.01 for PC-DARTS). None runs nothing
             but the chosen operations.
+        optimizer: of the logits, in place of Adam with such a learning rate, betas and weight decay.
+        steps_every: steps of the weights for each one of the logits.
+        warmup: epochs in which the logits stay as they are.
 
     Raises:
         ValueError: the order is neither 1 nor 2, or a weight of `soft_one_shot` would be negative.
@@ -43,8 +47,11 @@ class DARTSSampler(LogitsSampler):
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
         soft_one_shot: float | None = None,
+        optimizer: Optional[MakeOptimizer] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        steps_every: int = 1,
+        warmup: int = 0,
     ):
-        super().__init__(space, learning_rate, betas, weight_decay)
+        super().__init__(space, learning_rate, betas, weight_decay, optimizer, steps_every, warmup)
         if order not in (1, 2):
             raise ValueError(f"order is {order}, it must be 1 or 2")
         highest = min(((size - 1) / size for size in space.sizes if size > 1), default=1.0)
@@ -82,14 +89,19 @@ class DARTSSampler(LogitsSampler):
         def relaxed() -> Path:
             return moved(self.relaxation.path(logits), step.supernet)
 
+        def held_out_loss() -> Tensor:
+            path = self.relaxation.path(logits)
+            assert path.weights is not None
+            return self.architecture_loss(step.held_out_loss(moved(path, step.supernet)), path.weights)
+
         if self.order == 1:
-            gradients = _gradients(step.held_out_loss(relaxed()), logits)
+            gradients = _gradients(held_out_loss(), logits)
         else:
             gradients = unrolled_gradient(
                 logits,
                 [each for each in step.supernet.parameters() if each.requires_grad],
                 train_loss=lambda: step.train_loss(relaxed()),
-                held_out_loss=lambda: step.held_out_loss(relaxed()),
+                held_out_loss=held_out_loss,
                 learning_rate=step.learning_rate,
             )
         for each, gradient in zip(logits, gradients, strict=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Optional
 
 import numpy as np
 import torch
 
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space, best_of, check_at_least
-from lightning_modules.path_samplers.learned import LogitsSampler, moved
+from lightning_modules.path_samplers.learned import LogitsSampler, MakeOptimizer, moved
 
 _TRIES = 100
 
@@ -33,6 +34,9 @@ class GumbelSampler(LogitsSampler):
         final_temperature: at the last; linear between them.
         candidates: architectures drawn from the logits at the end (1,000).
         ranked: the most frequent of them, which the shared weights rank (10).
+        optimizer: of the logits, in place of Adam with such a learning rate, betas and weight decay.
+        steps_every: steps of the weights for each one of the logits.
+        warmup: epochs in which the logits stay as they are.
     """
 
     def __init__(
@@ -45,8 +49,11 @@ class GumbelSampler(LogitsSampler):
         final_temperature: float = 0.1,
         candidates: int = 1000,
         ranked: int = 10,
+        optimizer: Optional[MakeOptimizer] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        steps_every: int = 1,
+        warmup: int = 0,
     ):
-        super().__init__(space, learning_rate, betas, weight_decay)
+        super().__init__(space, learning_rate, betas, weight_decay, optimizer, steps_every, warmup)
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature falls from {temperature} to {final_temperature}: both must be above 0")
         check_at_least(1, candidates=candidates, ranked=ranked)
@@ -78,7 +85,8 @@ class GumbelSampler(LogitsSampler):
         for each in parameters:
             each.requires_grad_(False)
         try:
-            loss = step.held_out_loss(moved(path, step.supernet))
+            assert path.weights is not None
+            loss = self.architecture_loss(step.held_out_loss(moved(path, step.supernet)), path.weights)
             if loss.requires_grad:  # not where nothing that carries a weight reaches the output
                 loss.backward()
         finally:

@@ -19,7 +19,7 @@ from search.distributed.joint_calls import JointCalls
 from search.distributed.studies import joint_calls_of
 from search.errors import CatchmarkError, RunError
 from search.loop.search import Listener
-from search.recipes.moved import paths_today
+from search.recipes.moved import ADDED, paths_today
 from search.recipes.recipe import RECIPES, load_recipe, read_recipe, shown_path
 from search.recipes.trust import Trust, check_links, trust_of, with_trust
 from search.recipes.yaml_text import parse_yaml
@@ -276,6 +276,7 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
         return [
             each
             for name in names
+            if name in ours or name not in ADDED or theirs[name] != ADDED[name]
             for each in _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else str(name))
         ]
     return [] if ours == theirs else [key]

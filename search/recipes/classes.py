@@ -18,6 +18,7 @@ from search.recipes.words import explain, nearest
 _HOMES = (
     "search.spaces",
     "search.tasks",
+    "search.rewards",
     "search.agents",
     "search.executors",
     "search",
@@ -65,7 +66,7 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
                 f"{key}: '{path}' has moved, it is '{today}' now; '{today.rpartition('.')[2]}' alone does too"
             )
         path = path_today(path)  # a run's folder may be of an earlier version
-        module_name = path.rpartition(".")[0]
+        module_name, _, name = path.rpartition(".")
     trust.check_class(path, key)
     if _is_protocol(base):  # any class has that form
         trust.check(path, key)

@@ -16,6 +16,8 @@ MOVED = {
     "search.landmarks": "search.studies.landmarks",
     "search.meta_training": "search.studies.meta_training",
     "search.study": "search.studies.base",
+    "search.tasks.latency_reward": "search.tasks.reward",
+    "search.tasks.measured_latency": "search.tasks.reward",
     "search.supernets.study": "search.studies.supernet_study",
 }
 """Modules whose classes a recipe may name, by where they were."""
@@ -32,6 +34,10 @@ CLASSES = {
     ),
 }
 """Classes that moved alone, or have another name."""
+
+
+ADDED = {"mode": "min_size", "steps_every": 1, "warmup": 0, "climb": "below", "every": 0}
+"""Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 
 
 def name_today(name: str) -> str:
