@@ -156,7 +156,7 @@ def _build_module(about: Mapping[str, Any], key: str, trust: Trust) -> Lightning
         with isolated():
             space, _ = build_part(about["space"], SearchSpace, "space", trust)
             make, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module", trust)
-            network = space.build(space.parse(about["architecture"]), **about["build"])
+            network = space.build_from(space.parse(about["architecture"]), about["build"])
             return make(network)
     except CatchmarkError as error:
         raise CatchmarkError(f"{key}: {error}") from error

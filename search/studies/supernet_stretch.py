@@ -39,7 +39,7 @@ def make_module(study: SupernetStudy, method: str, trial: int) -> SupernetModule
     with torch.random.fork_rng(devices=[]):
         seed_global_streams(derive_seed(seed, "weights"))
         norm = partial(BatchStatistics, affine=study.affine)
-        supernet = study.space.build_supernet(norm, **study.head(method))
+        supernet = study.space.build_supernet_from(norm, study.head(method))
         if study.channels_last:
             supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         sampler = chosen.sampler(study.space)

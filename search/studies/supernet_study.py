@@ -170,7 +170,7 @@ class SupernetStudy(Study):
     # ---- what a training asks --------------------------------------------------------------------------------------
 
     def head(self, method: str | None = None) -> dict[str, Any]:
-        """The arguments of ``space.build`` and ``space.build_supernet``."""
+        """The arguments of ``space.build_from`` and ``space.build_supernet_from``."""
         known = {key: getattr(self.data, key) for key in ("num_classes", "in_channels") if hasattr(self.data, key)}
         own = None if method is None else self.methods[method].build
         return known | (self.build if own is None else own)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.depth_folder import DepthFolderDataModule
 from lightning_modules.depth import DepthModule
 from lightning_modules.objectives.depth import disparity_rmse, least_squares_ssi, trimmed_ssi
+from search.spaces.base import Head
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
@@ -142,7 +143,7 @@ def scenes(n, size=(48, 40)):
 
 
 def test_a_decoder_takes_the_backbone_of_a_classifier_and_learns_a_scene():
-    classifier = seeded(lambda: RESIDUAL.build(RESIDUAL.draw(0), num_classes=7))
+    classifier = seeded(lambda: RESIDUAL.build(RESIDUAL.draw(0), Head(7)))
     backbone = classifier.backbone
     module = seeded(
         lambda: DepthModule(
@@ -161,7 +162,7 @@ def test_a_decoder_takes_the_backbone_of_a_classifier_and_learns_a_scene():
 
 
 def test_a_decoded_backbone_learns_slower_too():
-    classifier = RESIDUAL.build(RESIDUAL.draw(0), num_classes=0)
+    classifier = RESIDUAL.build(RESIDUAL.draw(0), Head(0))
     module = DepthModule(classifier, decoder="fpn")
     new, old = module.configure_optimizers()["optimizer"].param_groups
     assert (new["lr"], old["lr"]) == (1e-4, 1e-5)

@@ -61,7 +61,7 @@ class Remembering(ClassificationObjective):
 def module_of(sampler="uniform", landmarks=None, seed=0, space=SPACE, head=HEAD, **settings):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        supernet = space.build_supernet(lambda width: BatchStatistics(width, True), **head)
+        supernet = space.build_supernet_from(lambda width: BatchStatistics(width, True), head)
     module = SupernetModule(
         supernet,
         SAMPLERS[sampler](space),
@@ -241,6 +241,28 @@ def test_the_moving_average_is_that_of_the_weights_and_evaluates():
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
 
 
+def test_the_optimiser_is_the_recipes_and_its_learning_rate_the_schedules():
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    module = module_of(optimizer=lambda parameters: torch.optim.Adam(parameters, betas=(0.5, 0.9)))
+    fitted(module, 3, callbacks=[Rates()])
+    optimizer = module.trainer.optimizers[0]
+    assert type(optimizer) is torch.optim.Adam and optimizer.defaults["betas"] == (0.5, 0.9)
+    assert rates == [[module.settings.learning_rate_at(epoch)] for epoch in range(3)]
+
+
+def test_a_sampler_learns_after_its_warmup_every_so_many_steps():
+    module, steps = module_of("gumbel"), []
+    module.sampler.steps_every, module.sampler.warmup = 2, 1
+    module.sampler.learn = lambda step: steps.append(step.step)
+    fitted(module, 3)
+    assert steps == [3, 5]  # of six steps, two an epoch
+
+
 # ---- landmarks in time -----------------------------------------------------------------------------------------------
 
 
@@ -356,7 +378,7 @@ def test_architectures_are_evaluated_as_their_stand_alone_networks_are(space, ca
     found = evaluate_paths(module, archs, batches, calibration, done.append)
     assert done == [1, 2, 3] and torch.equal(weights_of(module), before)
     for arch, each in zip(archs, found, strict=True):
-        network = space.build(arch, **head)
+        network = space.build_from(arch, head)
         module.supernet.hand_down(arch, network)
         for norm in network.modules():
             if isinstance(norm, nn.BatchNorm2d):

@@ -39,7 +39,7 @@ def supernet_of(space, head, affine, seed=0):
     """A small supernet whose normalisation is not at its start, where a scale of 1 would hide a wrong one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        supernet = space.build_supernet(lambda width: BatchStatistics(width, affine), **head)
+        supernet = space.build_supernet_from(lambda width: BatchStatistics(width, affine), head)
         for module in supernet.modules():
             if isinstance(module, BatchStatistics) and affine:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -55,7 +55,7 @@ def batch(seed=0):
 def standalone_of(space, head, supernet, choices):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        network = space.build(choices, **head)
+        network = space.build_from(choices, head)
     supernet.hand_down(choices, network)
     return network
 
@@ -218,7 +218,7 @@ def test_handing_down_copies_and_leaves_running_statistics_alone():
 def test_handing_down_to_another_architecture_is_refused(wrong):
     space = NASBench201()
     head = head_of("NASBench201", space)
-    network = space.build(wrong, **head)
+    network = space.build_from(wrong, head)
     with pytest.raises((ValueError, RuntimeError)):
         supernet_of(space, head, False).hand_down((3,) * 6, network)
 
@@ -228,7 +228,7 @@ def test_handing_down_to_another_size_is_refused_as_promised(head):
     space = NASBench201()
     small = head_of("NASBench201", space)
     with pytest.raises(ValueError, match="not the stand-alone network"):
-        supernet_of(space, small, False).hand_down((3,) * 6, space.build((3,) * 6, **small | head))
+        supernet_of(space, small, False).hand_down((3,) * 6, space.build_from((3,) * 6, small | head))
 
 
 def test_a_path_that_says_nothing_is_refused():

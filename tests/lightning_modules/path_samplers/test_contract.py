@@ -11,6 +11,7 @@ from torch import nn
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler, best_first, best_of, distinct
 from search.recipes.catalogue import find_classes
+from search.spaces.base import Head
 from search.spaces.nasbench201 import NASBench201
 from tests.search.spaces.masked_space import MaskedSpace
 
@@ -167,7 +168,7 @@ def test_a_real_supernet_runs_every_path(name):
     space = SPACES["NASBench201"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = space.build_supernet(lambda width: BatchStatistics(width), 3, 4, 1)
+        network = space.build_supernet(lambda width: BatchStatistics(width), Head(3), 4, 1)
         images = torch.randn(4, 3, 8, 8)
     sampler = make(name, space)
     for path in [sampler.path(0, 0), sampler.path(0, 1), sampler.path_of((3, 1, 2, 0, 4, 3))]:

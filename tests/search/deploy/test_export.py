@@ -51,7 +51,7 @@ def write_folder(folder, space="cells", module="ClassificationModule", resolutio
     write_json(folder / "network.json", about)
     made, _ = build_part(about["space"], SearchSpace, "space")
     wrap, _ = build_part(about["module"], Callable[[nn.Module], LightningModule], "module")
-    wrapped = wrap(made.build(made.parse(architecture), **build))
+    wrapped = wrap(made.build_from(made.parse(architecture), build))
     for each in wrapped.modules():
         if isinstance(each, nn.BatchNorm2d):  # as after training: neither zeros nor ones
             each.running_mean.uniform_(-0.3, 0.3)

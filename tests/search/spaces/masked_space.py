@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from search.spaces.base import Decision, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, SearchSpace
 
 WIDTHS = (4, 8, 16)
 LENGTHS = (4, 5, 3)
@@ -33,12 +33,12 @@ class MaskedSpace(SearchSpace):
         still_to_come = len(LENGTHS) - t  # at least one block each
         return torch.arange(1, LENGTHS[t - 1] + 1) <= (limit - used - still_to_come).unsqueeze(-1)
 
-    def build(self, architecture, num_classes=10, in_channels=3):
+    def build(self, architecture, head=OWN_HEAD):
         width, *lengths, activation = self.check(architecture)
         channels = WIDTHS[width]
-        layers = [nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)]
+        layers = [nn.Conv2d(head.in_channels, channels, 3, stride=2, padding=1)]
         for length in lengths:
             for _ in range(length + 1):
                 layers += [(nn.ReLU, nn.Tanh)[activation](), nn.Conv2d(channels, channels, 1)]
             layers.append(nn.AvgPool2d(2))
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, head.classes_or(10)))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from search.randomness import TrialRandom
 from search.recipes.catalogue import find_classes
-from search.spaces.base import SearchSpace
+from search.spaces.base import Head, SearchSpace
 
 from .masked_space import LENGTHS, LIMITS, MaskedSpace
 
@@ -35,7 +35,11 @@ def space_of(name):
 
 
 def build(space, arch):
-    return space.build(tuple(arch), num_classes=7, **NARROWER.get(space.name, {}))
+    return space.build(tuple(arch), head_of(space), **NARROWER.get(space.name, {}))
+
+
+def head_of(space):
+    return Head(7 if space.classifies else 0)
 
 
 def is_small(space):
@@ -255,16 +259,27 @@ def test_the_diagram_joins_named_nodes(space):
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-def test_networks_have_the_declared_outputs_and_learn(space):
+def test_an_example_has_the_channels_that_are_asked_for(space):
+    for channels in (1, 3):
+        images = space.example_input(Head(in_channels=channels))
+        assert images.ndim == 4 and images.shape[1] == channels
+
+
+def test_networks_take_the_example_and_learn(space):
     archs = [*some(space, 3).tolist(), [size - 1 for size in space.sizes], [0] * len(space.sizes)]
     for arch in filter(lambda arch: space.is_valid(torch.tensor(arch)), archs):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             network = build(space, arch)
-            images = torch.randn(4, 3, 32, 32)
-        logits = network(images)
-        assert logits.shape == (4, 7)
-        torch.nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+            images = torch.randn_like(space.example_input(head_of(space)))
+        assert len(images) > 1 and images.dtype == torch.float32
+        outputs = network(images)
+        assert len(outputs) == len(images) and outputs.isfinite().all()
+        if space.classifies:
+            assert outputs.shape == (len(images), 7)
+            torch.nn.functional.cross_entropy(outputs, torch.arange(len(images)) % 7).backward()
+        else:
+            outputs.square().mean().backward()
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
