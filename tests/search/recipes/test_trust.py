@@ -17,7 +17,7 @@ from search.deploy import load_network
 from search.errors import CatchmarkError
 from search.recipes.classes import find_class
 from search.recipes.recipe import load_recipe
-from search.recipes.trust import Trust, is_ours, modules_of_others, read_json
+from search.recipes.trust import Trust, Untrusted, is_ours, modules_of_others, read_json
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.runs.journal import Journal, Record, _seal
 from search.spaces.base import SearchSpace
@@ -852,3 +852,12 @@ def test_the_look_at_the_source_sees_what_is_forbidden():
         assert objections("x.py", ast.unparse(call.func), given)
     assert objections("x.py", "subprocess.run", {"shell": "True"}) and objections("x.py", "yaml.load", {})
     assert not objections("x.py", "torch.load", {"weights_only": "True"})
+
+
+def test_torchs_optimisers_are_arithmetic_and_nothing_else_of_it_is_allowed():
+    for path in ("torch.optim.Adam", "torch.optim.sgd.SGD"):
+        assert find_class(path, torch.optim.Optimizer, "optimizer", Trust()).__name__ in path
+    others = ("torch.optim.lr_scheduler.LRScheduler", "torch.optim.adam.Tensor", "torch.optim", "torch.nn.Linear")
+    for path in (*others, "torch.hub.load", "my.optim.Adam"):
+        with pytest.raises(Untrusted, match=r"optimizer: .* must not choose what runs"):
+            find_class(path, torch.optim.Optimizer, "optimizer", Trust())
