@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import TYPE_CHECKING, Any, Literal, Optional, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,7 +173,7 @@ class MeasuredLatency(LatencyTerm):
         super().__init__(task, alpha, beta)
         if part not in ("network", "backbone", None):
             raise ValueError(f"part is '{part}', allowed: network, backbone, and null for the one that fits")
-        self._builder: Any = task  # one that trains
+        self._builder = cast(Any, task)  # one that trains
         self._measured = part
         self.settings = LatencySettings(
             batch=batch,
