@@ -102,8 +102,9 @@ def test_the_defaults_are_the_papers():
     assert new["weight_decay"] == 0
     assert {id(p) for p in old["params"]} == {id(p) for p in network.backbone.parameters()}
     assert len(new["params"]) + len(old["params"]) == len(list(network.parameters()))
-    scheduler = configured["lr_scheduler"]["scheduler"]
-    assert (scheduler.step_size, scheduler.gamma) == (100, 0.1)
+    scheduler = configured["lr_scheduler"]
+    (factor, _) = scheduler["scheduler"].lr_lambdas
+    assert scheduler["interval"] == "epoch" and [factor(epoch) for epoch in (0, 99, 100, 199)] == [1, 1, 0.1, 0.1]
     supernet = DepthFusion(2).build_supernet(nn.BatchNorm2d, **SMALL)
     old = DepthModule(supernet).configure_optimizers()["optimizer"].param_groups[1]
     assert {id(p) for p in old["params"]} == {id(p) for p in supernet.network.backbone.parameters()}
