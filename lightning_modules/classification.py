@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,7 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_modules.learning_rate_schedule import ScheduleError
+from lightning_modules.averaging import WeightAverage
+from lightning_modules.learning_rate_schedule import LearningRateSchedule, ScheduleError
 
 
 class MeanOverImages(Metric):
@@ -40,39 +38,6 @@ class MeanOverImages(Metric):
     def compute(self) -> Tensor:
         """The mean so far."""
         return self.total / self.images
-
-
-class WeightAverage(nn.Module):
-    """A copy of a network whose weights follow the original's as an exponential moving average.
-
-    Running statistics of normalisation are averaged with the weights, as they belong to them; whole numbers (how many
-    batches there were) are copied. In the first steps the average forgets faster, as TensorFlow's
-    ``ExponentialMovingAverage`` does: at step ``t`` the decay is at most ``(1 + t) / (10 + t)``, or a short training
-    would end with an average of little but random weights.
-
-    Args:
-        network: to copy and follow.
-        decay: of the average, a step.
-    """
-
-    def __init__(self, network: nn.Module, decay: float):
-        super().__init__()
-        self.network = copy.deepcopy(network).requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Follow the network after an optimiser's step, of which there were ``step`` before."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
-        for average, current in zip(_tensors(self.network), _tensors(network), strict=True):
-            if average.is_floating_point():
-                average.lerp_(current, share)
-            else:
-                average.copy_(current)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """What the network with averaged weights says."""
-        return self.network(images)
 
 
 class ClassificationModule(LightningModule):
@@ -161,7 +126,8 @@ class ClassificationModule(LightningModule):
         iterations = self.trainer.estimated_stepping_batches
         if math.isinf(iterations):
             raise ScheduleError("the cosine schedule needs an end: set max_epochs or max_steps")
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmed_cosine(self._warmup(iterations), iterations))
+        cosine = LearningRateSchedule("cosine", warmup=self._warmup(iterations), climb="before")
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine.factor(self.learning_rate, iterations))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _warmup(self, iterations: float) -> int:
@@ -220,19 +186,3 @@ class ClassificationModule(LightningModule):
         self.log("val_accuracy", self.val_accuracy)
         if self._has_top5:
             self.log("val_accuracy_top5", self.val_accuracy_top5)
-
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    """Weights and running statistics, each once even where layers share it."""
-    return itertools.chain(network.parameters(), network.buffers())
-
-
-def _warmed_cosine(warmup: int, iterations: float) -> Callable[[int], float]:
-    """The factor on the learning rate at each iteration: a climb in equal steps to 1, then a cosine to 0."""
-
-    def factor(iteration: int) -> float:
-        if iteration < warmup:
-            return (iteration + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / (iterations - warmup)))
-
-    return factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lightning_modules.classification import MeanOverImages
+from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.networks.depth_decoder import DecodedBackbone
 from lightning_modules.objectives.depth import (
     DepthLoss,
@@ -115,8 +117,10 @@ class DepthModule(LightningModule):
             if parameters
         ]
         optimizer = torch.optim.Adam(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = torch.optim.lr_scheduler.StepLR(optimizer, self.step_epochs, self.gamma)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": steps, "interval": "epoch"}}
+        steps = LearningRateSchedule("steps", every=self.step_epochs, gamma=self.gamma)
+        # Counted in epochs, however many there will be.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, steps.factor(self.learning_rate, math.inf))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def forward(self, images: Tensor) -> Tensor:
         """Inverse depth of images."""

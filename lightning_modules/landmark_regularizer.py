@@ -15,56 +15,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, relu, softplus
+
+from lightning_modules.pair_penalties import PENALTIES
 
 Schedule = Literal[
     "constant", "cosine_increase", "cosine_decrease", "step_increase", "step_decrease", "inverse_learning_rate"
 ]
 
-PenaltyFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(loss of the better landmark, of the worse one, worth of the better one, of the worse one) to the penalty."""
-
 _STEPS = {"step_decrease": (1.0, 0.1, 0.01, 0.001), "step_increase": (0.0, 0.01, 0.1, 1.0)}
 """Share of lambda in each quarter (public code)."""
 _RAMP = 10
 """Epochs over which a constant or decreasing coefficient rises to its start (public code)."""
-
-
-def _norm_hinge(better: Tensor, worse: Tensor) -> Tensor:
-    difference = better - worse
-    return relu(difference / difference.abs().clamp_min(1e-12) * (better + worse) / 2)
-
-
-def _focal(difference: Tensor) -> Tensor:
-    return -(difference.sigmoid() ** 5) * logsigmoid(-difference)
-
-
-PENALTIES: dict[str, PenaltyFunction] = {
-    "hinge": lambda b, w, pb, pw: relu(b - w),
-    "inverse_hinge": lambda b, w, pb, pw: relu(w - b),
-    "sign_hinge": lambda b, w, pb, pw: relu((b - w).sign()),
-    "sign_tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh().sign()),
-    "tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh()),
-    "softplus": lambda b, w, pb, pw: softplus(b - w),
-    "softplus_beta3": lambda b, w, pb, pw: softplus(b - w, 3),
-    "softplus_beta5": lambda b, w, pb, pw: softplus(b - w, 5),
-    "softplus_beta7": lambda b, w, pb, pw: softplus(b - w, 7),
-    "cross_entropy": lambda b, w, pb, pw: -logsigmoid(w - b),
-    "focal": lambda b, w, pb, pw: _focal(b - w),
-    "mixed_focal": lambda b, w, pb, pw: torch.where(b < w, _focal(b - w), -logsigmoid(w - b)),
-    "norm_hinge": lambda b, w, pb, pw: _norm_hinge(b, w),
-    "worth_hinge": lambda b, w, pb, pw: relu((b - w) * (pb - pw)),
-    "worth_softplus": lambda b, w, pb, pw: softplus((b - w) * (pb - pw), 5),
-    "worth_sigmoid_hinge": lambda b, w, pb, pw: relu(0.5 - ((w - b) / (pb - pw).clamp_min(1e-12)).sigmoid()),
-    "worth_sigmoid_softplus": lambda b, w, pb, pw: softplus(0.5 - ((w - b) / (pb - pw).clamp_min(1e-12)).sigmoid(), 5),
-    "margin_hinge": lambda b, w, pb, pw: relu(1 - (w - b) * (pb - pw).sign()),
-    "worth_tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh() * (pb - pw).tanh()),
-    "worth_tanh": lambda b, w, pb, pw: (b - w).tanh() * (pb - pw).tanh(),
-    "worth_sign_tanh_hinge": lambda b, w, pb, pw: relu((b - w).tanh() * (pb - pw).sign()),
-}
-"""Penalties of a pair by name. ``hinge`` is eq. 4; the others are the alternatives of the public code, where
-`mae_relu` is ``hinge``, ``mae_X_relu`` is ``X_hinge``, ``*_infinite`` is ``worth_*`` or ``margin_hinge``. Signs have no
-gradient, and of equally worth landmarks no order is asked."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +43,7 @@ class LandmarkSettings:
             weighs as much however many they are.
         pairing: ``uniform`` over all pairs, or as in the public code, ``published``: the worse landmark first, uniform
             over all but the best, then one better than it, which favours pairs of good landmarks.
-        penalty: a key of `PENALTIES`.
+        penalty: a function's name in `lightning_modules.pair_penalties`.
         weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]
             ("embed" in the public code).
         triples: draw three landmarks a time and compare the first two and the last two of them, until there are as many

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from lightning_modules.averaging import follow
 from lightning_modules.landmark_regularizer import LandmarkRegularizer
 from lightning_modules.networks.batch_statistics import fix, recalibrated, several_ranks
 from lightning_modules.networks.supernet import Path, Supernet
-from lightning_modules.objectives.base import ClassificationObjective, Objective
+from lightning_modules.objectives.base import Objective
+from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler
 from lightning_modules.supernet_settings import SupernetSettings
 
@@ -43,7 +44,7 @@ class Mean:
 
 
 class SupernetModule(LightningModule):
-    """One step: the loss of a sampled path, the landmarks' penalty, one step of SGD, one of the sampler.
+    """One step: the loss of a sampled path, the landmarks' penalty, one step of the weights, one of the sampler.
 
     Operations that a path leaves out get a gradient of zero, so momentum and weight decay act on them too, as in the
     published searches. That every parameter has a gradient in every step also makes the gradients of all ranks one
@@ -85,14 +86,8 @@ class SupernetModule(LightningModule):
         return self.supernet if self.averaged is None else self.averaged
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD on the shared weights; a sampler has an optimiser of its own."""
-        return torch.optim.SGD(
-            self.supernet.parameters(),
-            lr=self.settings.learning_rate,
-            momentum=self.settings.momentum,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+        """Of the shared weights; a sampler has an optimiser of its own."""
+        return self.settings.make_optimizer(self.supernet.parameters())
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Gradients are averaged here; without this a wrapper would wait for those of other paths.
@@ -116,12 +111,11 @@ class SupernetModule(LightningModule):
         assert not isinstance(optimizer, list)
         return optimizer
 
-    def path_loss(self, path: Path, batch: tuple[Tensor, Any]) -> Tensor:
+    def path_loss(self, path: Path, batch: Any) -> Tensor:
         """The loss of a path on a batch."""
-        images, targets = batch
-        return self.objective.loss(self.supernet(images, path), targets)
+        return self.objective.loss(partial(self.supernet, path=path), batch)
 
-    def training_step(self, batch: dict[str, tuple[Tensor, Any]], batch_index: int) -> None:
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """One step of the weights, and one of the sampler."""
         step, optimizer = self.global_step, self._optimizer()
         optimizer.zero_grad(set_to_none=False)
@@ -133,9 +127,9 @@ class SupernetModule(LightningModule):
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip, foreach=True)
         optimizer.step()
         if self.averaged is not None:
-            # A longer and longer memory: the start, which is random, is soon forgotten.
-            keep = min(self.settings.average, (1 + step) / (10 + step))
-            get_ema_multi_avg_fn(keep)(list(self.averaged.parameters()), list(self.supernet.parameters()), None)
+            follow(self.averaged.parameters(), self.supernet.parameters(), self.settings.average, step)
+        if not self.sampler.learns_at(step, self.current_epoch):
+            return
         epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
         self.sampler.learn(
             ArchitectureStep(
@@ -150,7 +144,7 @@ class SupernetModule(LightningModule):
             )
         )
 
-    def _regularise(self, batch: tuple[Tensor, Any], step: int) -> None:
+    def _regularise(self, batch: Any, step: int) -> None:
         """Add the gradient of the landmarks' penalty."""
         if self.regularizer is None:
             return
@@ -158,8 +152,8 @@ class SupernetModule(LightningModule):
         coefficient = self.regularizer.active(step, epoch, self.settings.epochs, self.settings.learning_rate_at(epoch))
         if not coefficient:
             return
-        share = self.regularizer.settings.batch_share
-        part = batch if share == 1 else first_images(batch, max(2, round(share * len(batch[0]))))
+        share, objective = self.regularizer.settings.batch_share, self.objective
+        part = batch if share == 1 else objective.first(batch, max(2, round(share * objective.images(batch))))
         penalty = self.regularizer.penalty(
             self.regularizer.pairs(self.seed, step),
             # Of the joint batch: whether an order is wrong must be the same on every rank.
@@ -182,7 +176,7 @@ class SupernetModule(LightningModule):
             self.log("landmark_penalty", self._penalty.value, sync_dist=True)
 
         @cache
-        def batches() -> list[tuple[Tensor, Any]]:
+        def batches() -> list[Any]:
             return self.trainer.datamodule.evaluation_batches()  # type: ignore[attr-defined]
 
         def evaluate(archs: Sequence[tuple[int, ...]]) -> list[float]:
@@ -214,11 +208,6 @@ def mean_over_ranks(loss: Tensor) -> Tensor:
     return all_reduce(loss) / dist.get_world_size() if several_ranks() else loss
 
 
-def first_images(batch: Any, count: int) -> Any:
-    """The first images of a batch, and what belongs to them."""
-    return batch[:count] if isinstance(batch, Tensor) else type(batch)(first_images(each, count) for each in batch)
-
-
 @dataclass(frozen=True)
 class SharedScore:
     """What an architecture is worth with shared weights.
@@ -236,8 +225,8 @@ class SharedScore:
 def evaluate_paths(
     module: SupernetModule,
     archs: Sequence[tuple[int, ...]],
-    batches: Sequence[tuple[Tensor, Any]],
-    calibration: Sequence[tuple[Tensor, Any]] = (),
+    batches: Sequence[Any],
+    calibration: Sequence[Any] = (),
     report: Callable[[int], None] | None = None,
 ) -> list[SharedScore]:
     """Scores of architectures with shared weights.
@@ -245,36 +234,26 @@ def evaluate_paths(
     Args:
         module: whose supernet, sampler and objective.
         archs: what to evaluate.
-        batches: images and targets.
+        batches: as the objective reads them.
         calibration: batches whose mean statistics normalise the evaluation; none for the statistics of each batch, as
             in Landmark Regularization.
         report: told after each architecture how many are done.
     """
-    supernet = module.evaluated
+    supernet, objective = module.evaluated, module.objective
     device = next(supernet.parameters()).device
-    batches, calibration = ([_to(batch, device) for batch in each] for each in (batches, calibration))
-    images = [len(batch[0]) for batch in batches]
+    batches, calibration = (
+        [module.transfer_batch_to_device(batch, device, 0) for batch in each] for each in (batches, calibration)
+    )
     results: list[Tensor] = []
     for done, choices in enumerate(archs, start=1):
-        path = module.sampler.path_of(choices)
+        network = partial(supernet, path=module.sampler.path_of(choices))
         with recalibrated(supernet):
-            for inputs, _ in calibration:
-                supernet(inputs, path)
+            for batch in calibration:
+                objective.loss(network, batch)
             fix(supernet)
-            sums = torch.zeros(2, device=device)
-            for (inputs, targets), count in zip(batches, images, strict=True):
-                outputs = supernet(inputs, path)
-                objective = module.objective
-                sums += count * torch.stack([objective.score(outputs, targets), objective.loss(outputs, targets)])
-        results.append(sums / sum(images))
+            results.append(torch.stack(objective.score(network, batches)))
         if report is not None:
             report(done)
     # One transfer for all of them: nothing above waits for the device.
     table = torch.stack(results).tolist() if results else []
     return [SharedScore(score, loss) for score, loss in table]
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return type(batch)(_to(each, device) for each in batch)

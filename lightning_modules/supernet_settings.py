@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
+
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from lightning_modules.learning_rate_schedule import half_cosine
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,12 @@ class SupernetSettings:
         learning_rate: of the first epoch.
         final_learning_rate: what the cosine over epochs ends at.
         momentum: of SGD.
-        weight_decay: on all parameters.
+        weight_decay: of SGD, on all parameters.
         gradient_clip: largest norm of the gradient over all weights.
         average: share that the mean of the weights keeps at each step: architectures are evaluated with this
             exponential moving average, which a step's path does not shake. 0, as published, evaluates with the weights.
+        optimizer: makes an optimiser of the weights, as ``torch.optim.Adam`` does, with its own momentum and weight
+            decay; the learning rate is the schedule's all the same. None for SGD with those above.
     """
 
     epochs: int = 400
@@ -29,6 +36,7 @@ class SupernetSettings:
     weight_decay: float = 5e-4
     gradient_clip: float = 5.0
     average: float = 0.0
+    optimizer: Optional[Callable[[Iterable[nn.Parameter]], Optimizer]] = None  # noqa: UP045 - read on Python 3.10
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -49,7 +57,15 @@ class SupernetSettings:
                 "below 0"
             )
 
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimiser of the shared weights."""
+        if self.optimizer is not None:
+            return self.optimizer(parameters)
+        return SGD(
+            parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+        )
+
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, from 0."""
-        share = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share
+        fall = self.learning_rate - self.final_learning_rate
+        return self.final_learning_rate + fall * half_cosine(epoch, self.epochs)

@@ -69,7 +69,7 @@ def main() -> None:
     def network(number: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number)
-            return space.build(space.draw("latency benchmark", number), num_classes=10, in_channels=3, **build)
+            return space.build_from(space.draw("latency benchmark", number), build)
 
     _repeatability(network(0), settings, chosen.repetitions)
     _look_up(

@@ -221,8 +221,6 @@ class DepthNetwork(nn.Module):
         build_cell: number of a fusion, 0 the coarsest, to a module that merges two feature maps.
         build_upsampling: the same number to a module that doubles the resolution.
         channels: of the cells, at least 2.
-        num_classes: 0 for a map of inverse depth; otherwise a linear classifier on the mean of the last feature map
-            takes the place of the head.
 
     Raises:
         ValueError: a number is out of range.
@@ -234,24 +232,20 @@ class DepthNetwork(nn.Module):
         build_cell: Callable[[int], nn.Module],
         build_upsampling: Callable[[int], nn.Module],
         channels: int = 256,
-        num_classes: int = 0,
     ):
         super().__init__()
         if channels < 2:
             raise ValueError(f"channels is {channels}, at least 2 are needed")
-        if num_classes < 0:
-            raise ValueError(f"num_classes is {num_classes}, 0 (a depth map) or more are allowed")
         self.backbone = backbone
         self.projections = nn.ModuleList(
             nn.Conv2d(width, channels, 3, padding=1, bias=False) for width in backbone.channels
         )
         self.cells = nn.ModuleList(build_cell(fusion) for fusion in range(FUSIONS))
         self.upsamplings = nn.ModuleList(build_upsampling(fusion) for fusion in range(FUSIONS))
-        self.head = nn.Linear(channels, num_classes) if num_classes else _depth_head(channels)
-        self.num_classes = num_classes
+        self.head = _depth_head(channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images to inverse depth, or to logits ``[batch, num_classes]``.
+        """Images to inverse depth.
 
         Args:
             images: float32 ``[batch, in_channels, height, width]``, sizes divisible by 32.
@@ -271,7 +265,7 @@ class DepthNetwork(nn.Module):
             # The first cell has nothing before it and takes its feature map twice (Landmark Regularization).
             fused = upsampling(cell(skip if fused is None else fused, skip))
         assert fused is not None
-        return self.head(fused.mean(dim=(2, 3)) if self.num_classes else fused)
+        return self.head(fused)
 
 
 def _depth_head(channels: int) -> nn.Sequential:

@@ -23,8 +23,9 @@ class Path:
     Attributes:
         choices: the architecture, one choice a decision, of which nothing but the chosen operations run. None runs
             every operation and adds them up by their weights: a continuous relaxation.
-        weights: one tensor ``[choices]`` a decision. Beside ``choices`` the output of each chosen operation is
-            multiplied by its weight, which lets a gradient through to it (GDAS). Without ``choices`` they are required.
+        weights: one tensor a decision, ``[choices]``, or whatever the space's relaxation gives a decision that depends
+            on those before it. Beside ``choices`` the output of each chosen operation is multiplied by its weight,
+            which lets a gradient through to it (GDAS). Without ``choices`` they are required.
     """
 
     choices: tuple[int, ...] | None

@@ -1,13 +1,31 @@
-"""What shared weights learn, and what architectures are ranked by: one class a kind of task, plain torch."""
+"""What shared weights learn, and what architectures are ranked by: one file a kind of task, plain torch.
+
+An objective reads its own batches: training and evaluation hand them on as the data made them.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from lightning_modules.objectives.depth import LeastSquaresSSILoss, TrimmedSSILoss
+Network = Callable[[Any], Any]
+"""What turns a batch's inputs into outputs: a network, or a supernet on one path."""
+
+
+class Judgement(NamedTuple):
+    """How good a network is: two scalars on its device.
+
+    Attributes:
+        score: higher is better.
+        loss: what it is trained by, likewise over all batches.
+    """
+
+    score: Tensor
+    loss: Tensor
 
 
 class Objective(ABC):
@@ -16,44 +34,46 @@ class Objective(ABC):
     score_name: str
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """The mean loss of a batch: a scalar to be minimised."""
+    def loss(self, network: Network, batch: Any) -> Tensor:
+        """The mean loss of a network on a batch: a scalar to be minimised."""
 
     @abstractmethod
-    def score(self, outputs: Tensor, targets: Any) -> Tensor:
-        """What a batch's images score on average: a scalar, higher is better."""
+    def score(self, network: Network, batches: Iterable[Any]) -> Judgement:
+        """How good a network is on all batches together, each of which passes through it once."""
+
+    def images(self, batch: Any) -> int:
+        """How many images a batch has; by default a batch is a pair, of which they are the first."""
+        return len(batch[0])
+
+    def first(self, batch: Any, count: int) -> Any:
+        """A batch of the first images of a batch, with what belongs to them."""
+        if isinstance(batch, Tensor):
+            return batch[:count]
+        return type(batch)(self.first(each, count) for each in batch)
 
 
-class ClassificationObjective(Objective):
-    """Cross-entropy to learn by, accuracy in % to rank by."""
+class ImageObjective(Objective):
+    """An objective of (images, targets), whose loss and score are means over images."""
 
-    score_name = "accuracy (%)"
+    @abstractmethod
+    def loss_of(self, outputs: Tensor, targets: Any) -> Tensor:
+        """The mean loss of a batch's outputs: a scalar."""
 
-    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Cross-entropy of logits ``[batch, classes]`` and labels int64 ``[batch]``."""
-        return nn.functional.cross_entropy(outputs, targets)
+    @abstractmethod
+    def score_of(self, outputs: Tensor, targets: Any) -> Tensor:
+        """What they score on average: a scalar, higher is better."""
 
-    def score(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Top-1 accuracy in %."""
-        return 100.0 * (outputs.argmax(1) == targets).float().mean()
+    def loss(self, network: Network, batch: Any) -> Tensor:
+        """The mean loss of a network on a batch."""
+        images, targets = batch
+        return self.loss_of(network(images), targets)
 
-
-class DepthObjective(Objective):
-    """A scale- and shift-invariant loss to learn by, its negative to rank by.
-
-    Args:
-        kind: ``trimmed``, MiDaS' trimmed loss with its gradient term, or ``least_squares``.
-    """
-
-    score_name = "negative scale- and shift-invariant loss"
-
-    def __init__(self, kind: Literal["trimmed", "least_squares"] = "trimmed"):
-        self._loss = TrimmedSSILoss() if kind == "trimmed" else LeastSquaresSSILoss()
-
-    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """The loss of inverse depth ``[batch, 1, height, width]`` and (inverse depth, mask) of the same shape."""
-        return self._loss(outputs, targets)
-
-    def score(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Its negative."""
-        return -self._loss(outputs, targets)
+    def score(self, network: Network, batches: Iterable[Any]) -> Judgement:
+        """Means over all images."""
+        sums, total = torch.zeros(2), 0
+        for images, targets in batches:
+            outputs, count = network(images), len(images)
+            sums = sums.to(outputs.device, non_blocking=True)
+            sums += count * torch.stack([self.score_of(outputs, targets), self.loss_of(outputs, targets)])
+            total += count
+        return Judgement(*sums / total)

@@ -8,9 +8,12 @@ the inverse depth is known, and a result is ``[batch]``, zero for an image witho
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from lightning_modules.objectives.base import ImageObjective
 
 TRIM = 0.2
 """Share of the largest residuals that are left out (MiDaS, sec. 5)."""
@@ -144,6 +147,27 @@ class LeastSquaresSSILoss(DepthLoss):
     def per_image(self, prediction: Tensor, inverse_depth: Tensor, mask: Tensor) -> Tensor:
         """The loss of each image: ``[batch]``, zero for one without known pixels."""
         return least_squares_ssi(prediction, inverse_depth, mask)
+
+
+class DepthObjective(ImageObjective):
+    """A scale- and shift-invariant loss to learn by, its negative to rank by.
+
+    Args:
+        kind: ``trimmed``, MiDaS' trimmed loss with its gradient term, or ``least_squares``.
+    """
+
+    score_name = "negative scale- and shift-invariant loss"
+
+    def __init__(self, kind: Literal["trimmed", "least_squares"] = "trimmed"):
+        self._loss = TrimmedSSILoss() if kind == "trimmed" else LeastSquaresSSILoss()
+
+    def loss_of(self, outputs: Tensor, targets: Any) -> Tensor:
+        """The loss of inverse depth ``[batch, 1, height, width]`` and (inverse depth, mask) of the same shape."""
+        return self._loss(outputs, targets)
+
+    def score_of(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Its negative."""
+        return -self._loss(outputs, targets)
 
 
 def count_images(mask: Tensor) -> Tensor:

@@ -11,11 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.supernet import Path, Supernet
+
+if TYPE_CHECKING:
+    from lightning_modules.path_samplers.relaxation import Relaxation
 
 Choices = tuple[int, ...]
 """An architecture: one choice a decision."""
@@ -24,8 +28,27 @@ Evaluate = Callable[[Sequence[Choices]], list[float]]
 """Worth of architectures with the shared weights, higher is better; the same on every rank."""
 
 
+class Decision(Protocol):
+    """One decision of a space."""
+
+    @property
+    def name(self) -> str:
+        """Its own."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of its choices, as a table of costs may have them."""
+        ...
+
+
 class Space(Protocol):
     """What a sampler needs to know of a search space."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What is to be decided."""
+        ...
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -38,6 +61,10 @@ class Space(Protocol):
 
     def is_valid(self, archs: Tensor) -> Tensor:
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
+        ...
+
+    def relaxation(self) -> Relaxation:
+        """What logits mean."""
         ...
 
 
@@ -74,12 +101,18 @@ class PathSampler(nn.Module, ABC):
 
     Args:
         space: what can be sampled.
+
+    Attributes:
+        steps_every: steps of the weights for each step that the sampler learns from.
+        warmup: epochs at the beginning in which it learns from no step.
     """
 
     relaxed: bool = False
     """Whether a path runs all operations, weighted, and is the same at every step until the sampler learns."""
     chooses_in_own_order: bool = False
     """Whether it chooses without asking for scores, by probabilities of its own for instance."""
+    steps_every: int = 1
+    warmup: int = 0
 
     def __init__(self, space: Space):
         super().__init__()
@@ -109,6 +142,31 @@ class PathSampler(nn.Module, ABC):
     def learn(self, step: ArchitectureStep) -> None:
         """Learn from a step; gradients that it leaves on the supernet's weights must be cleared."""
 
+    def learns_at(self, step: int, epoch: int) -> bool:
+        """Whether it learns from a step of the weights; both are counted from 0."""
+        return epoch >= self.warmup and (step + 1) % self.steps_every == 0
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        """What a path costs beside its loss, as the latency of its operations by their weights; 0 by default.
+
+        A sampler that learns by gradient moves down it too. Decisions and whatever else an operation's price depends
+        on are those of `space`.
+
+        Args:
+            weights: of the path, one tensor a decision, on the CPU.
+
+        Returns:
+            A scalar; a gradient passes through the weights.
+        """
+        return torch.zeros(())
+
+    def architecture_loss(self, loss: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """What a sampler that learns by gradient moves down: by default the held-out loss and the penalty.
+
+        FBNet's product of both, for one, is another.
+        """
+        return loss + self.penalty(weights).to(loss.device, non_blocking=True)
+
     def epoch_ended(self, evaluate: Evaluate, seed: int, epoch: int, epochs: int) -> None:
         """An epoch is over.
 
@@ -128,6 +186,17 @@ class PathSampler(nn.Module, ABC):
             count: how many are wanted; fewer where the method has fewer to offer.
             seed: of whatever is drawn.
         """
+
+
+def check_at_least(least: float, **numbers: float) -> None:
+    """Refuse numbers, given by name, that are below what makes sense.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, value in numbers.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}, it must be at least {least}")
 
 
 def distinct(space: Space, count: int, *seed: int | str) -> list[Choices]:

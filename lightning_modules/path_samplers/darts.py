@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space
-from lightning_modules.path_samplers.learned import LogitsSampler, moved
-
-_MOST_LOOKED_AT = 100_000
+from lightning_modules.path_samplers.learned import LogitsSampler, MakeOptimizer, moved
 
 
 class DARTSSampler(LogitsSampler):
@@ -34,6 +31,9 @@ class DARTSSampler(LogitsSampler):
             landmark or to be evaluated: its weight is ``1/n + soft_one_shot``, those of the others are
             ``1/n - soft_one_shot / (n - 1)`` (Landmark Regularization's code: 0.01 for PC-DARTS). None runs nothing
             but the chosen operations.
+        optimizer: of the logits, in place of Adam with such a learning rate, betas and weight decay.
+        steps_every: steps of the weights for each one of the logits.
+        warmup: epochs in which the logits stay as they are.
 
     Raises:
         ValueError: the order is neither 1 nor 2, or a weight of `soft_one_shot` would be negative.
@@ -50,8 +50,11 @@ class DARTSSampler(LogitsSampler):
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
         soft_one_shot: float | None = None,
+        optimizer: Optional[MakeOptimizer] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        steps_every: int = 1,
+        warmup: int = 0,
     ):
-        super().__init__(space, learning_rate, betas, weight_decay)
+        super().__init__(space, learning_rate, betas, weight_decay, optimizer, steps_every, warmup)
         if order not in (1, 2):
             raise ValueError(f"order is {order}, it must be 1 or 2")
         highest = min(((size - 1) / size for size in space.sizes if size > 1), default=1.0)
@@ -60,6 +63,8 @@ class DARTSSampler(LogitsSampler):
                 f"soft_one_shot is {soft_one_shot}, it must be above 0 and at most {highest:.3g}, or an operation's "
                 "weight would be negative"
             )
+        if soft_one_shot is not None and any(len(shape) > 1 for shape in self.relaxation.shapes()):
+            raise ValueError("soft_one_shot is for spaces in which every decision has a softmax of its own")
         self.order, self.soft_one_shot = order, soft_one_shot
 
     @classmethod
@@ -70,7 +75,7 @@ class DARTSSampler(LogitsSampler):
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """All operations, by the softmax of the logits: the same at every index of a step."""
         # On the CPU as scalars, which every device multiplies by without waiting.
-        return Path(None, tuple(logits.detach().softmax(0) for logits in self.logits))
+        return self.relaxation.path([each.detach() for each in self.logits])
 
     def path_of(self, choices: Sequence[int]) -> Path:
         """Nothing but the chosen operations, or with `soft_one_shot` all of them and the chosen ones a little more."""
@@ -90,16 +95,21 @@ class DARTSSampler(LogitsSampler):
         logits = list(self.logits)
 
         def relaxed() -> Path:
-            return Path(None, moved([each.softmax(0) for each in logits], step.supernet))
+            return moved(self.relaxation.path(logits), step.supernet)
+
+        def held_out_loss() -> Tensor:
+            path = self.relaxation.path(logits)
+            assert path.weights is not None
+            return self.architecture_loss(step.held_out_loss(moved(path, step.supernet)), path.weights)
 
         if self.order == 1:
-            gradients = _gradients(step.held_out_loss(relaxed()), logits)
+            gradients = _gradients(held_out_loss(), logits)
         else:
             gradients = unrolled_gradient(
                 logits,
                 [each for each in step.supernet.parameters() if each.requires_grad],
                 train_loss=lambda: step.train_loss(relaxed()),
-                held_out_loss=lambda: step.held_out_loss(relaxed()),
+                held_out_loss=held_out_loss,
                 learning_rate=step.learning_rate,
             )
         for each, gradient in zip(logits, gradients, strict=True):
@@ -111,21 +121,6 @@ class DARTSSampler(LogitsSampler):
     def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
         """The likeliest architecture, which is the argmax where nothing is ruled out, then the next likely ones."""
         return self.likeliest(count)
-
-    def likeliest(self, count: int) -> list[Choices]:
-        """Architectures by the product of their choices' probabilities, highest first; exact, not drawn.
-
-        Returns:
-            Valid ones, all different: as many as asked, or as there are among the 100,000 likeliest combinations.
-        """
-        found: list[Choices] = []
-        log_probs = [logits.detach().double().log_softmax(0).tolist() for logits in self.logits]
-        for looked_at, choices in enumerate(_by_likelihood(log_probs)):
-            if len(found) == count or looked_at == _MOST_LOOKED_AT:
-                break
-            if bool(self.space.is_valid(torch.tensor(choices))):
-                found.append(choices)
-        return found
 
 
 def unrolled_gradient(
@@ -183,22 +178,3 @@ def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [
         torch.zeros_like(each) if gradient is None else gradient for each, gradient in zip(inputs, found, strict=True)
     ]
-
-
-def _by_likelihood(log_probs: Sequence[Sequence[float]]) -> Iterator[Choices]:
-    """Every combination of choices, the most likely first.
-
-    A combination is kept as the rank of its choice in each decision. Its successors raise one rank, at or after the
-    last decision whose rank was raised, so each combination has one predecessor and enters the queue once.
-    """
-    order = [sorted(range(len(each)), key=lambda choice, each=each: -each[choice]) for each in log_probs]  # type: ignore[misc]
-    ranked = [[each[choice] for choice in ranks] for each, ranks in zip(log_probs, order, strict=True)]
-    queue: list[tuple[float, Choices, int]] = [(-sum(each[0] for each in ranked), (0,) * len(ranked), 0)]
-    while queue:
-        cost, ranks, last = heapq.heappop(queue)
-        yield tuple(choices[rank] for choices, rank in zip(order, ranks, strict=True))
-        for t in range(last, len(ranks)):
-            rank = ranks[t] + 1
-            if rank < len(ranked[t]):
-                raised = (*ranks[:t], rank, *ranks[t + 1 :])
-                heapq.heappush(queue, (cost + ranked[t][rank - 1] - ranked[t][rank], raised, t))

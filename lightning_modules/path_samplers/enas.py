@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of, check_at_least
 from lightning_modules.path_samplers.learned import LearnedSampler
 
 _PATH_STREAM, _TRAINING_STREAM, _CHOICE_STREAM = 1, 2, 3
@@ -133,9 +133,8 @@ class ENASSampler(LearnedSampler):
         candidates: int = 100,
     ):
         super().__init__(space)
-        for name, value, least in (("steps", steps, 0), ("aggregate", aggregate, 1), ("candidates", candidates, 1)):
-            if value < least:
-                raise ValueError(f"{name} is {value}, it must be at least {least}")
+        check_at_least(0, steps=steps)
+        check_at_least(1, aggregate=aggregate, candidates=candidates)
         if not 0 <= baseline_decay < 1:
             raise ValueError(f"baseline_decay is {baseline_decay}, it must be at least 0 and below 1")
         self.steps, self.aggregate, self.candidates = steps, aggregate, candidates

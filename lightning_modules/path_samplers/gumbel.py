@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space, best_of
-from lightning_modules.path_samplers.learned import LogitsSampler, moved
+from lightning_modules.path_samplers.base import ArchitectureStep, Choices, Evaluate, Space, best_of, check_at_least
+from lightning_modules.path_samplers.learned import LogitsSampler, MakeOptimizer, moved
 
 _TRIES = 100
 
@@ -35,6 +34,9 @@ class GumbelSampler(LogitsSampler):
         final_temperature: at the last; linear between them.
         candidates: architectures drawn from the logits at the end (1,000).
         ranked: the most frequent of them, which the shared weights rank (10).
+        optimizer: of the logits, in place of Adam with such a learning rate, betas and weight decay.
+        steps_every: steps of the weights for each one of the logits.
+        warmup: epochs in which the logits stay as they are.
     """
 
     def __init__(
@@ -47,13 +49,14 @@ class GumbelSampler(LogitsSampler):
         final_temperature: float = 0.1,
         candidates: int = 1000,
         ranked: int = 10,
+        optimizer: Optional[MakeOptimizer] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        steps_every: int = 1,
+        warmup: int = 0,
     ):
-        super().__init__(space, learning_rate, betas, weight_decay)
+        super().__init__(space, learning_rate, betas, weight_decay, optimizer, steps_every, warmup)
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature falls from {temperature} to {final_temperature}: both must be above 0")
-        for name, value in {"candidates": candidates, "ranked": ranked}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, it must be at least 1")
+        check_at_least(1, candidates=candidates, ranked=ranked)
         self.temperature, self.final_temperature = temperature, final_temperature
         self.candidates, self.ranked = candidates, ranked
 
@@ -62,43 +65,33 @@ class GumbelSampler(LogitsSampler):
         """Cheap arguments; the higher learning rate lets a few steps change what is chosen."""
         return {"learning_rate": 0.5, "candidates": 60, "ranked": 9}
 
-    def _noisy(self, *seed: int) -> list[Tensor]:
-        """Log-probabilities with Gumbel noise, one ``[choices]`` a decision: the noise is a function of the seed."""
-        generator = np.random.default_rng(np.random.SeedSequence(seed))
-        return [
-            logits.log_softmax(0) + torch.from_numpy(generator.gumbel(size=len(logits))).float()
-            for logits in self.logits
-        ]
-
-    def _drawn(self, *seed: int) -> tuple[Choices, list[Tensor]]:
+    def _drawn(self, *seed: int, temperature: float = 1.0) -> Path:
+        """The likeliest choices under Gumbel noise, which is a function of the seed."""
         for attempt in range(_TRIES):
-            noisy = self._noisy(*seed, attempt)
-            choices = tuple(int(each.argmax()) for each in noisy)
-            if bool(self.space.is_valid(torch.tensor(choices))):
-                return choices, noisy
+            generator = np.random.default_rng(np.random.SeedSequence((*seed, attempt)))
+            noise = [torch.from_numpy(generator.gumbel(size=tuple(each.shape))).float() for each in self.logits]
+            path = self.relaxation.path(list(self.logits), noise, temperature, hard=True)
+            if bool(self.space.is_valid(torch.tensor(path.choices))):
+                return path
         raise RuntimeError(f"GumbelSampler: no valid architecture in {_TRIES} draws")
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """The most likely choices under this step's noise."""
         with torch.no_grad():
-            return Path(self._drawn(seed, step, index)[0])
+            return Path(self._drawn(seed, step, index).choices)
 
     def learn(self, step: ArchitectureStep) -> None:
         """Move the logits down the held-out loss of a path of their own."""
         temperature = self.temperature + (self.final_temperature - self.temperature) * step.progress
-        choices, noisy = self._drawn(step.seed, step.step, 1 << 20)
-        weights = []
-        for each in noisy:
-            soft = (each / temperature).softmax(0)
-            hard = torch.zeros_like(soft).scatter_(0, each.argmax(0, keepdim=True), 1.0)
-            weights.append(hard - soft.detach() + soft)
+        path = self._drawn(step.seed, step.step, 1 << 20, temperature=temperature)
         self._optimizer.zero_grad(set_to_none=True)
         # The weights of the network need no gradient here, so none is computed for them.
         parameters = [each for each in step.supernet.parameters() if each.requires_grad]
         for each in parameters:
             each.requires_grad_(False)
         try:
-            loss = step.held_out_loss(Path(choices, moved(weights, step.supernet)))
+            assert path.weights is not None
+            loss = self.architecture_loss(step.held_out_loss(moved(path, step.supernet)), path.weights)
             if loss.requires_grad:  # not where nothing that carries a weight reaches the output
                 loss.backward()
         finally:
@@ -111,13 +104,7 @@ class GumbelSampler(LogitsSampler):
         """The most frequent of many draws from the logits, ranked by the shared weights."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            draws = torch.stack(
-                [
-                    torch.multinomial(logits.softmax(0), self.candidates, replacement=True, generator=generator)
-                    for logits in self.logits
-                ],
-                dim=1,
-            )
+            draws = self.relaxation.sample(list(self.logits), self.candidates, generator)
         valid = draws[self.space.is_valid(draws)].tolist()
         frequent = [arch for arch, _ in Counter(tuple(draw) for draw in valid).most_common(max(self.ranked, count))]
         return best_of(frequent, evaluate)[:count]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
-from lightning_modules.path_samplers.base import PathSampler, Space
+from lightning_modules.networks.supernet import Path
+from lightning_modules.path_samplers.base import Choices, PathSampler, Space, check_at_least
 
 
 class LearnedSampler(PathSampler):
@@ -16,7 +21,7 @@ class LearnedSampler(PathSampler):
     It stays on the CPU, where which operation to run must be known.
     """
 
-    _optimizer: torch.optim.Optimizer
+    _optimizer: Optimizer
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Stay on the CPU, whatever device the supernet moves to."""
@@ -31,27 +36,58 @@ class LearnedSampler(PathSampler):
         self._optimizer.load_state_dict(state["optimizer"])
 
 
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""Makes an optimiser of parameters, as ``torch.optim.Adam`` does."""
+
+
 class LogitsSampler(LearnedSampler):
-    """A sampler with logits for every decision, which Adam moves.
+    """A sampler with logits as the space's relaxation wants them, which an optimiser moves.
 
     Args:
         space: what can be sampled.
         learning_rate: of the logits.
         betas: of Adam.
         weight_decay: of the logits.
+        optimizer: of the logits, in place of Adam with such a learning rate, betas and weight decay.
+        steps_every: steps of the weights for each one of the logits.
+        warmup: epochs in which the logits stay as they are.
     """
 
-    def __init__(self, space: Space, learning_rate: float, betas: tuple[float, float], weight_decay: float):
+    def __init__(
+        self,
+        space: Space,
+        learning_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        optimizer: MakeOptimizer | None = None,
+        steps_every: int = 1,
+        warmup: int = 0,
+    ):
         super().__init__(space)
+        check_at_least(1, steps_every=steps_every)
+        check_at_least(0, warmup=warmup)
+        self.steps_every, self.warmup = steps_every, warmup
+        self.relaxation = space.relaxation()
         generator = torch.Generator().manual_seed(0)
         # 1e-3 N(0, 1): the start of the published searches, so that no choice is ahead.
-        self.logits = nn.ParameterList(1e-3 * torch.randn(size, generator=generator) for size in space.sizes)
-        self._optimizer = torch.optim.Adam(
-            self.logits.parameters(), lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
+        self.logits = nn.ParameterList(
+            1e-3 * torch.randn(shape, generator=generator) for shape in self.relaxation.shapes()
         )
+        if optimizer is None:
+            optimizer = partial(
+                torch.optim.Adam, lr=learning_rate, betas=(betas[0], betas[1]), weight_decay=weight_decay
+            )
+        self._optimizer = optimizer(self.logits.parameters())
+
+    def likeliest(self, count: int) -> list[Choices]:
+        """The likeliest architectures, best first."""
+        return self.relaxation.decode([each.detach() for each in self.logits], count)
 
 
-def moved(weights: list[Tensor], supernet: nn.Module) -> tuple[Tensor, ...]:
-    """Weights of decisions where the supernet is, in one copy; their gradients come back in one."""
+def moved(path: Path, supernet: nn.Module) -> Path:
+    """A path with its weights where the supernet is, in one copy; their gradients come back in one."""
+    assert path.weights is not None
     device = next((each.device for each in supernet.parameters()), torch.device("cpu"))
-    return torch.cat(weights).to(device, non_blocking=True).split([len(each) for each in weights])
+    flat = torch.cat([each.flatten() for each in path.weights]).to(device, non_blocking=True)
+    parts = flat.split([each.numel() for each in path.weights])
+    return replace(path, weights=tuple(part.view_as(each) for part, each in zip(parts, path.weights, strict=True)))

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, PathSampler, Space, best_first, distinct
+from lightning_modules.path_samplers.base import (
+    Choices,
+    Evaluate,
+    PathSampler,
+    Space,
+    best_first,
+    check_at_least,
+    distinct,
+)
 from lightning_modules.path_samplers.nao_model import EncoderPredictorDecoder, fit
 
 _POOL_STREAM, _MODEL_STREAM = 1, 2
@@ -79,19 +87,9 @@ class NAOSampler(PathSampler):
         trade_off: float = 0.8,
     ):
         super().__init__(space)
-        at_least = {
-            **{
-                "warmup": (warmup, 0),
-                "new": (new, 0),
-                "random": (random, 0),
-                "predictor_epochs": (predictor_epochs, 0),
-            },
-            **{"every": (every, 1), "keep": (keep, 1), "seed_architectures": (seed_architectures, 1)},
-            **{"step_sizes": (step_sizes, 1), "batch_size": (batch_size, 1)},
-        }
-        for name, (value, least) in at_least.items():
-            if value < least:
-                raise ValueError(f"{name} is {value}, it must be at least {least}")
+        check_at_least(0, warmup=warmup, new=new, random=random, predictor_epochs=predictor_epochs)
+        check_at_least(1, every=every, keep=keep, seed_architectures=seed_architectures)
+        check_at_least(1, step_sizes=step_sizes, batch_size=batch_size)
         if not 0 <= trade_off <= 1:
             raise ValueError(f"trade_off is {trade_off}, it must be between 0 (decoder only) and 1 (predictor only)")
         self.warmup, self.every, self.step_sizes = warmup, every, step_sizes

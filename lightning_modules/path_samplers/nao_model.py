@@ -59,9 +59,14 @@ class EncoderPredictorDecoder(nn.Module):
             self.attended = nn.Linear(2 * hidden, hidden)
             self.output = nn.Linear(hidden, vocabulary)
             self.predictor = nn.Sequential(
-                *(nn.Linear(hidden, predictor_width), nn.ReLU(), nn.Dropout(dropout)),
-                *(nn.Linear(predictor_width, predictor_width), nn.ReLU(), nn.Dropout(dropout)),
-                *(nn.Linear(predictor_width, 1), nn.Sigmoid()),
+                nn.Linear(hidden, predictor_width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(predictor_width, predictor_width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(predictor_width, 1),
+                nn.Sigmoid(),
             )
         self.dropout = nn.Dropout(dropout)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of
+from lightning_modules.path_samplers.base import Choices, Evaluate, Space, best_of, check_at_least
 from lightning_modules.path_samplers.darts import DARTSSampler
+from lightning_modules.path_samplers.learned import MakeOptimizer
 
 
 class SETNSampler(DARTSSampler):
@@ -22,6 +23,9 @@ class SETNSampler(DARTSSampler):
         betas: of the same (0.5, 0.999).
         weight_decay: of the same (1e-3).
         candidates: likeliest architectures that are evaluated at the end (100).
+        optimizer: of the logits, in place of Adam with such a learning rate, betas and weight decay.
+        steps_every: steps of the weights for each one of the logits.
+        warmup: epochs in which the logits stay as they are.
 
     Raises:
         ValueError: there are no candidates.
@@ -37,10 +41,12 @@ class SETNSampler(DARTSSampler):
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
         candidates: int = 100,
+        optimizer: Optional[MakeOptimizer] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
+        steps_every: int = 1,
+        warmup: int = 0,
     ):
-        super().__init__(space, 1, learning_rate, betas, weight_decay)
-        if candidates < 1:
-            raise ValueError(f"candidates is {candidates}, it must be at least 1")
+        super().__init__(space, 1, learning_rate, betas, weight_decay, None, optimizer, steps_every, warmup)
+        check_at_least(1, candidates=candidates)
         self.candidates = candidates
 
     @classmethod

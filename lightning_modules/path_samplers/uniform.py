@@ -7,7 +7,16 @@ from typing import Any
 import torch
 
 from lightning_modules.networks.supernet import Path
-from lightning_modules.path_samplers.base import Choices, Evaluate, PathSampler, Space, best_first, best_of, distinct
+from lightning_modules.path_samplers.base import (
+    Choices,
+    Evaluate,
+    PathSampler,
+    Space,
+    best_first,
+    best_of,
+    check_at_least,
+    distinct,
+)
 
 _TRIES = 100
 
@@ -77,8 +86,7 @@ class RandomNASSampler(UniformSampler):
 
     def __init__(self, space: Space, candidates: int = 100):
         super().__init__(space)
-        if candidates < 1:
-            raise ValueError(f"candidates is {candidates}, it must be at least 1")
+        check_at_least(1, candidates=candidates)
         self.candidates = candidates
 
     @classmethod

@@ -16,7 +16,7 @@ from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep, Choices, PathSampler
 from search.contracts.contract import Broken, Contract, Subject, differing, ensure, through_a_file, toy_factory
 from search.contracts.toy_spaces import MaskedSpace
-from search.spaces.base import SearchSpace
+from search.spaces.base import Head, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 
 EPOCHS, STEPS = 6, 3
@@ -188,7 +188,7 @@ def a_real_supernet_runs_every_path(subject: SamplerSubject) -> None:
     space = NASBench201()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = space.build_supernet(lambda width: BatchStatistics(width), num_classes=3, channels=4, cells=1)
+        network = space.build_supernet(lambda width: BatchStatistics(width), Head(3), 4, 1)
         images = torch.randn(4, 3, 8, 8)
         sampler = subject.make(space)
     cure = "a path has one choice for each decision, or one tensor of weights"

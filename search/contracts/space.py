@@ -13,8 +13,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from search.contracts.contract import Broken, Contract, Subject, ensure, toy_factory
+from search.evaluation import Architecture
 from search.randomness import TrialRandom
-from search.spaces.base import Architecture, SearchSpace
+from search.spaces.base import Head, SearchSpace
 
 ENUMERABLE = 50_000
 """Larger spaces are looked at through samples instead of one by one."""
@@ -43,9 +44,14 @@ class SpaceSubject(Subject):
         asked = self.space.valid_choices(torch.tensor(prefix, dtype=torch.long)).tolist()
         return {k for k, good in enumerate(asked) if good}
 
+    @property
+    def head(self) -> Head:
+        """Of seven classes, where its networks classify."""
+        return Head(7 if self.space.classifies else 0)
+
     def build(self, arch: Iterable[int]) -> nn.Module:
         """A small network."""
-        return self.space.build(tuple(arch), num_classes=7, **self.found.toy_build())  # type: ignore[attr-defined]
+        return self.space.build(tuple(arch), self.head, **self.found.toy_build())  # type: ignore[attr-defined]
 
 
 def decisions_have_different_names_and_choices(subject: SpaceSubject) -> None:
@@ -264,24 +270,37 @@ def the_diagram_joins_named_nodes(subject: SpaceSubject) -> None:
             ensure(good, f"the diagram of {tuple(arch)} has {edge}", "leave out edges that carry nothing")
 
 
+def an_example_has_the_channels_that_are_asked_for(subject: SpaceSubject) -> None:
+    """Gives an example of what its networks take, of as many channels as are asked for."""
+    for channels in (1, 3):
+        images = subject.space.example_input(Head(in_channels=channels))
+        right = images.ndim == 4 and len(images) > 1 and images.shape[1] == channels and images.dtype == torch.float32
+        ensure(right, f"for {channels} channels it is {list(images.shape)}", "float32 [batch, in_channels, h, w]")
+
+
 def networks_learn(subject: SpaceSubject) -> None:
-    """Builds networks that give logits and learn."""
+    """Builds networks that take its example and learn; logits, if it classifies."""
     space = subject.space
     archs = [*subject.some(3).tolist(), [size - 1 for size in space.sizes], [0] * len(space.sizes)]
     for arch in filter(lambda arch: space.is_valid(torch.tensor(arch)), archs):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             network = subject.build(arch)
-            images = torch.randn(4, 3, 32, 32)
-        logits = network(images)
-        right = isinstance(logits, Tensor) and logits.shape == (4, 7)
-        form = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        ensure(
-            right,
-            f"{tuple(arch)} gives {form} for images [4, 3, 32, 32] and 7 classes",
-            "logits [batch, num_classes] are needed: end with a pooling and a linear layer of num_classes outputs",
-        )
-        torch.nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+            images = torch.randn_like(space.example_input(subject.head))
+        outputs, count = network(images), len(images)
+        form = list(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        if space.classifies:
+            ensure(
+                form == [count, 7],
+                f"{tuple(arch)} gives {form} for images {list(images.shape)} and 7 classes",
+                "logits [batch, classes] are needed: end with a pooling and a linear layer of head.classes outputs; or "
+                "say 'classifies = False' in the class",
+            )
+            torch.nn.functional.cross_entropy(outputs, torch.arange(count) % 7).backward()
+        else:
+            right = isinstance(outputs, Tensor) and len(outputs) == count
+            ensure(right, f"{tuple(arch)} gives {form} for {count} images", "one output for each image")
+            outputs.square().mean().backward()
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         ensure(all(each.isfinite().all() for each in gradients), "gradients are not finite", "normalise activations")
         moved = sum(float(each.abs().sum()) for each in gradients) > 0
@@ -353,6 +372,7 @@ CONTRACT = Contract(
         damaged_strings_are_refused,
         check_names_what_is_wrong,
         the_diagram_joins_named_nodes,
+        an_example_has_the_channels_that_are_asked_for,
         networks_learn,
         images_of_every_size_are_taken_or_refused,
         a_network_is_a_function_of_the_random_state,

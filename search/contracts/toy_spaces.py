@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from search.spaces.base import Architecture, Decision, SearchSpace
+from search.evaluation import Architecture
+from search.spaces.base import OWN_HEAD, Decision, Head, SearchSpace
 
 WIDTHS = (4, 8, 16)
 LENGTHS = (4, 5, 3)
@@ -36,18 +39,16 @@ class MaskedSpace(SearchSpace):
         still_to_come = len(LENGTHS) - t  # at least one block each
         return torch.arange(1, LENGTHS[t - 1] + 1) <= (limit - used - still_to_come).unsqueeze(-1)
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
-        self, architecture: Architecture, num_classes: int = 10, in_channels: int = 3
-    ) -> nn.Module:
+    def build(self, architecture: Architecture, head: Head = OWN_HEAD) -> nn.Module:
         """A stack of small convolutions and a classifier."""
         width, *lengths, activation = self.check(architecture)
         channels = WIDTHS[width]
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)]
+        layers: list[nn.Module] = [nn.Conv2d(head.in_channels, channels, 3, stride=2, padding=1)]
         for length in lengths:
             for _ in range(length + 1):
                 layers += [(nn.ReLU, nn.Tanh)[activation](), nn.Conv2d(channels, channels, 1)]
             layers.append(nn.AvgPool2d(2, ceil_mode=True))
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, head.classes_or(10)))
 
 
 class Grid(SearchSpace):
@@ -59,7 +60,7 @@ class Grid(SearchSpace):
         names = tuple("abcdefghij"[:choices])
         self.decisions = tuple(Decision(f"decision {t}", names) for t in range(decisions))
 
-    def build(self, architecture: Architecture, **head: int) -> nn.Module:
+    def build(self, architecture: Architecture, head: Head = OWN_HEAD, *options: Any, **named: Any) -> nn.Module:
         """It has none."""
         raise NotImplementedError
 
@@ -76,7 +77,7 @@ class Staircase(SearchSpace):
             return torch.ones(*prefix.shape[:-1], 4, dtype=torch.bool)
         return torch.arange(4) >= prefix[..., -1:] - 1
 
-    def build(self, architecture: Architecture, **head: int) -> nn.Module:
+    def build(self, architecture: Architecture, head: Head = OWN_HEAD, *options: Any, **named: Any) -> nn.Module:
         """It has none."""
         raise NotImplementedError
 

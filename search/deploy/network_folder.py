@@ -154,7 +154,7 @@ def _build_module(about: Mapping[str, Any], key: str, trust: Trust) -> Lightning
     try:
         with isolated():
             space = build(about["space"], SearchSpace, "space", trust)
-            network = space.build(space.parse(about["architecture"]), **about["build"])
+            network = space.build_from(space.parse(about["architecture"]), about["build"])
             return build(about["module"], Callable[[nn.Module], LightningModule], "module", trust, [network])
     except CatchmarkError as error:
         raise CatchmarkError(f"{key}: {error}") from error

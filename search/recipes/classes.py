@@ -11,12 +11,13 @@ from typing import Any
 
 from search.errors import CatchmarkError, explain, nearest, one_line
 from search.recipes.catalogue import find_classes
-from search.recipes.moved import path_today
+from search.recipes.moved import name_today, path_today
 from search.recipes.trust import RECIPE, Trust, Untrusted, is_ours
 
 _HOMES = (
     "search.spaces",
     "search.tasks",
+    "search.rewards",
     "search.agents",
     "search.executors",
     "search",
@@ -52,14 +53,19 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
                 return there[path]
         if path in _shipped_classes(object):
             raise CatchmarkError(f"{key}: '{path}' is no {base.__name__}{_known(base)}")
+        if name_today(path) != path:
+            raise CatchmarkError(f"{key}: '{path}' is called '{name_today(path)}' now")
         raise CatchmarkError(
             f"{key}: there is no {base.__name__} '{path}'{nearest(path, _shipped_classes(base), 'known')}"
         )
     if path_today(path) != path:
         if trust.everything:
-            raise CatchmarkError(f"{key}: '{path}' has moved, it is '{path_today(path)}' now; '{name}' alone does too")
+            today = path_today(path)
+            raise CatchmarkError(
+                f"{key}: '{path}' has moved, it is '{today}' now; '{today.rpartition('.')[2]}' alone does too"
+            )
         path = path_today(path)  # a run's folder may be of an earlier version
-        module_name = path.rpartition(".")[0]
+        module_name, _, name = path.rpartition(".")
     trust.check_class(path, key)
     if _is_protocol(base):  # any class has that form
         trust.check(path, key)

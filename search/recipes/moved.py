@@ -16,13 +16,40 @@ MOVED = {
     "search.landmarks": "search.studies.landmarks",
     "search.meta_training": "search.studies.meta_training",
     "search.study": "search.studies.base",
+    "search.tasks.latency_reward": "search.tasks.reward",
+    "search.tasks.measured_latency": "search.tasks.reward",
     "search.supernets.study": "search.studies.supernet_study",
 }
 """Modules whose classes a recipe may name, by where they were."""
 
+CLASSES = {
+    "datamodules.halves.HalvesDataModule": "datamodules.three_parts.ThreePartsDataModule",
+    "lightning_modules.objectives.DepthObjective": "lightning_modules.objectives.depth.DepthObjective",
+    "lightning_modules.objectives.base.DepthObjective": "lightning_modules.objectives.depth.DepthObjective",
+    "lightning_modules.objectives.ClassificationObjective": (
+        "lightning_modules.objectives.classification.ClassificationObjective"
+    ),
+    "lightning_modules.objectives.base.ClassificationObjective": (
+        "lightning_modules.objectives.classification.ClassificationObjective"
+    ),
+}
+"""Classes that moved alone, or have another name."""
+
+
+ADDED = {"mode": "min_size", "steps_every": 1, "warmup": 0, "climb": "below", "every": 0}
+"""Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
+
+
+def name_today(name: str) -> str:
+    """What a class of this short name is called today."""
+    renamed = (new for old, new in CLASSES.items() if old.endswith(f".{name}"))
+    return next(renamed, name).rpartition(".")[2]
+
 
 def path_today(path: str) -> str:
     """The import path of a class, by its path of any version."""
+    if path in CLASSES:
+        return CLASSES[path]
     module, _, name = path.rpartition(".")
     return f"{MOVED[module]}.{name}" if module in MOVED else path
 

@@ -6,10 +6,11 @@ them is built:
 
 * what belongs to catchmark: a class out of its installed files, where one of its kind is asked for;
 * what mmdet and mmseg have registered, by its registered name (`lightning_modules.openmmlab.names`);
+* an optimiser of torch;
 * what the user vouches for, with ``--trust NAME``.
 
-No argument of ours asks for a class of torch or Lightning, so none of theirs is allowed. Everything else is refused
-before it is imported.
+No argument of ours asks for another class of torch or Lightning, so none of theirs is allowed. Everything else is
+refused before it is imported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ OUR_PACKAGES = ("search", "lightning_modules", "datamodules")
 _ROOT = Path(__file__).resolve().parents[2]
 _LARGEST = 2**28
 """Bytes of a JSON file; a summary of thousands of trials takes a tenth of them."""
+_OPTIMISERS = re.compile(r"torch\.optim\.([a-z0-9]+\.)?[A-Z]\w*")
+"""Import paths of torch's optimisers, which are arithmetic on numbers that they are given."""
 _LINKED = re.compile(r"latest-run|debug.*\.log")
 _LINKING = re.compile(r"(?:offline-)?run-.*")
 """Links that W&B makes and replaces, and folders of its finished runs."""
@@ -39,7 +42,10 @@ _LINKING = re.compile(r"(?:offline-)?run-.*")
 # Arguments of our classes that reach out of the folder: what answers at an address sends objects back that run code as
 # they are unpacked, and what lies at a path is replaced.
 _ADDRESSES = {"search.executors.ray.RayExecutor": "address"}
-_WRITTEN = {"search.tasks.measured_latency.MeasuredLatencyTask": ("lookup",)}
+_WRITTEN = {
+    "search.tasks.reward.MeasuredLatencyTask": ("lookup",),
+    "search.rewards.latency.MeasuredLatency": ("lookup",),
+}
 _WRITTEN_BY_TRAINERS = ("trainer", "default_root_dir")
 _NO_ADDRESS = (None, "auto", "local")
 
@@ -81,7 +87,7 @@ class Trust:
 
     def check_class(self, path: str, key: str) -> None:
         """Refuse a class by its import path, before anything is imported, unless it is ours or vouched for."""
-        if not is_ours(path):
+        if not is_ours(path) and not _OPTIMISERS.fullmatch(path):
             self.check(path, key)
 
     def check_arguments(self, owner: type, arguments: Mapping[str, Any], key: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from search.evaluation import Architecture
 from search.randomness import derive_seed
 from search.results.search import for_json, summarise_search
 from search.runs.journal import Journal, Record
-from search.spaces.base import Architecture
 from search.studies.meta_training import PHASE
 from search.studies.transfer import EXCHANGE, find_winners, summarise_exchange
 

@@ -177,7 +177,7 @@ def _sizes(study: SupernetStudy, measured: Sequence[Record]) -> tuple[list[float
     flops, parameters = [], []
     for record in measured:
         with torch.device("meta"):
-            network = study.space.build(record.architecture, **study.head())
+            network = study.space.build_from(record.architecture, study.head())
             if shape is not None:
                 flops.append(float(count_flops(network, shape)))
         parameters.append(float(count_parameters(network)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, join
-from search.recipes.moved import paths_today
+from search.recipes.moved import ADDED, paths_today
 from search.recipes.trust import with_trust
 from search.recipes.yaml_text import parse_yaml
 from search.runs.folders import CONFIG
@@ -65,7 +65,12 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
     """Dotted keys in which two recipes differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         names = list(dict.fromkeys([*ours, *theirs]))
-        return [each for name in names for each in _differences(ours.get(name), theirs.get(name), join(key, name))]
+        return [
+            each
+            for name in names
+            if name in ours or name not in ADDED or theirs[name] != ADDED[name]
+            for each in _differences(ours.get(name), theirs.get(name), join(key, name))
+        ]
     return [] if ours == theirs else [key]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from search.randomness import TrialRandom, derive_seed
 if TYPE_CHECKING:
     from lightning_modules.networks.cells import Norm
     from lightning_modules.networks.supernet import Supernet
+    from lightning_modules.path_samplers.relaxation import Relaxation
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,34 @@ class Edge:
     label: str
 
 
+@dataclass(frozen=True)
+class Head:
+    """What a network is built for, as its data say.
+
+    Attributes:
+        classes: that it tells apart, 0 for none; None for as many as the space's own benchmark has.
+        in_channels: of the images.
+    """
+
+    classes: int | None = None
+    in_channels: int = 3
+
+    def classes_or(self, default: int) -> int:
+        """How many classes, where the default is the space's own number."""
+        return default if self.classes is None else self.classes
+
+
+OWN_HEAD = Head()
+"""That of the space's own benchmark."""
+
+
+def head_of(arguments: Mapping[str, Any]) -> tuple[Head, dict[str, Any]]:
+    """The head in what a recipe or a file says of building, ``num_classes`` and ``in_channels``, and the rest."""
+    options = dict(arguments)
+    head = Head(options.pop("num_classes", None), options.pop("in_channels", 3))
+    return head, options
+
+
 class SearchSpace(ABC):
     """A finite sequence of decisions, some choices of which may rule out later ones."""
 
@@ -51,26 +80,51 @@ class SearchSpace(ABC):
     decisions: tuple[Decision, ...]
     image_multiple: int = 1
     """Networks take images whose sides are multiples of this many pixels, and refuse others by name."""
+    classifies: bool = True
+    """Whether its networks give logits of classes; otherwise whatever `build` says."""
 
     # ---- what a space must say -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def build(self, architecture: Architecture, **head: int) -> nn.Module:
-        """The network of an architecture, freshly initialised from torch's random state."""
+    def build(self, architecture: Architecture, head: Head = OWN_HEAD, *options: Any, **named: Any) -> nn.Module:
+        """The network of an architecture, freshly initialised from torch's random state.
+
+        Args:
+            architecture: of this space.
+            head: what it is built for.
+            *options: further arguments are the space's own, such as ``channels``; each has a default and a name.
+            **named: likewise.
+        """
 
     # ---- what a space may say --------------------------------------------------------------------------------------
 
-    def build_supernet(self, norm: Norm, **head: int) -> Supernet:
+    def example_input(self, head: Head = OWN_HEAD) -> Tensor:
+        """A batch that its networks take: by default four images, float32 ``[4, in_channels, 32, 32]``, of zeros."""
+        return torch.zeros(4, head.in_channels, 32, 32)
+
+    def build_supernet(self, norm: Norm, head: Head = OWN_HEAD, *options: Any, **named: Any) -> Supernet:
         """The network that holds every architecture's weights, freshly initialised from torch's random state.
 
         Args:
             norm: builds the normalisation layers, inside and outside the cells.
-            **head: as for `build`.
+            head: as for `build`.
+            *options: as for `build`.
+            **named: as for `build`.
 
         Raises:
             ValueError: the space has none.
         """
         raise ValueError(f"the space '{self.name}' has no supernet")
+
+    def relaxation(self) -> Relaxation:
+        """What real numbers stand for its architectures where a method learns by gradient.
+
+        By default a softmax a decision; `lightning_modules.path_samplers.trellis` has one in which a choice's weight
+        depends on the decisions before it.
+        """
+        from lightning_modules.path_samplers.relaxation import IndependentRelaxation
+
+        return IndependentRelaxation(self)
 
     def valid_choices(self, prefix: Tensor) -> Tensor:
         """Which choices of decision ``t`` may follow the first ``t`` choices.
@@ -130,6 +184,16 @@ class SearchSpace(ABC):
         return {}
 
     # ---- what every space has --------------------------------------------------------------------------------------
+
+    def build_from(self, architecture: Architecture, arguments: Mapping[str, Any]) -> nn.Module:
+        """`build` by the names of a recipe: ``num_classes`` and ``in_channels`` are the head's, the others options."""
+        head, options = head_of(arguments)
+        return self.build(architecture, head, **options)
+
+    def build_supernet_from(self, norm: Norm, arguments: Mapping[str, Any]) -> Supernet:
+        """`build_supernet` by the names of a recipe, as `build_from` has them."""
+        head, options = head_of(arguments)
+        return self.build_supernet(norm, head, **options)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from lightning_modules.networks.darts_cells import (
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
 
 CELLS = ("normal", "reduce")
 Genotype = Iterable[tuple[str, int]]
@@ -147,13 +147,12 @@ class DARTS(SearchSpace):
             for source, name in zip(choice.sources, choice.operations, strict=True)
         ]
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
+    def build(
         self,
         architecture: Architecture,
-        num_classes: int = 10,
+        head: Head = OWN_HEAD,
         channels: int = 36,
         cells: int = 20,
-        in_channels: int = 3,
         stem: str = "cifar",
     ) -> nn.Module:
         """DARTS' network of these cells, initialised from torch's random state.
@@ -163,15 +162,14 @@ class DARTS(SearchSpace):
 
         Args:
             architecture: of this space.
-            num_classes: outputs of the classifier.
+            head: of the network, 10 classes by default.
             channels: of a node of the first cells; doubled by each of the two reduction cells.
             cells: in all; those after one and two thirds are reduction cells.
-            in_channels: of the images.
             stem: ``cifar``, or ``imagenet`` for large images, which divides their resolution by eight.
 
         Returns:
             A module from ``[batch, in_channels, height, width]`` to logits
-            ``[batch, num_classes]``.
+            ``[batch, classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             nodes = self.cells(architecture)
@@ -179,15 +177,14 @@ class DARTS(SearchSpace):
         def build_cell(width: int, reduction: bool) -> DARTSCell:
             return DARTSCell(nodes[CELLS[reduction]], width, reduction)
 
-        return DARTSNetwork(build_cell, num_classes, channels, cells, in_channels, stem=stem)
+        return DARTSNetwork(build_cell, head.classes_or(10), channels, cells, head.in_channels, stem=stem)
 
-    def build_supernet(  # type: ignore[override]
+    def build_supernet(
         self,
         norm: Norm = nn.BatchNorm2d,
-        num_classes: int = 10,
+        head: Head = OWN_HEAD,
         channels: int = 36,
         cells: int = 20,
-        in_channels: int = 3,
         stem: str = "cifar",
     ) -> Supernet:
         """DARTS' network with every operation on every edge; arguments as for `build`."""
@@ -196,7 +193,7 @@ class DARTS(SearchSpace):
             def build_cell(width: int, reduction: bool) -> DARTSSuperCell:
                 return DARTSSuperCell(selection, DECISIONS_PER_CELL * reduction, width, reduction, norm)
 
-            return DARTSNetwork(build_cell, num_classes, channels, cells, in_channels, norm, stem)
+            return DARTSNetwork(build_cell, head.classes_or(10), channels, cells, head.in_channels, norm, stem)
 
         return Supernet(build)
 

@@ -22,7 +22,7 @@ from lightning_modules.networks.depth_fusion import (
 )
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.evaluation import Architecture
-from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 UPSAMPLING_NAMES = ("bilinear", "bicubic", "transposed_conv", "pixel_shuffle")
@@ -45,6 +45,8 @@ class DepthFusion(SearchSpace):
     Raises:
         ValueError: there is no such version.
     """
+
+    classifies = False
 
     def __init__(self, version: Literal[1, 2] = 1, synchronised: bool = True):
         if version not in (1, 2):
@@ -95,33 +97,30 @@ class DepthFusion(SearchSpace):
             edges.append(Edge(f"{here}3", following, upsampling))
         return edges
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
+    def build(
         self,
         architecture: Architecture,
-        num_classes: int = 0,
+        head: Head = OWN_HEAD,
         channels: int = 256,
         backbone: str = "residual",
         width: int = 16,
         weights: str = "",
-        in_channels: int = 3,
     ) -> nn.Module:
         """The depth network of that architecture, initialised from torch's random state.
 
         Args:
             architecture: of this space.
-            num_classes: 0 for a map of inverse depth; otherwise a classifier of so many classes takes the place of the
-                head, so that tasks of classification take this space like any other.
+            head: of the network; it has no classes.
             channels: of the cells; 256 in the paper.
             backbone: ``residual``, small and for CPUs, or ``resnext101_32x8d``, the paper's.
             width: channels of the residual backbone's first feature map.
             weights: a local file of the ResNeXt's weights, looked for below the current folder, then below
                 ``$CATCHMARK_DATA``; its normalisation layers are then frozen. Empty for random weights. Nothing is
                 ever downloaded.
-            in_channels: of the images.
 
         Returns:
             A module from ``[batch, in_channels, height, width]``, sizes divisible by 32, to inverse depth
-            ``[batch, 1, height, width]``, or to logits ``[batch, num_classes]``.
+            ``[batch, 1, height, width]``.
 
         Raises:
             ValueError: an argument is out of range, or the weights belong to another network.
@@ -136,18 +135,17 @@ class DepthFusion(SearchSpace):
         def build_upsampling(fusion: int) -> nn.Module:
             return UPSAMPLINGS[self._names(architecture, fusion)[1]](channels, nn.BatchNorm2d)
 
-        trunk = build_backbone(backbone, width, in_channels, _find_weights(weights))
-        return DepthNetwork(trunk, build_cell, build_upsampling, channels, num_classes)
+        trunk = build_backbone(backbone, width, _channels(head), _find_weights(weights))
+        return DepthNetwork(trunk, build_cell, build_upsampling, channels)
 
-    def build_supernet(  # type: ignore[override]
+    def build_supernet(
         self,
         norm: Norm = nn.BatchNorm2d,
-        num_classes: int = 0,
+        head: Head = OWN_HEAD,
         channels: int = 256,
         backbone: str = "residual",
         width: int = 16,
         weights: str = "",
-        in_channels: int = 3,
     ) -> Supernet:
         """The depth network with every operation and every upsampling of the space; arguments as for `build`."""
 
@@ -162,8 +160,8 @@ class DepthFusion(SearchSpace):
                 upsamplings = [UPSAMPLINGS[name](channels, norm) for name in UPSAMPLING_NAMES]
                 return SuperUpsampling(selection, upsamplings, self._first(fusion) + len(EDGES))
 
-            trunk = build_backbone(backbone, width, in_channels, _find_weights(weights), norm)
-            return DepthNetwork(trunk, build_cell, build_upsampling, channels, num_classes)
+            trunk = build_backbone(backbone, width, _channels(head), _find_weights(weights), norm)
+            return DepthNetwork(trunk, build_cell, build_upsampling, channels)
 
         return Supernet(build)
 
@@ -176,6 +174,17 @@ class DepthFusion(SearchSpace):
         cell = architecture[self._first(fusion) :][: self._cell_size]
         upsampling = UPSAMPLING_NAMES[cell[len(EDGES)]] if self.version == 2 else "bilinear"
         return [OPERATION_NAMES[choice] for choice in cell[: len(EDGES)]], upsampling
+
+
+def _channels(head: Head) -> int:
+    """Channels of the images.
+
+    Raises:
+        ValueError: classes are to be told apart, which a map of depth does not.
+    """
+    if head.classes:
+        raise ValueError(f"depth_fusion: its networks give inverse depth, and the data have {head.classes} classes")
+    return head.in_channels
 
 
 def _find_weights(file: str) -> Path | None:

@@ -23,7 +23,7 @@ from lightning_modules.networks.nasbench101_cells import (
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
 
 VERTICES, MAX_EDGES = 7, 9
 OUTPUT = VERTICES - 1
@@ -222,13 +222,12 @@ class NASBench101(SearchSpace):
 
     # ---- networks ----------------------------------------------------------------------------------------------------
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
+    def build(
         self,
         architecture: Architecture,
-        num_classes: int = 10,
+        head: Head = OWN_HEAD,
         channels: int = 128,
         cells: int = 3,
-        in_channels: int = 3,
     ) -> nn.Module:
         """The benchmark's network of that cell, initialised from torch's random state.
 
@@ -238,28 +237,30 @@ class NASBench101(SearchSpace):
 
         Args:
             architecture: of this space.
-            num_classes: outputs of the classifier.
+            head: of the network, 10 classes by default.
             channels: of the first stack, at least 5; doubled at each of the two that follow.
             cells: in each of the three stacks.
-            in_channels: of the images.
 
         Returns:
             A module from ``[batch, in_channels, height, width]``, at least 4 pixels each way, to logits
-            ``[batch, num_classes]``.
+            ``[batch, classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             graph = self.graph(architecture)
         return VertexCellNetwork(
-            lambda inputs, outputs: VertexCell(graph, inputs, outputs), num_classes, channels, cells, in_channels
+            lambda inputs, outputs: VertexCell(graph, inputs, outputs),
+            head.classes_or(10),
+            channels,
+            cells,
+            head.in_channels,
         )
 
-    def build_supernet(  # type: ignore[override]
+    def build_supernet(
         self,
         norm: Norm = nn.BatchNorm2d,
-        num_classes: int = 10,
+        head: Head = OWN_HEAD,
         channels: int = 128,
         cells: int = 3,
-        in_channels: int = 3,
     ) -> Supernet:
         """The benchmark's network with every operation on every vertex; arguments as for `build`.
 
@@ -271,7 +272,7 @@ class NASBench101(SearchSpace):
             def build_cell(inputs: int, outputs: int) -> VertexSuperCell:
                 return VertexSuperCell(selection, _graph, len(EDGES), len(_INTERIOR), inputs, outputs, norm)
 
-            return VertexCellNetwork(build_cell, num_classes, channels, cells, in_channels, norm)
+            return VertexCellNetwork(build_cell, head.classes_or(10), channels, cells, head.in_channels, norm)
 
         return Supernet(build)
 

@@ -13,7 +13,7 @@ from lightning_modules.networks.cells import Cell, CellNetwork, Norm, build_oper
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = tuple((target, source) for target in range(1, 4) for source in range(target))
@@ -112,13 +112,12 @@ class NASBench201(SearchSpace):
             if OPERATION_NAMES[choice] != "none"
         ]
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
+    def build(
         self,
         architecture: Architecture,
-        num_classes: int = 10,
+        head: Head = OWN_HEAD,
         channels: int = 16,
         cells: int = 5,
-        in_channels: int = 3,
     ) -> nn.Module:
         """The benchmark's network of that cell (NAS-Bench-201, sec. 2.1), initialised from torch's random state.
 
@@ -126,32 +125,30 @@ class NASBench201(SearchSpace):
 
         Args:
             architecture: of this space.
-            num_classes: outputs of the classifier.
+            head: of the network, 10 classes by default.
             channels: of the first stage; doubled at each of the two that follow.
             cells: in each of the three stages.
-            in_channels: of the images.
 
         Returns:
             A module from ``[batch, in_channels, height, width]`` to logits
-            ``[batch, num_classes]``.
+            ``[batch, classes]``.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             names = [OPERATION_NAMES[choice] for choice in self.check(architecture)]
         return CellNetwork(
             lambda width: Cell([build_operation(name, width) for name in names]),
-            num_classes=num_classes,
+            num_classes=head.classes_or(10),
             channels=channels,
             cells=cells,
-            in_channels=in_channels,
+            in_channels=head.in_channels,
         )
 
-    def build_supernet(  # type: ignore[override]
+    def build_supernet(
         self,
         norm: Norm = nn.BatchNorm2d,
-        num_classes: int = 10,
+        head: Head = OWN_HEAD,
         channels: int = 16,
         cells: int = 5,
-        in_channels: int = 3,
     ) -> Supernet:
         """The benchmark's network with every operation on every edge; arguments as for `build`."""
 
@@ -161,7 +158,7 @@ class NASBench201(SearchSpace):
                     selection, [[build_operation(name, width, norm=norm) for name in OPERATION_NAMES] for _ in EDGES]
                 )
 
-            return CellNetwork(build_cell, num_classes, channels, cells, in_channels, norm)
+            return CellNetwork(build_cell, head.classes_or(10), channels, cells, head.in_channels, norm)
 
         return Supernet(build)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_modules.networks.residual import BLOCKS, ResidualFeatures, ResidualNetwork, stem_stride_of
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
 
 PLACES = ("nowhere", "start", "middle", "start and middle")
 """Where in a stage the channels double."""
@@ -294,11 +294,10 @@ class ResidualBackbone(SearchSpace):
 
     # ---- networks --------------------------------------------------------------------------------------------------
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
+    def build(
         self,
         architecture: Architecture,
-        num_classes: int = 10,
-        in_channels: int = 3,
+        head: Head = OWN_HEAD,
         width: float = 1.0,
         stem: Literal["imagenet", "small"] | None = None,
         stem_stride: int | None = None,
@@ -308,15 +307,14 @@ class ResidualBackbone(SearchSpace):
 
         Args:
             architecture: of this space.
-            num_classes: outputs of the classifier; 0 for none, where a module takes the backbone and adds its own head.
-            in_channels: of the images.
+            head: of the network; 0 classes where a module takes the backbone and adds its own head.
             width: the base channel is multiplied by this and rounded.
             stem: ``imagenet``, of stride 4, or ``small``, one 3x3 convolution; None for the space's.
             stem_stride: 1 or 2, of the small stem; None for the space's.
             zero_init_residual: start every residual branch as zero.
 
         Returns:
-            A module from ``[batch, in_channels, height, width]`` to logits ``[batch, num_classes]`` whose ``backbone``
+            A module from ``[batch, in_channels, height, width]`` to logits ``[batch, classes]`` whose ``backbone``
             gives the feature maps of all stages.
 
         Raises:
@@ -329,8 +327,10 @@ class ResidualBackbone(SearchSpace):
         layout = Layout(layout.block, base, layout.blocks, layout.doublings)
         if stem is None:
             stem, stem_stride = self.stem, self.stem_stride if stem_stride is None else stem_stride
-        features = ResidualFeatures(layout.block, layout.widths, in_channels, stem, stem_stride, zero_init_residual)
-        return ResidualNetwork(features, num_classes)
+        features = ResidualFeatures(
+            layout.block, layout.widths, head.in_channels, stem, stem_stride, zero_init_residual
+        )
+        return ResidualNetwork(features, head.classes_or(10))
 
 
 def _doubled_blocks(place: int, count: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_modules.networks.cells import Cell, ModuleNetwork, Norm, build_operation
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.evaluation import Architecture
-from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 """In the order of their digits in the architecture string."""
@@ -94,19 +94,16 @@ class TransNASBench101Micro(SearchSpace):
             if OPERATION_NAMES[choice] != "none"
         ]
 
-    def build(  # type: ignore[override]  # the contract's open keywords, spelt out
-        self, architecture: Architecture, num_classes: int = 75, channels: int = 16, in_channels: int = 3
-    ) -> nn.Module:
+    def build(self, architecture: Architecture, head: Head = OWN_HEAD, channels: int = 16) -> nn.Module:
         """The benchmark's backbone of that cell with a linear classifier, initialised from torch's random state.
 
         Args:
             architecture: of this space.
-            num_classes: outputs of the classifier; 75 is the benchmark's object classification.
+            head: of the network; 75 classes are the benchmark's object classification.
             channels: behind the stem, even; 64 in the benchmark. Each of the three digits 4 doubles them.
-            in_channels: of the images.
 
         Returns:
-            A module from ``[batch, in_channels, height, width]`` to logits ``[batch, num_classes]``. It divides the
+            A module from ``[batch, in_channels, height, width]`` to logits ``[batch, classes]``. It divides the
             resolution by 32; the benchmark's images are 256 x 256.
         """
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
@@ -121,11 +118,9 @@ class TransNASBench101Micro(SearchSpace):
                 ]
             )
 
-        return ModuleNetwork(build_cell, num_classes, channels, MODULES, in_channels)
+        return ModuleNetwork(build_cell, head.classes_or(75), channels, MODULES, head.in_channels)
 
-    def build_supernet(  # type: ignore[override]
-        self, norm: Norm = nn.BatchNorm2d, num_classes: int = 75, channels: int = 16, in_channels: int = 3
-    ) -> Supernet:
+    def build_supernet(self, norm: Norm = nn.BatchNorm2d, head: Head = OWN_HEAD, channels: int = 16) -> Supernet:
         """The benchmark's backbone with every operation on every edge; arguments as for `build`."""
 
         def build(selection: Selection) -> nn.Module:
@@ -135,6 +130,6 @@ class TransNASBench101Micro(SearchSpace):
                     selection, [[build_operation(name, *edge, norm=norm) for name in OPERATION_NAMES] for edge in edges]
                 )
 
-            return ModuleNetwork(build_cell, num_classes, channels, MODULES, in_channels, norm)
+            return ModuleNetwork(build_cell, head.classes_or(75), channels, MODULES, head.in_channels, norm)
 
         return Supernet(build)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 
-from lightning_modules.objectives.base import ClassificationObjective, Objective
+from datamodules.protocols import SupernetData
+from lightning_modules.objectives.base import Objective
+from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.supernet_settings import SupernetSettings
 from search.errors import CatchmarkError
 from search.evaluation import Proposal
@@ -48,7 +50,7 @@ class SupernetStudy(Study):
     Args:
         space: of the supernet.
         truth: the task whose score is stand-alone performance: a table, or real training.
-        data: what the supernet learns from, in parts: a `datamodules.halves.HalvesDataModule`.
+        data: what the supernet learns from, in parts: a `datamodules.three_parts.ThreePartsDataModule`.
         methods: ways to train it, by name.
         settings: of the shared weights, where a method has none of its own.
         build: arguments of ``space.build_supernet`` besides those that the data decide.
@@ -105,11 +107,10 @@ class SupernetStudy(Study):
                 raise ValueError(f"{key} is {value}, it must be at least {2 if key == 'measured' else 1}")
         if not methods:
             raise CatchmarkError("methods: at least one is needed")
-        for key in ("evaluation_batches", "calibration_batches", "reseed"):
-            if not hasattr(data, key):
-                raise CatchmarkError(
-                    f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in HalvesDataModule"
-                )
+        if not isinstance(data, SupernetData):
+            raise CatchmarkError(
+                f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in ThreePartsDataModule"
+            )
         self.space, self.data, self.methods = space, data, methods
         self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
         if workers > 1 and executor is not None:

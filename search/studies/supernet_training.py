@@ -164,7 +164,7 @@ class SupernetTraining:
         seed = derive_seed(self.seed + trial, "supernet")
         with torch.random.fork_rng(devices=[]):
             seed_global_streams(derive_seed(seed, "weights"))
-            supernet = self.space.build_supernet(partial(BatchStatistics, affine=self.affine), **self.head(method))
+            supernet = self.space.build_supernet_from(partial(BatchStatistics, affine=self.affine), self.head(method))
             if self.channels_last:
                 supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             sampler = self.methods[method].sampler(self.space)

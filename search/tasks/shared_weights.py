@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.errors import CatchmarkError
 from search.evaluation import Evaluation, Proposal
 from search.spaces.base import SearchSpace
 from search.tasks.base import OneByOne
+
+if TYPE_CHECKING:
+    from lightning_modules.objectives.base import Objective
 
 
 class SharedWeightsTask(OneByOne):
@@ -46,7 +49,7 @@ class SharedWeightsTask(OneByOne):
             raise CatchmarkError(f"run: the supernet is one of the space '{study.space.name}', not '{space.name}'")
         self._module = study.training.load_module(checkpoint_of(folder, f"{method}-{trial}"), method, trial)
         batches, self._calibration = study.training.evaluation_batches()
-        self._batches = batches if images is None else _first(batches, images)
+        self._batches = batches if images is None else _first(self._module.objective, batches, images)
         self.score_name = f"{study.score_name} with shared weights"
 
     @classmethod
@@ -63,14 +66,12 @@ class SharedWeightsTask(OneByOne):
         return Evaluation(worth.score, {"loss": worth.loss}, time.monotonic() - began)
 
 
-def _first(batches: Sequence[tuple[Any, Any]], images: int) -> list[tuple[Any, Any]]:
+def _first(objective: Objective, batches: Sequence[Any], images: int) -> list[Any]:
     """The first images of some batches."""
-    from lightning_modules.supernet import first_images
-
-    some: list[tuple[Any, Any]] = []
-    for inputs, targets in batches:
-        left = images - sum(len(each) for each, _ in some)
+    some: list[Any] = []
+    for batch in batches:
+        left = images - sum(map(objective.images, some))
         if left <= 0:
             break
-        some.append(first_images((inputs, targets), left))
+        some.append(objective.first(batch, left))
     return some

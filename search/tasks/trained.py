@@ -128,7 +128,7 @@ class TrainedTask(OneByOne):
         return {"data": "DigitsDataModule", "epochs": 1, "threads": 1, "trainer": dict(TINY_TRAINER)}
 
     def build_arguments(self) -> dict[str, Any]:
-        """The arguments of ``space.build``: what the data say of themselves, and the task's ``build``."""
+        """The arguments of ``space.build_from``: what the data say of themselves, and the task's ``build``."""
         head: dict[str, Any] = {}
         for key in ("num_classes", "in_channels"):
             if key not in self.build:
@@ -261,7 +261,7 @@ class TrainedTask(OneByOne):
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Leaves the global streams where the network's initial weights end."""
         seed_global_streams(derive_seed(seed, "network"))
-        network = self.space.build(architecture, **self.build_arguments())
+        network = self.space.build_from(architecture, self.build_arguments())
         if self.channels_last:
             # The first convolution hands the layout on to every layer after it, whatever that of the images.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

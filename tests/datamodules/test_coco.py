@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from datamodules.batches import EpochLoader, whole
 from datamodules.coco import CocoDataModule
-from datamodules.halves import HalvesDataModule
+from datamodules.three_parts import ThreePartsDataModule
 
 COLOURS = {7: (250, 0, 0), 3: (0, 250, 0), 9: (0, 0, 250)}
 """Of the objects of each category; the image is black elsewhere."""
@@ -238,7 +238,7 @@ def test_coco_has_80_training_images_with_every_box_inside(real_data):
 
 
 def test_halves_of_a_detection_data_set(root):
-    halves = HalvesDataModule(load(root, batch_size=1), held_out_share=0.6, evaluation_images=2)
+    halves = ThreePartsDataModule(load(root, batch_size=1), held_out_share=0.6, evaluation_images=2)
     batches = [batch for batch, _, _ in halves.train_dataloader()]
     assert batches and all(set(batch["train"]) == {"inputs", "data_samples"} for batch in batches)
 

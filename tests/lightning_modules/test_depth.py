@@ -10,6 +10,7 @@ from datamodules.depth_folder import DepthFolderDataModule
 from lightning_modules.depth import DepthModule
 from lightning_modules.objectives.depth import disparity_rmse, least_squares_ssi, trimmed_ssi
 from search.evaluation import Proposal
+from search.spaces.base import Head
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
@@ -102,8 +103,9 @@ def test_the_defaults_are_the_papers():
     assert new["weight_decay"] == 0
     assert {id(p) for p in old["params"]} == {id(p) for p in network.backbone.parameters()}
     assert len(new["params"]) + len(old["params"]) == len(list(network.parameters()))
-    scheduler = configured["lr_scheduler"]["scheduler"]
-    assert (scheduler.step_size, scheduler.gamma) == (100, 0.1)
+    scheduler = configured["lr_scheduler"]
+    (factor, _) = scheduler["scheduler"].lr_lambdas
+    assert scheduler["interval"] == "epoch" and [factor(epoch) for epoch in (0, 99, 100, 199)] == [1, 1, 0.1, 0.1]
     supernet = DepthFusion(2).build_supernet(nn.BatchNorm2d, **SMALL)
     old = DepthModule(supernet).configure_optimizers()["optimizer"].param_groups[1]
     assert {id(p) for p in old["params"]} == {id(p) for p in supernet.network.backbone.parameters()}
@@ -143,7 +145,7 @@ def scenes(n, size=(48, 40)):
 
 
 def test_a_decoder_takes_the_backbone_of_a_classifier_and_learns_a_scene():
-    classifier = seeded(lambda: RESIDUAL.build(RESIDUAL.draw(0), num_classes=7))
+    classifier = seeded(lambda: RESIDUAL.build(RESIDUAL.draw(0), Head(7)))
     backbone = classifier.backbone
     module = seeded(
         lambda: DepthModule(
@@ -162,7 +164,7 @@ def test_a_decoder_takes_the_backbone_of_a_classifier_and_learns_a_scene():
 
 
 def test_a_decoded_backbone_learns_slower_too():
-    classifier = RESIDUAL.build(RESIDUAL.draw(0), num_classes=0)
+    classifier = RESIDUAL.build(RESIDUAL.draw(0), Head(0))
     module = DepthModule(classifier, decoder="fpn")
     new, old = module.configure_optimizers()["optimizer"].param_groups
     assert (new["lr"], old["lr"]) == (1e-4, 1e-5)

@@ -10,9 +10,11 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lightning_modules.landmark_regularizer import PENALTIES, LandmarkRegularizer, LandmarkSettings
+from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
+from lightning_modules.pair_penalties import PENALTIES
+from search.spaces.base import Head
 from search.spaces.nasbench201 import NASBench201
 
 SCHEDULES = (
@@ -280,7 +282,7 @@ def small():
     """A real supernet, a batch, and a function to the loss of an architecture on it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        supernet = NASBench201().build_supernet(lambda width: BatchStatistics(width, True), 4, 4, 1, 1)
+        supernet = NASBench201().build_supernet(lambda width: BatchStatistics(width, True), Head(4, 1), 4, 1)
         images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 4
     return supernet, lambda choices: nn.functional.cross_entropy(supernet(images, Path(choices)), labels)
 
@@ -319,7 +321,7 @@ def test_the_hinge_has_a_gradient_exactly_where_the_order_is_wrong(small):
 def test_following_the_gradient_puts_landmarks_in_order():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        supernet = NASBench201().build_supernet(lambda width: BatchStatistics(width), 4, 4, 1, 1)
+        supernet = NASBench201().build_supernet(lambda width: BatchStatistics(width), Head(4, 1), 4, 1)
         images, labels = torch.randn(32, 1, 8, 8), torch.arange(32) % 4
     archs = [(3, 1, 3, 2, 4, 3), (1, 4, 2, 0, 3, 1), (2, 2, 3, 1, 1, 4), (4, 3, 0, 2, 3, 2)]
 

@@ -56,10 +56,23 @@ def test_one_iteration_of_warm_up_is_none():
     assert rates(LearningRateSchedule("constant", warmup=1), 0.1, 3) == rates(LearningRateSchedule("constant"), 0.1, 3)
 
 
+def test_a_rise_before_the_shape_leaves_it_whole():
+    schedule = LearningRateSchedule("cosine", warmup=3, climb="before")
+    seen = rates(schedule, 1.0, 11)
+    assert seen[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert seen[3:] == rates(LearningRateSchedule("cosine", climb="before"), 1.0, 8)
+
+
+def test_falls_at_equal_distances_need_no_end_of_the_run():
+    factor = LearningRateSchedule("steps", every=3, gamma=0.5).factor(0.1, math.inf)
+    assert [factor(epoch) for epoch in range(8)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"shape": "step"}, "shape is 'step', allowed: steps, cosine"),
+        ({"climb": "after"}, "climb is 'after', allowed: below, before"),
         ({"warmup": -1}, "cannot be negative"),
         ({"milestones": (-0.5,)}, "cannot be negative"),
     ],

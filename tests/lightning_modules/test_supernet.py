@@ -23,21 +23,16 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from datamodules.digits import DigitsDataModule
-from datamodules.halves import HalvesDataModule
+from datamodules.three_parts import ThreePartsDataModule
 from lightning_modules.landmark_regularizer import LandmarkRegularizer, LandmarkSettings
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
+from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.enas import ENASSampler
 from lightning_modules.path_samplers.gumbel import GumbelSampler
 from lightning_modules.path_samplers.uniform import UniformSampler
-from lightning_modules.supernet import (
-    ClassificationObjective,
-    SupernetModule,
-    average_gradients,
-    evaluate_paths,
-    first_images,
-)
+from lightning_modules.supernet import SupernetModule, average_gradients, evaluate_paths
 from lightning_modules.supernet_settings import SupernetSettings
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
@@ -57,8 +52,8 @@ class Remembering(ClassificationObjective):
     def __init__(self):
         self.losses = []
 
-    def loss(self, outputs, targets):
-        loss = super().loss(outputs, targets)
+    def loss_of(self, outputs, targets):
+        loss = super().loss_of(outputs, targets)
         self.losses.append(loss.detach().clone())
         return loss
 
@@ -66,7 +61,7 @@ class Remembering(ClassificationObjective):
 def module_of(sampler="uniform", landmarks=None, seed=0, space=SPACE, head=HEAD, **settings):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        supernet = space.build_supernet(lambda width: BatchStatistics(width, True), **head)
+        supernet = space.build_supernet_from(lambda width: BatchStatistics(width, True), head)
     module = SupernetModule(
         supernet,
         SAMPLERS[sampler](space),
@@ -81,7 +76,7 @@ def module_of(sampler="uniform", landmarks=None, seed=0, space=SPACE, head=HEAD,
 
 
 def data_of(batch_size=16, images=120):
-    data = HalvesDataModule(DigitsDataModule(batch_size=batch_size, padding=1), evaluation_images=20, images=images)
+    data = ThreePartsDataModule(DigitsDataModule(batch_size=batch_size, padding=1), evaluation_images=20, images=images)
     data.reseed(3)
     return data
 
@@ -246,6 +241,28 @@ def test_the_moving_average_is_that_of_the_weights_and_evaluates():
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
 
 
+def test_the_optimiser_is_the_recipes_and_its_learning_rate_the_schedules():
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    module = module_of(optimizer=lambda parameters: torch.optim.Adam(parameters, betas=(0.5, 0.9)))
+    fitted(module, 3, callbacks=[Rates()])
+    optimizer = module.trainer.optimizers[0]
+    assert type(optimizer) is torch.optim.Adam and optimizer.defaults["betas"] == (0.5, 0.9)
+    assert rates == [[module.settings.learning_rate_at(epoch)] for epoch in range(3)]
+
+
+def test_a_sampler_learns_after_its_warmup_every_so_many_steps():
+    module, steps = module_of("gumbel"), []
+    module.sampler.steps_every, module.sampler.warmup = 2, 1
+    module.sampler.learn = lambda step: steps.append(step.step)
+    fitted(module, 3)
+    assert steps == [3, 5]  # of six steps, two an epoch
+
+
 # ---- landmarks in time -----------------------------------------------------------------------------------------------
 
 
@@ -283,7 +300,7 @@ def test_only_every_so_many_steps_run_landmarks():
 
 def test_a_share_of_the_batch_is_its_first_images():
     images, labels = torch.arange(12.0).view(12, 1), torch.arange(12)
-    found = first_images((images, [labels, images]), 3)
+    found = ClassificationObjective().first((images, [labels, images]), 3)
     assert torch.equal(found[0], images[:3]) and torch.equal(found[1][0], labels[:3])
     assert type(found) is tuple and type(found[1]) is list
     for share, count in ((0.5, 8), (0.01, 2), (1.0, 16)):  # normalisation needs more than one image
@@ -361,7 +378,7 @@ def test_architectures_are_evaluated_as_their_stand_alone_networks_are(space, ca
     found = evaluate_paths(module, archs, batches, calibration, done.append)
     assert done == [1, 2, 3] and torch.equal(weights_of(module), before)
     for arch, each in zip(archs, found, strict=True):
-        network = space.build(arch, **head)
+        network = space.build_from(arch, head)
         module.supernet.hand_down(arch, network)
         for norm in network.modules():
             if isinstance(norm, nn.BatchNorm2d):

@@ -23,9 +23,10 @@ class Narrow(SearchSpace):
     name = "narrow"
     decisions = (Decision("width", ("one", "two")),)
 
-    def build(self, architecture, num_classes, in_channels):
+    def build(self, architecture, head):
         width = 1 + architecture[0]
-        return nn.Sequential(nn.AdaptiveAvgPool2d(width), nn.Flatten(), nn.Linear(in_channels * width**2, num_classes))
+        features = head.in_channels * width**2
+        return nn.Sequential(nn.AdaptiveAvgPool2d(width), nn.Flatten(), nn.Linear(features, head.classes))
 """
 
 AGENT = """

@@ -92,9 +92,9 @@ def test_a_calibrated_path_is_the_calibrated_stand_alone_network(space):
     head = {"num_classes": 3, "channels": 6, "cells": 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        supernet = space.build_supernet(lambda width: BatchStatistics(width, True), **head)
+        supernet = space.build_supernet_from(lambda width: BatchStatistics(width, True), head)
         arch = space.draw("calibrated", 3)
-        network = space.build(arch, **head)
+        network = space.build_from(arch, head)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # a cumulative average: the mean over batches

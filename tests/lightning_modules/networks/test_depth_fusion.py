@@ -122,11 +122,6 @@ def test_the_network_is_the_data_path_written_out():
     torch.testing.assert_close(depth, functional.relu(c(functional.relu(b(up(a(x)))))))
 
 
-def test_a_classifier_in_place_of_the_head():
-    network = make_network(num_classes=7)
-    assert network(images(2, 3, 32, 32)).shape == (2, 7)
-
-
 def test_no_seed_starts_with_a_dead_head():
     for seed in range(20):
         with torch.random.fork_rng(devices=[]):

@@ -9,6 +9,7 @@ from torch import nn
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.darts import DARTSSampler, unrolled_gradient
+from search.spaces.base import Head
 from search.spaces.nasbench201 import NASBench201
 from tests.search.spaces.masked_space import MaskedSpace
 
@@ -206,7 +207,7 @@ def test_chooses_by_probability_as_sorting_all_architectures_does():
 def test_runs_a_real_supernet():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = SPACE.build_supernet(lambda width: nn.BatchNorm2d(width, track_running_stats=False), 3, 4, 1)
+        network = SPACE.build_supernet(lambda width: nn.BatchNorm2d(width, track_running_stats=False), Head(3), 4, 1)
         images, labels = torch.randn(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
 
     def loss(path):

@@ -13,6 +13,7 @@ from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.gumbel import GumbelSampler
+from search.spaces.base import Head
 from tests.lightning_modules.path_samplers.test_darts import FUNCTIONS, SECRET, SPACE, Sum, batch, step_of
 from tests.search.spaces.masked_space import MaskedSpace
 
@@ -176,7 +177,7 @@ def test_weights_need_gradients_again_after_an_error():
 def test_a_real_supernet_and_a_path_that_carries_nothing():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = SPACE.build_supernet(lambda width: BatchStatistics(width), 3, 4, 1)
+        network = SPACE.build_supernet(lambda width: BatchStatistics(width), Head(3), 4, 1)
         images, labels = torch.randn(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
 
     def loss(path):

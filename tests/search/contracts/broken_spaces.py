@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from search.contracts.toy_spaces import MaskedSpace
-from search.spaces.base import Decision, Edge
+from search.spaces.base import OWN_HEAD, Decision, Edge, Head
 
 
 class TwiceTheSameName(MaskedSpace):
@@ -109,30 +109,30 @@ class Loops(MaskedSpace):
 
 
 class NoLogits(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
-        return super().build(architecture, num_classes, in_channels)[:-2]
+    def build(self, architecture, head=OWN_HEAD):
+        return super().build(architecture, head)[:-2]
 
 
 class WrongClasses(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
-        return super().build(architecture, 10, in_channels)
+    def build(self, architecture, head=OWN_HEAD):
+        return super().build(architecture, Head(10, head.in_channels))
 
 
 class FixedSize(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
+    def build(self, architecture, head=OWN_HEAD):
         self.check(architecture)
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, head.classes_or(10)))
 
 
 class OwnSeed(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
+    def build(self, architecture, head=OWN_HEAD):
         torch.manual_seed(0)
-        return super().build(architecture, num_classes, in_channels)
+        return super().build(architecture, head)
 
 
 class BuildsAnything(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
-        return super().build((0,) * len(self.decisions), num_classes, in_channels)
+    def build(self, architecture, head=OWN_HEAD):
+        return super().build((0,) * len(self.decisions), head)
 
 
 BROKEN = {

@@ -50,7 +50,7 @@ def write_folder(folder, space="cells", module="ClassificationModule", resolutio
     }
     write_json(folder / "network.json", about)
     made = build_part(about["space"], SearchSpace, "space")
-    network = made.build(made.parse(architecture), **build)
+    network = made.build_from(made.parse(architecture), build)
     wrapped = build_part(about["module"], Callable[[nn.Module], LightningModule], "module", given=[network])
     for each in wrapped.modules():
         if isinstance(each, nn.BatchNorm2d):  # as after training: neither zeros nor ones

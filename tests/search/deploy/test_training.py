@@ -27,6 +27,7 @@ from search.recipes.build import description_of
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
+from search.spaces.base import Head
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 from search.tasks.trained import TrainedTask
@@ -291,7 +292,7 @@ def test_the_loaded_network_is_the_trained_one(run, trained):
     network = load_network(str(run), target="digits")
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not network.training and all(each.device.type == "cpu" for each in network.parameters())
-    built = NASBench201().build(tuple(about(trained)["choices"]), num_classes=10, in_channels=1, **BUILD).eval()
+    built = NASBench201().build(tuple(about(trained)["choices"]), Head(10, 1), **BUILD).eval()
     built.load_state_dict({key.removeprefix("network."): value for key, value in weights(trained).items()})
     images = torch.randn(5, 1, 8, 8)
     assert torch.equal(network(images), built(images))
@@ -407,7 +408,7 @@ def test_a_study_without_targets_says_what_to_name(tmp_path, refused, capsys):
         "init_args": {
             "space": "NASBench201",
             "truth": training(),
-            "data": {"class_path": "HalvesDataModule", "init_args": {"data": DATA, "evaluation_images": 64}},
+            "data": {"class_path": "ThreePartsDataModule", "init_args": {"data": DATA, "evaluation_images": 64}},
             "methods": {"spos": {"sampler": "UniformSampler"}},
             "build": BUILD,
         },

@@ -54,7 +54,7 @@ init_args:
   space: tests.search.distributed.spaces.TroubledSupernet
   truth: tests.search.studies.test_supernet_study.ConvolutionsTask
   data:
-    class_path: HalvesDataModule
+    class_path: ThreePartsDataModule
     init_args:
       data: {class_path: DigitsDataModule, init_args: {batch_size: 64}}
       evaluation_images: 64

@@ -43,11 +43,11 @@ def hold():
 class JointNorms(NASBench201):
     """Normalises over all ranks; torch's own way to do that is for GPUs only."""
 
-    def build(self, architecture, **arguments):
+    def build(self, architecture, *arguments, **named):
         note(architecture)
         if rank() == 1 and len(notes(Path(os.environ["NOTES"]), 1)) == 3 and os.environ.get("DIE"):
             os.kill(os.getpid(), signal.SIGKILL)
-        network = super().build(architecture, **arguments)
+        network = super().build(architecture, *arguments, **named)
         for module in list(network.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.BatchNorm2d):
@@ -87,12 +87,12 @@ class Troubled(SearchSpace):
         Decision("nothing", ("at all", "whatever")),
     )
 
-    def build(self, architecture, num_classes=10, in_channels=1):
+    def build(self, architecture, head):
         note(architecture)
         kind = self.decisions[0].choices[architecture[0]]
         if kind == f"build on rank {rank()}":
             raise RuntimeError("no such network")
-        return Trouble(kind, num_classes)
+        return Trouble(kind, head.classes)
 
 
 class InOrder(RandomSearch):
@@ -127,11 +127,11 @@ def smooth(network):
 class SmoothNorms(JointNorms):
     """For trainings that are compared to the last digits."""
 
-    def build(self, architecture, **arguments):
-        return smooth(super().build(architecture, **arguments))
+    def build(self, architecture, *arguments, **named):
+        return smooth(super().build(architecture, *arguments, **named))
 
-    def build_supernet(self, norm, **head):
-        return smooth(super().build_supernet(norm, **head))
+    def build_supernet(self, norm, *arguments, **named):
+        return smooth(super().build_supernet(norm, *arguments, **named))
 
 
 class Jittered(ClassificationModule):
@@ -171,8 +171,8 @@ class Late(ClassificationModule):
 class TroubledSupernet(SmoothNorms):
     """Its supernet waits in the first epoch behind a landmark that was added, or fails in its tenth step."""
 
-    def build_supernet(self, norm, **head):
-        supernet = super().build_supernet(norm, **head)
+    def build_supernet(self, norm, *arguments, **named):
+        supernet = super().build_supernet(norm, *arguments, **named)
         supernet.register_forward_pre_hook(self._before)
         return supernet
 

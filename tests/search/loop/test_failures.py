@@ -185,7 +185,7 @@ def test_a_study_of_supernets_whose_truth_fails(run):
     study = {
         "space": "NASBench201",
         "truth": scripted("never"),
-        "data": {"class_path": "HalvesDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
+        "data": {"class_path": "ThreePartsDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
         "methods": {"spos": {"sampler": "UniformSampler"}},
         "settings": {"epochs": 1},
         "build": {"channels": 2, "cells": 1},

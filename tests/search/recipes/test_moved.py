@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pytorch_lightning import LightningDataModule
 
 from search.cli import main
-from search.recipes.moved import MOVED, path_today, paths_today
+from search.errors import CatchmarkError
+from search.recipes.classes import find_class
+from search.recipes.moved import CLASSES, MOVED, path_today, paths_today
 from search.runs.journal import Journal
 
 RUNS = Path(__file__).parent / "earlier_runs"
@@ -42,6 +45,13 @@ def test_where_a_module_moved_there_is_one(old):
     assert path_today(f"{old}.Some") == f"{MOVED[old]}.Some"
 
 
+@pytest.mark.parametrize("old", sorted(CLASSES))
+def test_where_a_class_moved_there_is_one(old):
+    module, _, name = path_today(old).rpartition(".")
+    assert getattr(importlib.import_module(module), name).__module__ == module
+    assert path_today(path_today(old)) == path_today(old) != old
+
+
 def test_paths_are_renamed_wherever_they_stand():
     old = {"class_path": "search.supernets.study.SupernetStudy", "init_args": {"of": [{"class_path": "a.B"}], "n": 1}}
     new = {"class_path": "search.studies.supernet_study.SupernetStudy", "init_args": old["init_args"]}
@@ -54,6 +64,11 @@ def test_an_old_path_in_a_recipe_is_answered_with_the_new_one(tmp_path, capsys):
     assert main(["run", str(path), "--dry-run"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "it is 'search.studies.supernet_study.SupernetStudy' now" in said
+
+
+def test_an_old_name_in_a_recipe_is_answered_with_the_new_one():
+    with pytest.raises(CatchmarkError, match=r"^data: 'HalvesDataModule' is called 'ThreePartsDataModule' now$"):
+        find_class("HalvesDataModule", LightningDataModule, "data")
 
 
 def test_an_earlier_run_is_reported_and_compared(run, capsys):

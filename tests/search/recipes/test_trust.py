@@ -18,7 +18,7 @@ from search.errors import CatchmarkError
 from search.evaluation import Evaluation, Proposal
 from search.recipes.classes import find_class
 from search.recipes.recipe import load_recipe
-from search.recipes.trust import Trust, is_ours, modules_of_others, read_json
+from search.recipes.trust import Trust, Untrusted, is_ours, modules_of_others, read_json
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.runs.journal import Journal, Record
 from search.runs.journal_format import seal
@@ -340,7 +340,7 @@ def test_a_run_that_a_recipe_names_is_data(mark, refused):
         "init_args": {
             "space": "evil.Space",
             "truth": TRAINED,
-            "data": {"class_path": "HalvesDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
+            "data": {"class_path": "ThreePartsDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
             "methods": {"spos": {"sampler": "UniformSampler"}},
         },
     }
@@ -867,3 +867,12 @@ def test_the_look_at_the_source_sees_what_is_forbidden():
         assert objections("x.py", ast.unparse(call.func), given)
     assert objections("x.py", "subprocess.run", {"shell": "True"}) and objections("x.py", "yaml.load", {})
     assert not objections("x.py", "torch.load", {"weights_only": "True"})
+
+
+def test_torchs_optimisers_are_arithmetic_and_nothing_else_of_it_is_allowed():
+    for path in ("torch.optim.Adam", "torch.optim.sgd.SGD"):
+        assert find_class(path, torch.optim.Optimizer, "optimizer", Trust()).__name__ in path
+    others = ("torch.optim.lr_scheduler.LRScheduler", "torch.optim.adam.Tensor", "torch.optim", "torch.nn.Linear")
+    for path in (*others, "torch.hub.load", "my.optim.Adam"):
+        with pytest.raises(Untrusted, match=r"optimizer: .* must not choose what runs"):
+            find_class(path, torch.optim.Optimizer, "optimizer", Trust())

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from datamodules.digits import DigitsDataModule
-from datamodules.halves import HalvesDataModule
+from datamodules.three_parts import ThreePartsDataModule
 from lightning_modules.landmark_regularizer import LandmarkSettings
 from lightning_modules.path_samplers.uniform import RandomNASSampler, UniformSampler
 from lightning_modules.supernet_settings import SupernetSettings
@@ -63,7 +63,7 @@ def make_study(trials=TRIALS, **more):
         ),
         "random": Method(partial(RandomNASSampler, candidates=4), found=2),
     }  # fmt: skip
-    data = HalvesDataModule(DigitsDataModule(batch_size=64), evaluation_images=32, images=400)
+    data = ThreePartsDataModule(DigitsDataModule(batch_size=64), evaluation_images=32, images=400)
     return SupernetStudy(
         NASBench201(),
         Convolutions,

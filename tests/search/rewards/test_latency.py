@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from search.rewards.latency import latency_reward
+from search.rewards.latency import latency_factor
 from search.statistics.pareto import pareto_front
 
 
@@ -13,26 +13,21 @@ def quality_latency_front(quality, latency):
     return pareto_front(torch.stack([quality, latency], -1), ["max", "min"])
 
 
-def test_latency_reward_by_hand():
-    quality, latency = torch.tensor([80.0, 80.0, 50.0], dtype=torch.float64), torch.tensor([5.0, 10.0, 20.0])
-    got = latency_reward(quality, latency.double(), target=10.0, exponent=-1.0)
-    assert got.tolist() == [160.0, 80.0, 25.0]
+def test_the_factor_by_hand():
+    latency = torch.tensor([5.0, 10.0, 20.0], dtype=torch.float64)
+    assert latency_factor(latency, 10.0, -1.0, -1.0).tolist() == [2.0, 1.0, 0.5]
+    assert latency_factor(latency, 10.0, 0.0, -1.0).tolist() == [1.0, 1.0, 0.5]  # MnasNet's hard constraint
+    assert latency_factor(latency, 10.0, -2.0, -1.0).tolist() == [4.0, 1.0, 0.5]
 
 
 def test_twice_the_latency_costs_five_percent_in_mnasnets_reward():
     """MnasNet, sec. 3: its w was chosen such that double latency balances 5% accuracy."""
-    one = torch.ones(1, dtype=torch.float64)
-    assert latency_reward(one, 2 * one, 1.0, -0.07).item() == pytest.approx(0.95, abs=0.003)
+    assert latency_factor(torch.tensor(2.0), 1.0, -0.07, -0.07).item() == pytest.approx(0.95, abs=0.003)
 
 
-def test_exponent_zero_is_the_quality_and_nan_stays():
-    quality = torch.tensor([3.0, math.nan, 3.0])
-    got = latency_reward(quality, torch.tensor([7.0, 7.0, math.nan]), 1.0, 0.0)
-    assert (
-        got[0] == 3.0
-        and got[1].isnan()
-        and latency_reward(quality, torch.full((3,), math.nan), 1.0, -1.0).isnan().all()
-    )
+def test_an_unknown_latency_has_no_factor_unless_it_does_not_matter():
+    unknown = torch.tensor([math.nan])
+    assert latency_factor(unknown, 1.0, -1.0, -1.0).isnan() and latency_factor(unknown, 1.0, 0.0, 0.0).item() == 1.0
 
 
 def dominated(quality, latency, k):

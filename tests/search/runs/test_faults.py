@@ -111,7 +111,7 @@ RECIPES = {
         "init_args": {
             "space": "NASBench201",
             "truth": f"{HERE}.Count",
-            "data": {"class_path": "HalvesDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
+            "data": {"class_path": "ThreePartsDataModule", "init_args": {"data": DIGITS, "evaluation_images": 64}},
             "settings": {"epochs": 3},
             "build": {"channels": 2, "cells": 1},
             "methods": {

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_modules.networks.cost.complexity import count_parameters
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
-from search.spaces.base import Edge
+from search.spaces.base import Edge, Head
 from search.spaces.darts import DARTS
 
 SPACE = DARTS()
@@ -68,7 +68,7 @@ def some(n, seed=2):
 
 def meta_network(architecture, **head):
     with torch.device("meta"):
-        return SPACE.build(architecture, **head)
+        return SPACE.build_from(architecture, head)
 
 
 # ---- genotypes -------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_parameters_of_nas_bench_301(real_data):
 def supernet():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        return SPACE.build_supernet(num_classes=5, channels=4, cells=4)
+        return SPACE.build_supernet(head=Head(5), channels=4, cells=4)
 
 
 def test_a_path_computes_what_the_stand_alone_network_computes(supernet):
@@ -216,7 +216,7 @@ def test_a_path_computes_what_the_stand_alone_network_computes(supernet):
     outputs = []
     for arch in some(30):
         with torch.random.fork_rng(devices=[]):
-            network = SPACE.build(arch, num_classes=5, channels=4, cells=4).train()
+            network = SPACE.build(arch, Head(5), channels=4, cells=4).train()
         supernet.train().hand_down(arch, network)
         outputs.append(supernet(images, Path(arch)))
         assert torch.equal(network(images), outputs[-1]), SPACE.format(arch)
@@ -226,7 +226,7 @@ def test_a_path_computes_what_the_stand_alone_network_computes(supernet):
 def test_weights_of_another_architecture_do_not_fit(supernet):
     arch, other = SPACE.from_genotype(*DARTS_V1), SPACE.from_genotype(*DARTS_V2)
     with torch.random.fork_rng(devices=[]):
-        network = SPACE.build(other, num_classes=5, channels=4, cells=4)
+        network = SPACE.build(other, Head(5), channels=4, cells=4)
     with pytest.raises(ValueError, match="is not the stand-alone network of"):
         supernet.hand_down(arch, network)
 
@@ -234,10 +234,10 @@ def test_weights_of_another_architecture_do_not_fit(supernet):
 def test_a_supernet_without_running_statistics_hands_down_its_weights():
     with torch.random.fork_rng(devices=[]):
         supernet = SPACE.build_supernet(
-            lambda width: nn.BatchNorm2d(width, affine=False, track_running_stats=False), 5, 4, 3, in_channels=1
+            lambda width: nn.BatchNorm2d(width, affine=False, track_running_stats=False), Head(5, 1), 4, 3
         )
         arch = SPACE.from_genotype(*PC_DARTS)
-        network = SPACE.build(arch, 5, 4, 3, in_channels=1).train()
+        network = SPACE.build(arch, Head(5, 1), 4, 3).train()
     images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     supernet.hand_down(arch, network)
     torch.testing.assert_close(network(images), supernet(images, Path(arch)))

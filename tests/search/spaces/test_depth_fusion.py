@@ -8,7 +8,7 @@ from torch import nn
 from lightning_modules.networks.cost.complexity import count_parameters
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
-from search.spaces.base import Edge
+from search.spaces.base import Edge, Head
 from search.spaces.depth_fusion import OPERATION_NAMES, UPSAMPLING_NAMES, DepthFusion
 
 VARIANTS = [(1, True), (2, True), (1, False), (2, False)]
@@ -139,7 +139,12 @@ def test_handed_down_weights_are_all_there_are(space):
     supernet = space.build_supernet(lambda channels: nn.BatchNorm2d(channels, track_running_stats=False), **SMALL)
     supernet.hand_down(arch, space.build(arch, **SMALL))
     with pytest.raises(ValueError, match="is not the stand-alone network of"):
-        supernet.hand_down(arch, space.build(arch, num_classes=3, **SMALL))
+        supernet.hand_down(arch, space.build(arch, **SMALL | {"channels": 8}))
+
+
+def test_classes_are_not_told_apart(space):
+    with pytest.raises(ValueError, match="depth_fusion: its networks give inverse depth, and the data have 3 classes"):
+        space.build(samples(space, 1)[0], Head(3), **SMALL)
 
 
 def one_hot(space, arch):

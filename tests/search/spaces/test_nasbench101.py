@@ -11,6 +11,7 @@ from torch import nn
 from lightning_modules.networks.cost.complexity import count_parameters
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
+from search.spaces.base import Head
 from search.spaces.nasbench101 import EDGES, NASBench101
 
 SPACE = NASBench101()
@@ -270,7 +271,7 @@ def test_parameters_are_the_benchmarks(benchmark):
 def seeded_supernet(norm):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        supernet = SPACE.build_supernet(norm, num_classes=4, channels=8, cells=1)
+        supernet = SPACE.build_supernet(norm, Head(4), channels=8, cells=1)
         for module in supernet.modules():
             if isinstance(module, nn.BatchNorm2d) and module.affine:
                 nn.init.normal_(module.weight, 1, 0.3)
@@ -282,7 +283,7 @@ def seeded_supernet(norm):
 def test_a_path_gives_what_its_network_gives(affine):
     supernet, images = seeded_supernet(lambda c: nn.BatchNorm2d(c, affine=affine, track_running_stats=False))
     for arch in some(30, seed=8):
-        network = SPACE.build(arch, num_classes=4, channels=8, cells=1)
+        network = SPACE.build(arch, Head(4), channels=8, cells=1)
         before = network.state_dict()["stem.convolution.weight"].clone()
         supernet.hand_down(arch, network)
         assert not torch.equal(before, network.state_dict()["stem.convolution.weight"])
@@ -294,7 +295,7 @@ def test_a_network_of_another_cell_is_not_handed_anything():
     with pytest.raises(ValueError, match="not the stand-alone network of"):
         supernet.hand_down(
             SPACE.parse(CHAIN),
-            SPACE.build(SPACE.parse(CHAIN.replace("()", "(0)", 1).replace("1,2)", "1,3)")), 4, 8, 1),
+            SPACE.build(SPACE.parse(CHAIN.replace("()", "(0)", 1).replace("1,2)", "1,3)")), Head(4), 8, 1),
         )
 
 

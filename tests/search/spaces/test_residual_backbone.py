@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from search.randomness import TrialRandom
+from search.spaces.base import Head
 from search.spaces.residual_backbone import ResidualBackbone
 
 CLASSIC = {
@@ -83,7 +84,7 @@ def test_classic_resnets_belong_to_the_space(space, name):
     arch = space.parse(text)
     assert space.format(arch) == text
     with torch.device("meta"):
-        network = space.build(arch, num_classes=1000)
+        network = space.build(arch, Head(1000))
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert network.backbone.strides == (4, 8, 16, 32) and network.num_classes == 1000
 
@@ -313,7 +314,7 @@ def test_settings_of_a_network_may_override_the_spaces():
     assert space.build(arch, stem="small").backbone.strides[0] == 1
     assert space.build(arch, stem_stride=1).backbone.strides[0] == 1
     assert space.build(arch, stem="imagenet").backbone.strides[0] == 4
-    network = space.build(arch, num_classes=0, in_channels=1, zero_init_residual=True)
+    network = space.build(arch, Head(0, 1), zero_init_residual=True)
     assert network.num_classes == 0 and network.backbone.in_channels == 1
     assert float(network.backbone.layer1[0].last_norm.weight.detach().abs().sum()) == 0
     with pytest.raises(ValueError, match=r"width is 0\.01, which leaves no channel of"):

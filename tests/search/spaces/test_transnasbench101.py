@@ -13,7 +13,7 @@ SPACE = TransNASBench101Micro()
 
 def build(arch, **head):
     with torch.device("meta"):
-        return SPACE.build(arch, **head)
+        return SPACE.build_from(arch, head)
 
 
 def test_every_row_of_the_table(real_data):

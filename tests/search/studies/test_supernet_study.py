@@ -77,7 +77,7 @@ def recipe(tmp_path, **changes):
             "space": "NASBench201",
             "truth": "tests.search.studies.test_supernet_study.ConvolutionsTask",
             "data": {
-                "class_path": "HalvesDataModule",
+                "class_path": "ThreePartsDataModule",
                 "init_args": {
                     "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 64}},
                     "evaluation_images": 64,
@@ -392,7 +392,7 @@ def main_raising(path, runs):
     [
         ({"methods": {}}, "methods: at least one is needed"),
         ({"measured": 1}, "measured is 1, it must be at least 2"),
-        ({"data": "DigitsDataModule"}, "wrap DigitsDataModule in HalvesDataModule"),
+        ({"data": "DigitsDataModule"}, "wrap DigitsDataModule in ThreePartsDataModule"),
         (
             {"methods": {"a": {"sampler": SAMPLER, "landmarks": {"warmup": 4}}}},
             "methods.a.landmarks.warmup is 4, of 4 epochs",

@@ -9,7 +9,7 @@ import torch
 from search.evaluation import Objective, Proposal
 from search.executors.inline import evaluate_one
 from search.randomness import TrialRandom
-from search.tasks.latency_reward import LatencyRewardTask
+from search.tasks.reward import LatencyRewardTask
 from search.tasks.table_pool import TableColumn
 from tests.search.evaluating import evaluate, evaluate_many
 from tests.search.tables.latency_tables import SIZE, SPACE, column, write_latency, write_quality
@@ -92,7 +92,7 @@ def test_one_by_one_together_and_the_whole_space_agree(tables):
 
 def test_what_was_not_measured_fails_with_its_reason(tables):
     task = make(tables)
-    for index, reason in ((5, "no chip latency was measured of |"), (6, "no a_val_acc_12ep was measured of |")):
+    for index, reason in ((5, "no chip latency was measured of |"), (6, "quality.npz has no a_val_acc_12ep of |")):
         got = evaluate(task, SPACE.from_index(index), 0)
         assert got.status == "failed" and math.isnan(got.score) and got.reason.startswith(reason)
         assert task.all_scores()[SPACE.code(torch.tensor(SPACE.from_index(index)))].isnan()

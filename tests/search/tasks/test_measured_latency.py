@@ -19,8 +19,8 @@ from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
-from search.spaces.base import Decision, SearchSpace
-from search.tasks.measured_latency import MeasuredLatencyTask
+from search.spaces.base import Decision, Head, SearchSpace
+from search.tasks.reward import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
 
 SETTINGS = LatencySettings(resolution=8, channels=1)
@@ -45,9 +45,9 @@ class Widths(SearchSpace):
     name = "widths"
     decisions = (Decision("width", ("2", "4", "8", "0")),)
 
-    def build(self, architecture, num_classes=10, in_channels=1):
+    def build(self, architecture, head=Head(10, 1)):  # noqa: B008 - frozen
         width = int(self.decisions[0].choices[architecture[0]])
-        return Network(width, num_classes, in_channels) if width else nn.Sequential(nn.Linear(7, 7))
+        return Network(width, head.classes, head.in_channels) if width else nn.Sequential(nn.Linear(7, 7))
 
 
 SPACE = Widths()
@@ -134,7 +134,7 @@ def test_what_trains_is_asked_for_fewer_epochs_and_never_to_stop():
 def test_the_target_can_be_an_architecture(tmp_path):
     sums = write_table(tmp_path / "table.json")
     task = make(known, lookup=str(tmp_path / "table.json"), target="width=4")
-    assert task.target_milliseconds() == sums[(1,)]
+    assert task.terms[0].target_milliseconds() == sums[(1,)]
     assert task.evaluate_one(Proposal((1,))).score == 80.0
     assert task.evaluate_one(Proposal((2,))).score == pytest.approx(
         80.0 * (sums[(2,)] / sums[(1,)]) ** -0.07, rel=1e-12
@@ -333,7 +333,7 @@ budget: 1
     study, resolved = load_recipe(tmp_path / "latency.yaml")
     task = study.targets["fast"]
     assert isinstance(task, MeasuredLatencyTask) and task.task.space is study.space
-    assert task.settings.input_shape == (1, 1, 8, 16) and task.exponent == -0.07
+    assert task.terms[0].settings.input_shape == (1, 1, 8, 16) and task.terms[0].alpha == -0.07
     got = task.evaluate_one(Proposal((3, 0, 0, 0, 0, 0), seed=0))
     assert got.status == "ok" and got.score == got.metrics["quality"]  # it is the target
     (tmp_path / "again.yaml").write_text(resolved)

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from search.evaluation import Proposal
-from search.spaces.base import SearchSpace
+from search.spaces.base import Head, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import TaskPool
 from search.tasks.subtask_pool import SubtaskPool
@@ -64,7 +64,7 @@ def test_a_drawn_task_trains_with_the_settings_of_its_pool():
     pool = make_pool(classes=[3], resolutions=[12])
     task = pool.draw(0, 0)
     assert task.data.batch_size == 64 and not task.data.flip and task.epochs == 1
-    network = task.space.build((3,) * 6, num_classes=3, in_channels=1, **BUILD)
+    network = task.space.build((3,) * 6, Head(3, 1), **BUILD)
     evaluation = task.evaluate_one(Proposal((3,) * 6))
     assert evaluation.status == "ok"
     assert evaluation.metrics["parameters"] == sum(p.numel() for p in network.parameters())

@@ -23,7 +23,7 @@ from lightning_modules.classification import ClassificationModule
 from search.errors import CatchmarkError, RunError
 from search.evaluation import Proposal
 from search.executors.inline import evaluate_one
-from search.spaces.base import Decision, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, Head, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask
@@ -57,7 +57,7 @@ class Faults(SearchSpace):
         Decision("fault", ("none", "crash", "memory", "cuda", "allocator", "interrupt", "exit", "slow", "build")),
     )
 
-    def build(self, architecture, num_classes=10, in_channels=1):
+    def build(self, architecture, head=OWN_HEAD):
         fault = self.decisions[0].choices[architecture[0]]
         if fault == "build":
             raise RuntimeError("no such network")
@@ -72,7 +72,7 @@ class Faults(SearchSpace):
             "exit": lambda: _raise(SystemExit(3)),
             "slow": lambda: time.sleep(0.05),
         }[fault]
-        return Broken(num_classes, action)
+        return Broken(head.classes, action)
 
 
 class Dropping(SearchSpace):
@@ -81,9 +81,9 @@ class Dropping(SearchSpace):
     name = "dropping"
     decisions = (Decision("width", ("8", "16")),)
 
-    def build(self, architecture, num_classes=10, in_channels=1):
+    def build(self, architecture, head=OWN_HEAD):
         width = int(self.decisions[0].choices[architecture[0]])
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Dropout(0.3), nn.Linear(width, num_classes))
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Dropout(0.3), nn.Linear(width, head.classes))
 
 
 def choice(name):
@@ -102,7 +102,7 @@ def test_a_child_learns_and_reports_itself():
     start = time.monotonic()
     evaluation = task.evaluate_one(Proposal(arch))
     assert evaluation.status == "ok" and evaluation.score > 50  # of ten classes, so chance is 10
-    network = space.build(arch, num_classes=10, in_channels=1, **build)
+    network = space.build(arch, Head(10, 1), **build)
     assert evaluation.metrics["parameters"] == sum(p.numel() for p in network.parameters())
     assert set(evaluation.metrics) == {"train_loss", "val_loss", "val_accuracy_top5", "parameters"}
     assert 0 < evaluation.cost_seconds <= time.monotonic() - start

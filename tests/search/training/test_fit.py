@@ -14,7 +14,7 @@ from search.evaluation import Proposal
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, Untrusted
 from search.recipes.yaml_text import dump_yaml
-from search.spaces.base import Decision, SearchSpace
+from search.spaces.base import OWN_HEAD, Decision, SearchSpace
 from search.tasks.trained import TrainedTask
 from search.training.fit import fit
 from search.training.isolation import isolated
@@ -110,7 +110,7 @@ class OneSpace(SearchSpace):
     name = "one"
     decisions = (Decision("nothing", ("at all", "whatever")),)
 
-    def build(self, architecture, num_classes=10, in_channels=1):
+    def build(self, architecture, head=OWN_HEAD):
         return network()
 
 
@@ -142,9 +142,9 @@ class Widths(SearchSpace):
     name = "widths"
     decisions = (Decision("width", ("4", "8")),)
 
-    def build(self, architecture, num_classes=10, in_channels=1):
+    def build(self, architecture, head=OWN_HEAD):
         width = int(self.decisions[0].choices[architecture[0]])
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, width), nn.Linear(width, num_classes))
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, width), nn.Linear(width, head.classes))
 
 
 def test_a_child_begins_with_the_weights_of_its_parent_as_far_as_they_fit(tmp_path):

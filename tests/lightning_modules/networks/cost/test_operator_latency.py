@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lightning_modules.networks.cost.latency import LatencySettings
 from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
-from search.spaces.base import SearchSpace
+from search.spaces.base import Head, SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.spaces.residual_backbone import ResidualBackbone
 
@@ -103,7 +103,7 @@ def test_measuring_adds_what_is_lacking_and_changes_nothing_else():
 def test_real_networks_call_what_their_trace_says(space: SearchSpace, build):
     settings = LatencySettings(resolution=32, warmup=0, repeats=1, rounds=1)
     table = OperatorLatencies(settings)
-    network = space.build(space.draw("latency", 0), num_classes=10, in_channels=3, **build)
+    network = space.build(space.draw("latency", 0), Head(10, 3), **build)
     assert table.measure(network) == len(set(operators_of(network, settings)))
     total = math.fsum(table.milliseconds[key] for key in operators_of(network, settings))
     assert table.estimate(network) == pytest.approx(total, rel=1e-12)

@@ -1,5 +1,7 @@
 """The training set in parts, and joint batches of which each rank gets its share."""
 
+import itertools
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -7,14 +9,14 @@ from pytorch_lightning import LightningDataModule
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from datamodules.digits import DigitsDataModule
-from datamodules.halves import HalvesDataModule, JointBatches
+from datamodules.three_parts import JointBatches, ThreePartsDataModule
 
 IMAGES = 1201
 """Digits to train on: 1,797 less a third of each class."""
 
 
-def halves(**settings):
-    return HalvesDataModule(DigitsDataModule(batch_size=32), **{"evaluation_images": 100} | settings)
+def parts_of(**settings):
+    return ThreePartsDataModule(DigitsDataModule(batch_size=32), **{"evaluation_images": 100} | settings)
 
 
 class Numbers:
@@ -50,7 +52,7 @@ def ranks():
 
 @pytest.mark.parametrize("share, count", [(0.5, None), (0.25, None), (0.6, 301)])
 def test_the_parts_are_disjoint_and_complete(share, count):
-    data = halves(held_out_share=share, images=count)
+    data = parts_of(held_out_share=share, images=count)
     parts = [data.evaluation, data.held_out, data.weights]
     total = IMAGES if count is None else count
     held_out = round(total * share)
@@ -62,7 +64,7 @@ def test_the_parts_are_disjoint_and_complete(share, count):
 
 
 def test_the_split_belongs_to_its_seed_and_not_to_that_of_the_order():
-    first, again, other = halves(seed=3), halves(seed=3), halves(seed=4)
+    first, again, other = parts_of(seed=3), parts_of(seed=3), parts_of(seed=4)
     torch.manual_seed(5)
     again.reseed(77)
     for name in ("evaluation", "held_out", "weights"):
@@ -71,14 +73,14 @@ def test_the_split_belongs_to_its_seed_and_not_to_that_of_the_order():
 
 
 def test_parts_hold_every_class_about_alike():
-    data = halves()
+    data = parts_of()
     labels = data.data.training_set().labels
     for part in (data.held_out, data.weights):
         assert labels[part].bincount(minlength=10).min() > 0.06 * len(part)
 
 
 def test_what_is_known_of_the_data():
-    data = halves()
+    data = parts_of()
     assert (data.num_classes, data.in_channels, data.input_shape) == (10, 1, (1, 8, 8))
 
 
@@ -143,7 +145,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(ranks):
 
 def test_a_part_smaller_than_a_batch_is_refused():
     with pytest.raises(ValueError, match="batch_size is 32, but this part of the data has 20 images"):
-        halves(images=140, held_out_share=6 / 7, evaluation_images=60).train_dataloader()
+        parts_of(images=140, held_out_share=6 / 7, evaluation_images=60).train_dataloader()
 
 
 # ---- what a supernet gets --------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def same(one, other):
 
 
 def test_training_batches_come_from_their_own_parts_and_the_shorter_part_ends_an_epoch():
-    data = HalvesDataModule(DigitsDataModule(batch_size=32, padding=0), evaluation_images=100)
+    data = ThreePartsDataModule(DigitsDataModule(batch_size=32, padding=0), evaluation_images=100)
     plain = data.data.training_set(augmented=False)
     owners = {plain.__getitems__([k])[0].numpy().tobytes(): k for k in range(IMAGES)}
     batches = epoch_of(data, 0)
@@ -175,8 +177,24 @@ def test_training_batches_come_from_their_own_parts_and_the_shorter_part_ends_an
         assert torch.equal(labels, plain.labels[torch.tensor(found)])
 
 
+def test_the_longer_part_may_be_an_epoch_and_the_other_come_again_in_another_order():
+    data = ThreePartsDataModule(
+        DigitsDataModule(batch_size=32, padding=0), 0.25, evaluation_images=100, mode="max_size_cycle"
+    )
+    assert len(data.weights) == 901 and len(data.held_out) == 200
+    batches = epoch_of(data, 0)
+    assert len(batches) == 901 // 32
+    images = torch.cat([batch["train"][0] for batch in batches]).flatten(1)
+    assert len(images.unique(dim=0)) > 0.99 * len(images)  # a few digits are the same
+    passes = [torch.cat([batch["held_out"][0] for batch in batches[k : k + 6]]).flatten(1) for k in (0, 6, 12)]
+    for one, other in itertools.pairwise(passes):
+        assert not torch.equal(one, other) and len(torch.cat([one, other]).unique(dim=0)) <= 200
+    plain = ThreePartsDataModule(DigitsDataModule(batch_size=32, padding=0), 0.25, evaluation_images=100)
+    assert same(epoch_of(plain, 0), batches[:6])  # of 200 that are held out
+
+
 def test_epochs_and_seeds_change_order_and_augmentation():
-    data = halves()
+    data = parts_of()
     first = epoch_of(data, 0)
     assert same(first, epoch_of(data, 0)) and not same(first, epoch_of(data, 1))
     data.reseed(9)
@@ -184,13 +202,13 @@ def test_epochs_and_seeds_change_order_and_augmentation():
     assert not same(first, other)
     data.reseed(0)
     assert same(first, epoch_of(data, 0))
-    fresh = halves()
+    fresh = parts_of()
     fresh.reseed(9)
     assert same(other, epoch_of(fresh, 0))
 
 
 def test_evaluation_images_are_as_they_are_and_in_a_fixed_order():
-    data = halves()
+    data = parts_of()
     batches = data.evaluation_batches(batch_size=30)
     expected = data.data.training_set(augmented=False).__getitems__(data.evaluation.tolist())
     epoch_of(data, 3)
@@ -200,12 +218,12 @@ def test_evaluation_images_are_as_they_are_and_in_a_fixed_order():
 
 
 def test_evaluation_batches_are_of_equal_size_but_for_an_image():
-    sizes = [len(labels) for _, labels in halves(evaluation_images=101).evaluation_batches(batch_size=50)]
+    sizes = [len(labels) for _, labels in parts_of(evaluation_images=101).evaluation_batches(batch_size=50)]
     assert sum(sizes) == 101 and max(sizes) - min(sizes) <= 1 and max(sizes) <= 50
 
 
 def test_calibration_images_are_the_weights_own():
-    data = halves()
+    data = parts_of()
     (images, labels), (more, _) = data.calibration_batches(2, batch_size=40)
     expected = data.data.training_set(augmented=False).__getitems__(data.weights[:80].tolist())
     assert torch.equal(torch.cat([images, more]), expected[0]) and torch.equal(labels, expected[1][:40])
@@ -223,6 +241,7 @@ def test_calibration_images_are_the_weights_own():
     [
         ({"held_out_share": 0.0}, "held_out_share is 0.0, it must lie between 0 and 1"),
         ({"held_out_share": 1.0}, "held_out_share is 1.0"),
+        ({"mode": "longest"}, "mode is 'longest', allowed: min_size, max_size_cycle"),
         ({"images": 0}, "images is 0, the training set has 1201"),
         ({"images": 1202}, "images is 1202, the training set has 1201"),
         ({"evaluation_images": 0}, "evaluation_images is 0, of 600 that are held out"),
@@ -232,19 +251,19 @@ def test_calibration_images_are_the_weights_own():
 )
 def test_a_split_that_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        halves(**settings)
+        parts_of(**settings)
 
 
 def test_a_data_module_without_a_training_set_is_refused():
     with pytest.raises(ValueError, match="data is a LightningDataModule, which has no training_set"):
-        HalvesDataModule(LightningDataModule())
+        ThreePartsDataModule(LightningDataModule())
 
 
 def test_shares_of_a_training_set_are_numbers_of_images():
-    by_share = HalvesDataModule(DigitsDataModule(), evaluation_images=0.2, images=0.5)
+    by_share = ThreePartsDataModule(DigitsDataModule(), evaluation_images=0.2, images=0.5)
     total = len(DigitsDataModule().training_set())
     count = round(total * 0.5)
     held_out = round(count * 0.5)
     assert len(by_share.evaluation) == round(0.2 * held_out)
-    by_number = HalvesDataModule(DigitsDataModule(), evaluation_images=len(by_share.evaluation), images=count)
+    by_number = ThreePartsDataModule(DigitsDataModule(), evaluation_images=len(by_share.evaluation), images=count)
     assert torch.equal(by_number.weights, by_share.weights) and torch.equal(by_number.held_out, by_share.held_out)

@@ -1,0 +1,371 @@
+"""Tasks whose reward weighs another task's score by further terms."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_modules.networks.cost.latency import Precision
+from search.errors import CatchmarkError, explain
+from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
+from search.rewards.base import RewardTerm
+from search.rewards.latency import MeasuredLatency, TableLatency
+from search.spaces.base import SearchSpace
+from search.tables.latency import LatencyTable
+from search.tasks.base import Task, keeps_limits
+from search.tasks.table import TableTask
+from search.tasks.table_pool import TableColumn
+from search.tasks.trained import TrainedTask, check_measured
+
+_Number = TypeVar("_Number", float, Tensor)
+
+
+class RewardTask(Task):
+    """Another task's score, its quality, and some terms, multiplied or added up.
+
+    The metrics of an evaluation are that task's, ``quality``, and what the terms measured, by their names. Where it
+    fails, so does this one, for the same reason; an architecture that a term can't measure is a failed evaluation too.
+
+    Args:
+        space: of the task.
+        task: gives the quality; it is made with the same space.
+        terms: each is made with the task.
+        combine: ``product`` of quality and terms, for which the quality must not be below 0; or their ``sum``.
+        objectives: hard limits, for instance ``{latency_ms: {direction: min, limit: 5.0}}``, of ``quality``, what the
+            terms measure, ``score``, the reward, and what the task logs; besides those that this task has itself.
+
+    Raises:
+        ValueError: there is no such way to combine, or no term, or two have one name.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Callable[[SearchSpace], Task],
+        terms: Sequence[Callable[[Task], RewardTerm]],
+        combine: Literal["product", "sum"] = "product",
+        objectives: dict[str, Any] | None = None,
+    ):
+        inner = task(space)
+        self._compose(inner, [term(inner) for term in terms], combine, objectives)
+
+    def _compose(
+        self,
+        task: Task,
+        terms: Sequence[RewardTerm],
+        combine: str = "product",
+        objectives: Mapping[str, Any] | None = None,
+    ) -> None:
+        if combine not in ("product", "sum"):
+            raise ValueError(f"combine is '{combine}', allowed: product, sum")
+        names = [term.name for term in terms]
+        if not names or len({*names}) < len(names):
+            raise ValueError(f"terms: at least one is needed, and of each name no more, these are {names}")
+        self.space, self.task, self.terms, self.combine = task.space, task, tuple(terms), combine
+        self.instant = task.instant and all(term.instant for term in terms)
+        # A score under which training may stop is one of the reward, which nobody knows before the terms.
+        self.honours, self.keeps_artifact = task.honours - {"stop_below"}, task.keeps_artifact
+        own = {"quality": Objective("max"), **{term.name: Objective(term.direction) for term in terms}}
+        inner = {"quality" if name == task.score_metric else name: each for name, each in task.objectives.items()}
+        self.objectives = {**own, **inner, **read_objectives(objectives or {})}
+        sign = " x " if combine == "product" else " + "
+        self.score_name = sign.join([task.score_name, *(term.described for term in terms)])
+
+    def parts(self) -> dict[str, Task]:
+        """The task whose score is weighed."""
+        return {"task": self.task}
+
+    def open(self) -> None:
+        """Refuse what that task refuses."""
+        self.task.open()
+
+    def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
+        """Ask the task, then weigh what it says, each as soon as it is there.
+
+        Raises:
+            CatchmarkError: the quality is below 0, and a factor would make more of it.
+        """
+        if not proposals:
+            return
+        # Look-ups are made together: they take less than the asking does.
+        known = iter(self._weighed([each.architecture for each in proposals])) if self.instant else None
+        for proposal, found in zip(proposals, self.task.evaluate(proposals), strict=True):
+            rows = None if known is None else next(known)
+            yield found if found.status != "ok" else self._reward(proposal.architecture, found, rows)
+
+    def _weighed(self, architectures: Sequence[Architecture]) -> list[list[tuple[float, float]]]:
+        """Quantity and value of each term for each architecture."""
+        archs = torch.tensor(architectures, dtype=torch.long)
+        columns = [term.values(archs) for term in self.terms]
+        pairs = [list(zip(each.measured.tolist(), each.values.tolist(), strict=True)) for each in columns]
+        return [list(row) for row in zip(*pairs, strict=True)]
+
+    def _reward(
+        self, architecture: Architecture, found: Evaluation, rows: list[tuple[float, float]] | None
+    ) -> Evaluation:
+        """What an evaluation of the task becomes."""
+        if found.score < 0 and self.combine == "product":
+            cure = "let 'score' of the task that trains name a metric that is never negative"
+            raise CatchmarkError(_below_zero(self.task.score_name, found.score, cure))
+        began, seconds = time.monotonic(), found.cost_seconds
+        if rows is None:
+            try:
+                (rows,) = self._weighed([architecture])
+            except CatchmarkError:
+                raise
+            except Exception as error:
+                names = " or ".join(term.quantity for term in self.terms)
+                seconds += time.monotonic() - began
+                return Evaluation.failed(f"no {names}: {explain(error)}", seconds, found.history)
+            seconds += time.monotonic() - began
+        for term, (_, value) in zip(self.terms, rows, strict=True):
+            if math.isnan(value):
+                reason = f"no {term.quantity} was measured of {self.space.format(architecture)}"
+                return Evaluation.failed(reason, seconds, found.history)
+        score = self._combined(found.score, [value for _, value in rows])
+        metrics = found.metrics | {"quality": found.score}
+        metrics |= {term.name: measured for term, (measured, _) in zip(self.terms, rows, strict=True)}
+        check_measured(self.objectives, [*metrics, self.score_metric])
+        return Evaluation(score, metrics, seconds, history=found.history, artifact=found.artifact)
+
+    def _combined(self, quality: _Number, values: Sequence[_Number]) -> _Number:
+        for value in values:
+            quality = quality * value if self.combine == "product" else quality + value
+        return quality
+
+    def all_scores(self) -> Tensor | None:
+        """The reward of every architecture, float64 ``[size]``; None where it is not known.
+
+        NaN where something was not measured, or misses a hard limit.
+        """
+        quality = self.task.all_scores()
+        if quality is None or not self.instant:
+            return None
+        return self._rewards(quality, torch.tensor(list(self.space.enumerate())))
+
+    def _rewards(self, quality: Tensor, archs: Tensor) -> Tensor:
+        """The reward of every architecture, as far as it keeps hard limits."""
+        weighed = [term.values(archs) for term in self.terms]
+        rewards = self._combined(quality, [each.values for each in weighed])
+        values = {"quality": quality, self.score_metric: rewards}
+        values |= {term.name: each.measured for term, each in zip(self.terms, weighed, strict=True)}
+        return torch.where(keeps_limits(self.objectives, values), rewards, math.nan)
+
+    def all_objectives(self) -> Tensor | None:
+        """Quality and quantities of every architecture, float64 ``[size, objectives]``; NaN where not measured."""
+        quality = self.task.all_scores()
+        if quality is None or not self.instant:
+            return None
+        archs = torch.tensor(list(self.space.enumerate()))
+        return torch.stack([quality, *(term.values(archs).measured for term in self.terms)], dim=1)
+
+    def offered(self, seed: int) -> Tensor | None:
+        """What the task offers."""
+        return self.task.offered(seed)
+
+
+class LatencyRewardTask(RewardTask):
+    """The reward ``quality x (latency / target)^exponent`` of one table column on one device (CATCH, sec. 4.3.1).
+
+    The metrics of an evaluation are ``quality`` and ``latency_ms``. An architecture whose quality or latency was not
+    measured is a failed evaluation.
+
+    Args:
+        space: of both tables.
+        quality: the column with the quality; a dict of the same keys does as well.
+        latency_table: the latencies' path (format: `search.tables.latency`).
+        device: one of the latency table's.
+        exponent: w, at most 0.
+        target_quantile: the target latency is this quantile of the device's latencies over the whole space.
+        objectives: hard limits, for instance ``{latency_ms: {direction: min, limit: 5.0}}``; of ``quality``,
+            ``latency_ms`` and ``score``, the reward.
+
+    Raises:
+        FileNotFoundError: a table is not there.
+        ValueError: there is no such column or device (the nearest spelling is named), the column has a value below 0,
+            less than half was measured on the device, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        quality: TableColumn,
+        latency_table: str,
+        device: str,
+        exponent: float,
+        target_quantile: float = 0.3,
+        objectives: dict[str, Any] | None = None,
+    ):
+        for name in objectives or {}:
+            if name not in ("quality", "latency_ms", "score"):
+                raise ValueError(f"objectives has '{name}', allowed: quality, latency_ms, score")
+        column = TableColumn(**quality) if isinstance(quality, dict) else quality
+        task = TableTask(space, **asdict(column))
+        self._set_up(task, latency_table, device, exponent, target_quantile, None, objectives)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Columns of tables that ship, for `NASBench201`."""
+        return {
+            "quality": {
+                "table": "nasbench201.npz",
+                "dataset": "cifar100",
+                "split": "val",
+                "metric": "acc",
+                "epochs": 12,
+            },
+            "latency_table": "nasbench201_latency.npz",
+            "device": "pixel3",
+            "exponent": -0.07,
+        }
+
+    @classmethod
+    def of(
+        cls,
+        quality: TableTask,
+        latencies: LatencyTable,
+        device: str,
+        exponent: float,
+        target_quantile: float = 0.3,
+        offer: Callable[[int], Tensor] | None = None,
+    ) -> LatencyRewardTask:
+        """The task of tables that are open already.
+
+        Args:
+            quality: the look-up of the quality.
+            latencies: of the same space.
+            device: as in the constructor.
+            exponent: as in the constructor.
+            target_quantile: as in the constructor.
+            offer: what `offered` answers.
+        """
+        task = cls.__new__(cls)
+        task._set_up(quality, latencies, device, exponent, target_quantile, offer)
+        return task
+
+    def _set_up(
+        self,
+        quality: TableTask,
+        latencies: str | LatencyTable,
+        device: str,
+        exponent: float,
+        target_quantile: float,
+        offer: Callable[[int], Tensor] | None = None,
+        objectives: Mapping[str, Any] | None = None,
+    ) -> None:
+        term = TableLatency(quality, latencies, device, exponent, None, target_quantile)
+        self._compose(quality, [term], objectives=objectives)
+        self.target, self._archs, self._offer = term.target, term.archs, offer
+        self._quality = quality.scores(term.archs)
+        if (self._quality < 0).any():
+            cure = "choose a metric that is never negative"
+            raise ValueError(_below_zero(quality.score_name, self._quality[self._quality < 0].min().item(), cure))
+        rewards = self._combined(self._quality, [term.values(term.archs).values])
+        if (rewards.isinf() & self._quality.isfinite()).any():
+            raise ValueError(f"exponent is {exponent}: the reward of a fast network would be infinite")
+
+    def all_scores(self) -> Tensor:
+        """The reward of every architecture, float64 ``[size]``, as `RewardTask.all_scores` has it."""
+        return self._rewards(self._quality, self._archs)
+
+    def all_objectives(self) -> Tensor:
+        """Quality and latency of every architecture, float64 ``[size, 2]``; NaN where it was not measured."""
+        return torch.stack([self._quality, *(term.values(self._archs).measured for term in self.terms)], dim=1)
+
+    def offered(self, seed: int) -> Tensor | None:
+        """What the pool that made this task has evaluated already; None for a task of its own."""
+        return None if self._offer is None else self._offer(seed)
+
+
+class MeasuredLatencyTask(RewardTask):
+    """The reward ``quality x (latency / target)^exponent`` of a trained network (MnasNet, eq. 2; CATCH, sec. 4.3.1).
+
+    Another task trains the network; its score is the quality, which must not be below 0. Then the latency of the same
+    network is measured, as `search.rewards.latency.MeasuredLatency` does it.
+
+    Args:
+        space: of both tasks.
+        task: trains; it is made with the same space.
+        target_milliseconds: the latency at which reward and quality are equal.
+        target: instead, an architecture of the space whose latency is the target.
+        exponent: w, at most 0. MnasNet uses -0.07: twice the latency costs 5 % of the quality.
+        resolution: this and what follows as for `MeasuredLatency`.
+        batch: see there.
+        device: see there.
+        threads: see there.
+        precision: see there.
+        channels_last: see there.
+        part: see there.
+        lookup: see there.
+        warmup: see there.
+        repeats: see there.
+        rounds: see there.
+        objectives: as for `RewardTask`.
+
+    Raises:
+        ValueError: a number is out of range, there is not exactly one target, this machine has no such device, or the
+            look-up file is of another machine or setting.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Callable[[SearchSpace], TrainedTask],
+        target_milliseconds: float | None = None,
+        target: str | None = None,
+        exponent: float = -0.07,
+        resolution: int | list[int] = 224,
+        batch: int = 1,
+        device: str = "cpu",
+        threads: int = 1,
+        precision: Precision = "float32",
+        channels_last: bool = False,
+        part: Literal["network", "backbone"] | None = None,
+        lookup: str | None = None,
+        warmup: int = 5,
+        repeats: int = 11,
+        rounds: int = 5,
+        objectives: dict[str, Any] | None = None,
+    ):
+        inner = task(space)
+        term = MeasuredLatency(
+            inner,
+            target_milliseconds,
+            target,
+            alpha=exponent,
+            resolution=resolution,
+            batch=batch,
+            device=device,
+            threads=threads,
+            precision=precision,
+            channels_last=channels_last,
+            part=part,
+            lookup=lookup,
+            warmup=warmup,
+            repeats=repeats,
+            rounds=rounds,
+        )
+        self._compose(inner, [term], objectives=objectives)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Small images, measured once."""
+        return {
+            "task": {"class_path": "TrainedTask", "init_args": TrainedTask.toy()},
+            "resolution": 64,
+            "device": "cpu",
+            "warmup": 1,
+            "repeats": 1,
+            "rounds": 1,
+        }
+
+
+def _below_zero(name: str, quality: float, cure: str) -> str:
+    """What to say of a quality below 0."""
+    return f"the quality, '{name}', is {quality:.3g}; below 0 a slower network would be worth more: {cure}"
