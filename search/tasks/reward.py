@@ -77,6 +77,15 @@ class RewardTask(Task):
         sign = " x " if combine == "product" else " + "
         self.score_name = sign.join([task.score_name, *(term.described for term in terms)])
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Columns of tables that ship, for `NASBench201`."""
+        latency = {"latency_table": "nasbench201_latency.npz", "device": "pixel3"}
+        return {
+            "task": {"class_path": "TableTask", "init_args": TableTask.toy()},
+            "terms": [{"class_path": "TableLatency", "init_args": latency}],
+        }
+
     def parts(self) -> dict[str, Task]:
         """The task whose score is weighed."""
         return {"task": self.task}
@@ -102,6 +111,8 @@ class RewardTask(Task):
     def _weighed(self, architectures: Sequence[Architecture]) -> list[list[tuple[float, float]]]:
         """Quantity and value of each term for each architecture."""
         archs = torch.tensor(architectures, dtype=torch.long)
+        if not bool((good := self.space.is_valid(archs)).all()):
+            self.space.check(architectures[int((~good).nonzero()[0])])  # says what is wrong with it
         columns = [term.values(archs) for term in self.terms]
         pairs = [list(zip(each.measured.tolist(), each.values.tolist(), strict=True)) for each in columns]
         return [list(row) for row in zip(*pairs, strict=True)]

@@ -3,9 +3,14 @@
 from search.evaluation import Proposal
 
 
-def evaluate(task, architecture, seed=0):
+def answer(task, proposal):
     """The answer to one proposal."""
-    return next(iter(task.evaluate([Proposal(architecture, seed)])))
+    return next(iter(task.evaluate([proposal])))
+
+
+def evaluate(task, architecture, seed=0):
+    """The answer to a proposal of an architecture and a seed."""
+    return answer(task, Proposal(architecture, seed))
 
 
 def evaluate_many(task, architectures):

@@ -108,6 +108,11 @@ class Loops(MaskedSpace):
         return [Edge("in", "in", "around")]
 
 
+class ColourBlind(MaskedSpace):
+    def example_input(self, head=OWN_HEAD):
+        return torch.zeros(4, 1, 32, 32)
+
+
 class NoLogits(MaskedSpace):
     def build(self, architecture, head=OWN_HEAD):
         return super().build(architecture, head)[:-2]
@@ -153,6 +158,7 @@ BROKEN = {
     "damaged_strings_are_refused": [Lenient],
     "check_names_what_is_wrong": [Silent],
     "the_diagram_joins_named_nodes": [Loops],
+    "an_example_has_the_channels_that_are_asked_for": [ColourBlind],
     "networks_learn": [NoLogits, WrongClasses],
     "images_of_every_size_are_taken_or_refused": [FixedSize],
     "a_network_is_a_function_of_the_random_state": [OwnSeed],

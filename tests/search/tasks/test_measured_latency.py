@@ -22,6 +22,7 @@ from search.runs.journal import Journal
 from search.spaces.base import Decision, Head, SearchSpace
 from search.tasks.reward import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
+from tests.search.evaluating import answer
 
 SETTINGS = LatencySettings(resolution=8, channels=1)
 QUICK = {"resolution": 8, "warmup": 0, "repeats": 1, "rounds": 1}
@@ -98,7 +99,7 @@ def test_the_reward_by_hand(tmp_path):
     sums = write_table(tmp_path / "table.json")
     task = make(known, lookup=str(tmp_path / "table.json"), target_milliseconds=2.5, exponent=-0.3)
     for architecture, milliseconds in sums.items():
-        got = task.evaluate_one(Proposal(architecture, seed=1))
+        got = answer(task, Proposal(architecture, seed=1))
         assert got.score == pytest.approx(80.0 * (milliseconds / 2.5) ** -0.3, rel=1e-12)
         assert got.metrics == {"val_loss": 0.5, "parameters": 7.0, "quality": 80.0, "latency_ms": milliseconds}
         assert got.status == "ok" and got.cost_seconds > 30.0
@@ -135,23 +136,21 @@ def test_the_target_can_be_an_architecture(tmp_path):
     sums = write_table(tmp_path / "table.json")
     task = make(known, lookup=str(tmp_path / "table.json"), target="width=4")
     assert task.terms[0].target_milliseconds() == sums[(1,)]
-    assert task.evaluate_one(Proposal((1,))).score == 80.0
-    assert task.evaluate_one(Proposal((2,))).score == pytest.approx(
-        80.0 * (sums[(2,)] / sums[(1,)]) ** -0.07, rel=1e-12
-    )
+    assert answer(task, Proposal((1,))).score == 80.0
+    assert answer(task, Proposal((2,))).score == pytest.approx(80.0 * (sums[(2,)] / sums[(1,)]) ** -0.07, rel=1e-12)
 
 
 def test_quality_is_what_the_other_task_gives_when_it_really_trains(tmp_path):
     sums = write_table(tmp_path / "table.json")
-    plain = trained().evaluate_one(Proposal((2,), seed=3))
-    got = make(lookup=str(tmp_path / "table.json")).evaluate_one(Proposal((2,), seed=3))
+    plain = answer(trained(), Proposal((2,), seed=3))
+    got = answer(make(lookup=str(tmp_path / "table.json")), Proposal((2,), seed=3))
     assert got.metrics == plain.metrics | {"quality": plain.score, "latency_ms": sums[(2,)]}
     assert got.score == pytest.approx(plain.score * (sums[(2,)] / 2.0) ** -0.07, rel=1e-12)
 
 
 def test_a_measured_network():
     random = torch.get_rng_state()
-    got = make(known).evaluate_one(Proposal((0,), seed=0))
+    got = answer(make(known), Proposal((0,), seed=0))
     assert got.metrics["latency_ms"] > 0
     assert got.score == pytest.approx(80.0 * (got.metrics["latency_ms"] / 2.0) ** -0.07, rel=1e-12)
     assert torch.equal(torch.get_rng_state(), random)
@@ -159,30 +158,30 @@ def test_a_measured_network():
 
 def test_operators_are_measured_once_and_kept(tmp_path):
     path = tmp_path / "table.json"
-    first = make(known, lookup=str(path)).evaluate_one(Proposal((0,), seed=0))
+    first = answer(make(known, lookup=str(path)), Proposal((0,), seed=0))
     text = path.read_text()
     again = make(known, lookup=str(path))
-    assert again.evaluate_one(Proposal((0,), seed=0)).score == first.score and path.read_text() == text
-    again.evaluate_one(Proposal((2,), seed=0))
+    assert answer(again, Proposal((0,), seed=0)).score == first.score and path.read_text() == text
+    answer(again, Proposal((2,), seed=0))
     assert len(path.read_text()) > len(text)  # another width, so other operators
-    assert make(known, lookup=str(path)).evaluate_one(Proposal((0,), seed=0)).score == first.score
+    assert answer(make(known, lookup=str(path)), Proposal((0,), seed=0)).score == first.score
 
 
 def test_a_child_that_fails_is_passed_on():
     failed = {"score": math.nan, "status": "failed", "reason": "diverged", "cost_seconds": 4.0}
-    got = make(lambda space: known(space, **failed)).evaluate_one(Proposal((0,)))
+    got = answer(make(lambda space: known(space, **failed)), Proposal((0,)))
     assert (got.status, got.reason, got.cost_seconds, got.metrics) == ("failed", "diverged", 4.0, {})
 
 
 def test_a_network_that_cannot_be_run_is_a_failed_evaluation():
-    got = make(known).evaluate_one(Proposal((3,)))
+    got = answer(make(known), Proposal((3,)))
     assert got.status == "failed" and got.reason.startswith("no latency: RuntimeError") and math.isnan(got.score)
     assert got.cost_seconds > 30.0
 
 
 def test_a_negative_quality_is_refused():
     with pytest.raises(CatchmarkError, match=r"is -0\.5; below 0 .* never negative"):
-        make(lambda space: known(space, score=-0.5)).evaluate_one(Proposal((0,)))
+        answer(make(lambda space: known(space, score=-0.5)), Proposal((0,)))
 
 
 class Dense(LightningModule):
@@ -207,14 +206,14 @@ def test_what_runs_is_what_is_trained(tmp_path, module, part, backbone):
     sums = write_table(tmp_path / "table.json", backbone)
     task = make(lambda space: Known(space, DigitsDataModule(), module), part=part, lookup=str(tmp_path / "table.json"))
     text = (tmp_path / "table.json").read_text()
-    assert task.evaluate_one(Proposal((1,))).metrics["latency_ms"] == sums[(1,)]
+    assert answer(task, Proposal((1,))).metrics["latency_ms"] == sums[(1,)]
     assert (tmp_path / "table.json").read_text() == text  # every operator of that part was in it
 
 
 def test_a_space_without_backbones_has_none_to_measure():
     with pytest.raises(CatchmarkError, match="networks of the space 'widths' have no backbone; use 'network'"):
-        make(known, part="backbone").evaluate_one(Proposal((3,)))
-    assert make(lambda space: Known(space, DigitsDataModule(), Dense)).evaluate_one(Proposal((3,))).status == "failed"
+        answer(make(known, part="backbone"), Proposal((3,)))
+    assert answer(make(lambda space: Known(space, DigitsDataModule(), Dense)), Proposal((3,))).status == "failed"
 
 
 @pytest.mark.parametrize(
@@ -334,11 +333,11 @@ budget: 1
     task = study.targets["fast"]
     assert isinstance(task, MeasuredLatencyTask) and task.task.space is study.space
     assert task.terms[0].settings.input_shape == (1, 1, 8, 16) and task.terms[0].alpha == -0.07
-    got = task.evaluate_one(Proposal((3, 0, 0, 0, 0, 0), seed=0))
+    got = answer(task, Proposal((3, 0, 0, 0, 0, 0), seed=0))
     assert got.status == "ok" and got.score == got.metrics["quality"]  # it is the target
     (tmp_path / "again.yaml").write_text(resolved)
     again, _ = load_recipe(tmp_path / "again.yaml")
-    assert again.targets["fast"].evaluate_one(Proposal((3, 0, 0, 0, 0, 0), seed=0)).score == got.score
+    assert answer(again.targets["fast"], Proposal((3, 0, 0, 0, 0, 0), seed=0)).score == got.score
     wrong = (tmp_path / "latency.yaml").read_text().replace("class_path: TrainedTask", "class_path: TrainTask")
     (tmp_path / "wrong.yaml").write_text(wrong)
     with pytest.raises(CatchmarkError, match=r"targets\.fast\.init_args\.task.*TrainedTask"):

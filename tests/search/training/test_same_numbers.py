@@ -171,7 +171,7 @@ def supernets(folder):
             "space": "NASBench201",
             "truth": "tests.search.studies.test_supernet_study.ConvolutionsTask",
             "data": {
-                "class_path": "HalvesDataModule",
+                "class_path": "ThreePartsDataModule",
                 "init_args": {
                     "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 64}},
                     "evaluation_images": 64,
