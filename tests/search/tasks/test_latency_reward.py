@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search.randomness import TrialRandom
-from search.tasks.reward import LatencyRewardTask
+from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table_pool import TableColumn
 from tests.search.tables.latency_tables import SIZE, SPACE, column, write_latency, write_quality
 

@@ -19,7 +19,7 @@ from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.spaces.base import Decision, Head, SearchSpace
 from search.tasks.base import Evaluation
-from search.tasks.reward import MeasuredLatencyTask
+from search.tasks.measured_latency import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
 
 SETTINGS = LatencySettings(resolution=8, channels=1)
