@@ -22,7 +22,8 @@ from lightning_modules.networks.darts_cells import (
     node_choices,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
-from search.spaces.base import OWN_HEAD, Architecture, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 CELLS = ("normal", "reduce")
 Genotype = Iterable[tuple[str, int]]

@@ -21,7 +21,8 @@ from lightning_modules.networks.depth_fusion import (
     build_backbone,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
-from search.spaces.base import OWN_HEAD, Architecture, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 UPSAMPLING_NAMES = ("bilinear", "bicubic", "transposed_conv", "pixel_shuffle")

@@ -21,7 +21,8 @@ from lightning_modules.networks.nasbench101_cells import (
     VertexSuperCell,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
-from search.spaces.base import OWN_HEAD, Architecture, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 VERTICES, MAX_EDGES = 7, 9
 OUTPUT = VERTICES - 1

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.cells import Cell, CellNetwork, Norm, build_operation
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
-from search.spaces.base import OWN_HEAD, Architecture, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = tuple((target, source) for target in range(1, 4) for source in range(target))

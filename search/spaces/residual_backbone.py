@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lightning_modules.networks.residual import BLOCKS, ResidualFeatures, ResidualNetwork, stem_stride_of
-from search.spaces.base import OWN_HEAD, Architecture, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Architecture, Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 PLACES = ("nowhere", "start", "middle", "start and middle")
 """Where in a stage the channels double."""

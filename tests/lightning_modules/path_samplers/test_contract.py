@@ -11,7 +11,7 @@ from torch import nn
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler, best_first, best_of, distinct
 from search.recipes.catalogue import find_classes
-from search.spaces.base import Head
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 from tests.search.spaces.masked_space import MaskedSpace
 

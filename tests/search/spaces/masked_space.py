@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from search.spaces.base import OWN_HEAD, Decision, SearchSpace
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.head import OWN_HEAD
 
 WIDTHS = (4, 8, 16)
 LENGTHS = (4, 5, 3)

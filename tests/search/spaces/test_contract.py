@@ -11,7 +11,8 @@ from scipy import stats
 
 from search.randomness import TrialRandom
 from search.recipes.catalogue import find_classes
-from search.spaces.base import Head, SearchSpace
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 
 from .masked_space import LENGTHS, LIMITS, MaskedSpace
 

@@ -21,7 +21,8 @@ from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
 from search.errors import CatchmarkError
-from search.spaces.base import OWN_HEAD, Decision, Head, SearchSpace
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask, _make_watch
