@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from search.contracts.contract import Broken, Contract, Subject, ensure, toy_factory
 from search.evaluation import Architecture
 from search.randomness import TrialRandom
-from search.spaces.base import Head, SearchSpace
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 
 ENUMERABLE = 50_000
 """Larger spaces are looked at through samples instead of one by one."""
