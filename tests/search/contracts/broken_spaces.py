@@ -136,6 +136,12 @@ class OwnSeed(MaskedSpace):
         return super().build(architecture, head)
 
 
+class LooksAtValues(MaskedSpace):
+    def build(self, architecture, num_classes=10, in_channels=3):
+        assert torch.tensor(architecture).tolist()
+        return super().build(architecture, num_classes, in_channels)
+
+
 class BuildsAnything(MaskedSpace):
     def build(self, architecture, head=OWN_HEAD):
         return super().build((0,) * len(self.decisions), head)
@@ -163,6 +169,7 @@ BROKEN = {
     "networks_learn": [NoLogits, WrongClasses],
     "images_of_every_size_are_taken_or_refused": [FixedSize],
     "a_network_is_a_function_of_the_random_state": [OwnSeed],
+    "sizes_can_be_counted_without_weights": [LooksAtValues],
     "a_wrong_architecture_is_not_built": [BuildsAnything],
 }
 GOOD = [MaskedSpace]
