@@ -14,6 +14,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("search", "lightning_modules", "datamodules")
 TOP = 5
 """Files that may lie at the top of ``search/``."""
+FLOORS = (
+    ("errors", "randomness", "evaluation", "statistics"),
+    ("training",),
+    ("spaces", "tables", "attributes", "rewards", "agents", "tasks"),
+    ("runs", "executors", "loop", "recipes", "results", "studies", "distributed"),
+    ("reports", "listeners"),
+    ("contracts", "deploy", "commands", "cli"),
+)
+"""Rooms of ``search/`` from the ground up: what counts, trains, decides, runs, shows and hands out."""
 DOORS = {"lightning_modules": (), "datamodules": ("lightning_modules",), "search": ("lightning_modules", "datamodules")}
 """Which other packages each may import."""
 
@@ -91,6 +100,21 @@ def wrong_doors(graph):
     return found
 
 
+def steps_down(graph):
+    """Imports of ``search/`` that lead up the stairs, and rooms that stand on no floor."""
+    floors = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    found = []
+    for name, others in graph.items():
+        places = [each.split(".")[1] for each in (name, *sorted(others)) if each.startswith("search.")]
+        if not name.startswith("search."):
+            continue
+        found += [f"{each} stands on no floor" for each in places if each not in floors]
+        known = [each for each in sorted(others) if each.startswith("search.")]
+        here = floors.get(places[0], 0)
+        found += [f"{name} imports {each}" for each in known if floors.get(each.split(".")[1], 0) > here]
+    return found
+
+
 def files_at_the_top(root):
     """The modules that lie in ``search/`` itself."""
     return sorted(path.name for path in (root / "search").glob("*.py"))
@@ -135,6 +159,24 @@ def test_a_wrong_door_is_noticed(house):
     assert wrong_doors(imports(house)) == []
     (house / "lightning_modules" / "__init__.py").write_text("def late():\n    from search.walls import paint\n")
     assert wrong_doors(imports(house)) == ["lightning_modules imports search.walls"]
+
+
+def test_imports_lead_down():
+    assert steps_down(imports(ROOT)) == []
+
+
+def test_a_step_up_is_noticed(house):
+    for room, text in {"tasks": "", "studies": "from search.tasks import hall\n"}.items():
+        (house / "search" / room).mkdir()
+        (house / "search" / room / "__init__.py").write_text("")
+        (house / "search" / room / "hall.py").write_text(text)
+    (house / "search" / "loop.py").write_text("")
+    (house / "search" / "walls.py").unlink()
+    assert steps_down(imports(house)) == []
+    (house / "search" / "tasks" / "hall.py").write_text("def late():\n    from search.studies import hall\n")
+    assert steps_down(imports(house)) == ["search.tasks.hall imports search.studies.hall"]
+    (house / "search" / "cellar.py").write_text("")
+    assert "cellar stands on no floor" in steps_down(imports(house))
 
 
 def test_few_files_lie_at_the_top():

@@ -28,15 +28,16 @@ def run(chosen: argparse.Namespace) -> int:
         recipe = read_recipe(path)
         description = " ".join(str(recipe.get("init_args", recipe).get("description", "")).split())
         lines.append(f"  {shown_path(path):<40} {textwrap.shorten(description, 100, placeholder=' ...')}".rstrip())
-    for title, package, base in [
+    for title, packages, base in [
         ("spaces", "search.spaces", SearchSpace),
-        ("tasks", "search.tasks", Task),
+        ("tasks", "search.tasks search.studies", Task),
         ("task pools", "search.tasks", TaskPool),
         ("agents", "search.agents", Agent),
         ("path samplers", "lightning_modules.path_samplers", PathSampler),
     ]:
         lines.append(title)
-        for name, found in find_classes(package, base).items():
+        classes = {name: found for each in packages.split() for name, found in find_classes(each, base).items()}
+        for name, found in sorted(classes.items()):
             lines.append(f"  {name:<24} {(found.__doc__ or '').strip().splitlines()[0]}")
     lines += ["tables", *(f"  {name:<28} {holds}" for name, holds in SHIPPED.items())]
     print("\n".join(lines))

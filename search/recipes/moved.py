@@ -17,6 +17,7 @@ MOVED = {
     "search.meta_training": "search.studies.meta_training",
     "search.study": "search.studies.base",
     "search.supernets.study": "search.studies.supernet_study",
+    "search.tasks.shared_weights": "search.studies.shared_weights",
 }
 """Modules whose classes a recipe may name, by where they were."""
 

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from search.errors import CatchmarkError, RunError
+from search.errors import CatchmarkError, RunError, nearest
 from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
@@ -254,7 +253,7 @@ class TrainedTask(OneByOne):
                     torch.cuda.empty_cache()
             return Evaluation.failed(failure, seconds, history)
         if self.score not in metrics:
-            raise RunError(f"score '{self.score}' is not logged{_suggest(self.score, metrics)}")
+            raise RunError(f"score '{self.score}' is not logged{nearest(self.score, metrics)}")
         check_measured(self.objectives, metrics)
         return Evaluation(metrics.pop(self.score), metrics, seconds, history=history)
 
@@ -276,7 +275,7 @@ def check_measured(objectives: Mapping[str, Objective], names: Collection[str]) 
     """
     for name in objectives:
         if name not in names:
-            raise RunError(f"objectives: '{name}' is not logged{_suggest(name, names)}")
+            raise RunError(f"objectives: '{name}' is not logged{nearest(name, names)}")
 
 
 def _epochs(asked: float) -> int:
@@ -318,12 +317,7 @@ def _check_trainer_arguments(arguments: dict[str, Any]) -> None:
     known = [name for name in inspect.signature(Trainer).parameters if name != "max_epochs"]
     for key in arguments:
         if key not in known:
-            raise ValueError(f"trainer: Lightning's Trainer has no argument '{key}'{_suggest(key, known)}")
-
-
-def _suggest(word: str, allowed: Any) -> str:
-    near = get_close_matches(word, list(allowed), n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(allowed)}"
+            raise ValueError(f"trainer: Lightning's Trainer has no argument '{key}'{nearest(key, known)}")
 
 
 def _reason(error: Exception) -> str:

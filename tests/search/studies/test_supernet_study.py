@@ -26,9 +26,9 @@ from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
+from search.studies.shared_weights import SharedWeightsTask
 from search.studies.supernet_job import checkpoint_of, read_outcome
 from search.tasks.base import OneByOne
-from search.tasks.shared_weights import SharedWeightsTask
 from tests.search.listeners.wandb.test_searches import logged
 
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
