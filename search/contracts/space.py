@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from search.contracts.contract import Broken, Contract, Subject, ensure, toy_factory
+from search.errors import one_line
 from search.evaluation import Architecture
 from search.randomness import TrialRandom
 from search.spaces.base import Head, SearchSpace
@@ -338,6 +339,19 @@ def a_network_is_a_function_of_the_random_state(subject: SpaceSubject) -> None:
     ensure(not all(torch.equal(built[0][key], built[2][key]) for key in built[0]), "two seeds give one network", cure)
 
 
+def sizes_can_be_counted_without_weights(subject: SpaceSubject) -> None:
+    """Builds networks under torch.device("meta") too, where their size is counted."""
+    arch = subject.some(1)[0].tolist()
+    count = sum(each.numel() for each in subject.build(arch).parameters())
+    cure = "look at no tensor's values in build; self.check does where they are"
+    try:
+        with torch.device("meta"):
+            without = sum(each.numel() for each in subject.build(arch).parameters())
+    except Exception as error:
+        raise Broken(f"under torch.device('meta') build fails: {one_line(error)}", cure) from None
+    ensure(count == without, f"it has {count} parameters, and under torch.device('meta') {without}", cure)
+
+
 def a_wrong_architecture_is_not_built(subject: SpaceSubject) -> None:
     """Builds no architecture that is not its own."""
     wrong = (99,) * len(subject.space.decisions)
@@ -376,6 +390,7 @@ CONTRACT = Contract(
         networks_learn,
         images_of_every_size_are_taken_or_refused,
         a_network_is_a_function_of_the_random_state,
+        sizes_can_be_counted_without_weights,
         a_wrong_architecture_is_not_built,
     ),
 )

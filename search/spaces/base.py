@@ -227,14 +227,17 @@ class SearchSpace(ABC):
         arch = tuple(int(choice) for choice in architecture)
         if len(arch) != len(self.decisions):
             raise ValueError(f"{self.name}: {arch} has {len(arch)} decisions, {len(self.decisions)} are needed")
-        for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
-            allowed = [
-                k
-                for k, good in enumerate(self.valid_choices(torch.tensor(arch[:t], dtype=torch.long)).tolist())
-                if good
-            ]
-            if choice not in allowed:
-                raise ValueError(f"{self.name}: decision '{decision.name}' of {arch} is {choice}, allowed: {allowed}")
+        with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
+            for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
+                allowed = [
+                    k
+                    for k, good in enumerate(self.valid_choices(torch.tensor(arch[:t], dtype=torch.long)).tolist())
+                    if good
+                ]
+                if choice not in allowed:
+                    raise ValueError(
+                        f"{self.name}: decision '{decision.name}' of {arch} is {choice}, allowed: {allowed}"
+                    )
         return arch
 
     def sample(self, rng: TrialRandom, n: int) -> Tensor:

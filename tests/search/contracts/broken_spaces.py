@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from search.contracts.toy_spaces import MaskedSpace
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head
+from search.spaces.base import OWN_HEAD, Decision, Edge
 
 
 class TwiceTheSameName(MaskedSpace):
@@ -108,7 +108,7 @@ class Loops(MaskedSpace):
         return [Edge("in", "in", "around")]
 
 
-class ColourBlind(MaskedSpace):
+class GreyOnly(MaskedSpace):
     def example_input(self, head=OWN_HEAD):
         return torch.zeros(4, 1, 32, 32)
 
@@ -120,7 +120,7 @@ class NoLogits(MaskedSpace):
 
 class WrongClasses(MaskedSpace):
     def build(self, architecture, head=OWN_HEAD):
-        return super().build(architecture, Head(10, head.in_channels))
+        return super().build(architecture)
 
 
 class FixedSize(MaskedSpace):
@@ -133,6 +133,18 @@ class OwnSeed(MaskedSpace):
     def build(self, architecture, head=OWN_HEAD):
         torch.manual_seed(0)
         return super().build(architecture, head)
+
+
+class LooksAtValues(MaskedSpace):
+    def build(self, architecture, head=OWN_HEAD):
+        assert torch.tensor(architecture).tolist()
+        return super().build(architecture, head)
+
+
+class LooksAtValues(MaskedSpace):
+    def build(self, architecture, num_classes=10, in_channels=3):
+        assert torch.tensor(architecture).tolist()
+        return super().build(architecture, num_classes, in_channels)
 
 
 class BuildsAnything(MaskedSpace):
@@ -158,10 +170,11 @@ BROKEN = {
     "damaged_strings_are_refused": [Lenient],
     "check_names_what_is_wrong": [Silent],
     "the_diagram_joins_named_nodes": [Loops],
-    "an_example_has_the_channels_that_are_asked_for": [ColourBlind],
+    "an_example_has_the_channels_that_are_asked_for": [GreyOnly],
     "networks_learn": [NoLogits, WrongClasses],
     "images_of_every_size_are_taken_or_refused": [FixedSize],
     "a_network_is_a_function_of_the_random_state": [OwnSeed],
+    "sizes_can_be_counted_without_weights": [LooksAtValues],
     "a_wrong_architecture_is_not_built": [BuildsAnything],
 }
 GOOD = [MaskedSpace]
