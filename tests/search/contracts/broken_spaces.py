@@ -141,12 +141,6 @@ class LooksAtValues(MaskedSpace):
         return super().build(architecture, head)
 
 
-class LooksAtValues(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
-        assert torch.tensor(architecture).tolist()
-        return super().build(architecture, num_classes, in_channels)
-
-
 class BuildsAnything(MaskedSpace):
     def build(self, architecture, head=OWN_HEAD):
         return super().build((0,) * len(self.decisions), head)
