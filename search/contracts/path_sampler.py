@@ -16,7 +16,8 @@ from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep, Choices, PathSampler
 from search.contracts.contract import Broken, Contract, Subject, differing, ensure, through_a_file, toy_factory
 from search.contracts.toy_spaces import MaskedSpace
-from search.spaces.base import Head, SearchSpace
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 
 EPOCHS, STEPS = 6, 3

@@ -16,7 +16,8 @@ from search.contracts.contract import Broken, Contract, Subject, ensure, toy_fac
 from search.errors import one_line
 from search.evaluation import Architecture
 from search.randomness import TrialRandom
-from search.spaces.base import Head, SearchSpace
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 
 ENUMERABLE = 50_000
 """Larger spaces are looked at through samples instead of one by one."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Head, SearchSpace
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 WIDTHS = (4, 8, 16)
 LENGTHS = (4, 5, 3)

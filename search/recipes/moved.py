@@ -16,8 +16,6 @@ MOVED = {
     "search.landmarks": "search.studies.landmarks",
     "search.meta_training": "search.studies.meta_training",
     "search.study": "search.studies.base",
-    "search.tasks.latency_reward": "search.tasks.reward",
-    "search.tasks.measured_latency": "search.tasks.reward",
     "search.supernets.study": "search.studies.supernet_study",
 }
 """Modules whose classes a recipe may name, by where they were."""

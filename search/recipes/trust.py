@@ -43,7 +43,7 @@ _LINKING = re.compile(r"(?:offline-)?run-.*")
 # they are unpacked, and what lies at a path is replaced.
 _ADDRESSES = {"search.executors.ray.RayExecutor": "address"}
 _WRITTEN = {
-    "search.tasks.reward.MeasuredLatencyTask": ("lookup",),
+    "search.tasks.measured_latency.MeasuredLatencyTask": ("lookup",),
     "search.rewards.latency.MeasuredLatency": ("lookup",),
 }
 _WRITTEN_BY_TRAINERS = ("trainer", "default_root_dir")

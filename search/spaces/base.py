@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from search.evaluation import Architecture
 from search.randomness import TrialRandom, derive_seed
+from search.spaces.head import OWN_HEAD, Head, head_of
 
 if TYPE_CHECKING:
     from lightning_modules.networks.cells import Norm
@@ -43,34 +44,6 @@ class Edge:
     source: str
     target: str
     label: str
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a network is built for, as its data say.
-
-    Attributes:
-        classes: that it tells apart, 0 for none; None for as many as the space's own benchmark has.
-        in_channels: of the images.
-    """
-
-    classes: int | None = None
-    in_channels: int = 3
-
-    def classes_or(self, default: int) -> int:
-        """How many classes, where the default is the space's own number."""
-        return default if self.classes is None else self.classes
-
-
-OWN_HEAD = Head()
-"""That of the space's own benchmark."""
-
-
-def head_of(arguments: Mapping[str, Any]) -> tuple[Head, dict[str, Any]]:
-    """The head in what a recipe or a file says of building, ``num_classes`` and ``in_channels``, and the rest."""
-    options = dict(arguments)
-    head = Head(options.pop("num_classes", None), options.pop("in_channels", 3))
-    return head, options
 
 
 class SearchSpace(ABC):

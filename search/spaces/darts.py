@@ -24,7 +24,8 @@ from lightning_modules.networks.darts_cells import (
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 CELLS = ("normal", "reduce")
 Genotype = Iterable[tuple[str, int]]

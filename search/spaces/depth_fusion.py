@@ -22,7 +22,8 @@ from lightning_modules.networks.depth_fusion import (
 )
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 UPSAMPLING_NAMES = ("bilinear", "bicubic", "transposed_conv", "pixel_shuffle")

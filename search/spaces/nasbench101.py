@@ -23,7 +23,8 @@ from lightning_modules.networks.nasbench101_cells import (
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 VERTICES, MAX_EDGES = 7, 9
 OUTPUT = VERTICES - 1

@@ -13,7 +13,8 @@ from lightning_modules.networks.cells import Cell, CellNetwork, Norm, build_oper
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = tuple((target, source) for target in range(1, 4) for source in range(target))

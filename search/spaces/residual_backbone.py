@@ -14,7 +14,8 @@ from torch import Tensor
 from lightning_modules.networks.residual import BLOCKS, ResidualFeatures, ResidualNetwork, stem_stride_of
 from search.errors import nearest
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 PLACES = ("nowhere", "start", "middle", "start and middle")
 """Where in a stage the channels double."""

@@ -10,7 +10,8 @@ from torch import nn
 from lightning_modules.networks.cells import Cell, ModuleNetwork, Norm, build_operation
 from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.evaluation import Architecture
-from search.spaces.base import OWN_HEAD, Decision, Edge, Head, SearchSpace
+from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 """In the order of their digits in the architecture string."""

@@ -14,7 +14,7 @@ from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
 from search.tables.latency import read_latency
 from search.tasks.base import TaskPool
-from search.tasks.reward import LatencyRewardTask
+from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table import TableTask
 from search.tasks.table_pool import TableColumn
 

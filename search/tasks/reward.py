@@ -5,23 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.cost.latency import Precision
 from search.errors import CatchmarkError, explain
 from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.rewards.base import RewardTerm
-from search.rewards.latency import MeasuredLatency, TableLatency
 from search.spaces.base import SearchSpace
-from search.tables.latency import LatencyTable
 from search.tasks.base import Task, keeps_limits
 from search.tasks.table import TableTask
-from search.tasks.table_pool import TableColumn
-from search.tasks.trained import TrainedTask, check_measured
+from search.tasks.trained import check_measured
 
 _Number = TypeVar("_Number", float, Tensor)
 
@@ -123,7 +118,7 @@ class RewardTask(Task):
         """What an evaluation of the task becomes."""
         if found.score < 0 and self.combine == "product":
             cure = "let 'score' of the task that trains name a metric that is never negative"
-            raise CatchmarkError(_below_zero(self.task.score_name, found.score, cure))
+            raise CatchmarkError(below_zero(self.task.score_name, found.score, cure))
         began, seconds = time.monotonic(), found.cost_seconds
         if rows is None:
             try:
@@ -181,202 +176,6 @@ class RewardTask(Task):
         return self.task.offered(seed)
 
 
-class LatencyRewardTask(RewardTask):
-    """The reward ``quality x (latency / target)^exponent`` of one table column on one device (CATCH, sec. 4.3.1).
-
-    The metrics of an evaluation are ``quality`` and ``latency_ms``. An architecture whose quality or latency was not
-    measured is a failed evaluation.
-
-    Args:
-        space: of both tables.
-        quality: the column with the quality; a dict of the same keys does as well.
-        latency_table: the latencies' path (format: `search.tables.latency`).
-        device: one of the latency table's.
-        exponent: w, at most 0.
-        target_quantile: the target latency is this quantile of the device's latencies over the whole space.
-        objectives: hard limits, for instance ``{latency_ms: {direction: min, limit: 5.0}}``; of ``quality``,
-            ``latency_ms`` and ``score``, the reward.
-
-    Raises:
-        FileNotFoundError: a table is not there.
-        ValueError: there is no such column or device (the nearest spelling is named), the column has a value below 0,
-            less than half was measured on the device, or a number is out of range.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        quality: TableColumn,
-        latency_table: str,
-        device: str,
-        exponent: float,
-        target_quantile: float = 0.3,
-        objectives: dict[str, Any] | None = None,
-    ):
-        for name in objectives or {}:
-            if name not in ("quality", "latency_ms", "score"):
-                raise ValueError(f"objectives has '{name}', allowed: quality, latency_ms, score")
-        column = TableColumn(**quality) if isinstance(quality, dict) else quality
-        task = TableTask(space, **asdict(column))
-        self._set_up(task, latency_table, device, exponent, target_quantile, None, objectives)
-
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Columns of tables that ship, for `NASBench201`."""
-        return {
-            "quality": {
-                "table": "nasbench201.npz",
-                "dataset": "cifar100",
-                "split": "val",
-                "metric": "acc",
-                "epochs": 12,
-            },
-            "latency_table": "nasbench201_latency.npz",
-            "device": "pixel3",
-            "exponent": -0.07,
-        }
-
-    @classmethod
-    def of(
-        cls,
-        quality: TableTask,
-        latencies: LatencyTable,
-        device: str,
-        exponent: float,
-        target_quantile: float = 0.3,
-        offer: Callable[[int], Tensor] | None = None,
-    ) -> LatencyRewardTask:
-        """The task of tables that are open already.
-
-        Args:
-            quality: the look-up of the quality.
-            latencies: of the same space.
-            device: as in the constructor.
-            exponent: as in the constructor.
-            target_quantile: as in the constructor.
-            offer: what `offered` answers.
-        """
-        task = cls.__new__(cls)
-        task._set_up(quality, latencies, device, exponent, target_quantile, offer)
-        return task
-
-    def _set_up(
-        self,
-        quality: TableTask,
-        latencies: str | LatencyTable,
-        device: str,
-        exponent: float,
-        target_quantile: float,
-        offer: Callable[[int], Tensor] | None = None,
-        objectives: Mapping[str, Any] | None = None,
-    ) -> None:
-        term = TableLatency(quality, latencies, device, exponent, None, target_quantile)
-        self._compose(quality, [term], objectives=objectives)
-        self.target, self._archs, self._offer = term.target, term.archs, offer
-        self._quality = quality.scores(term.archs)
-        if (self._quality < 0).any():
-            cure = "choose a metric that is never negative"
-            raise ValueError(_below_zero(quality.score_name, self._quality[self._quality < 0].min().item(), cure))
-        rewards = self._combined(self._quality, [term.values(term.archs).values])
-        if (rewards.isinf() & self._quality.isfinite()).any():
-            raise ValueError(f"exponent is {exponent}: the reward of a fast network would be infinite")
-
-    def all_scores(self) -> Tensor:
-        """The reward of every architecture, float64 ``[size]``, as `RewardTask.all_scores` has it."""
-        return self._rewards(self._quality, self._archs)
-
-    def all_objectives(self) -> Tensor:
-        """Quality and latency of every architecture, float64 ``[size, 2]``; NaN where it was not measured."""
-        return torch.stack([self._quality, *(term.values(self._archs).measured for term in self.terms)], dim=1)
-
-    def offered(self, seed: int) -> Tensor | None:
-        """What the pool that made this task has evaluated already; None for a task of its own."""
-        return None if self._offer is None else self._offer(seed)
-
-
-class MeasuredLatencyTask(RewardTask):
-    """The reward ``quality x (latency / target)^exponent`` of a trained network (MnasNet, eq. 2; CATCH, sec. 4.3.1).
-
-    Another task trains the network; its score is the quality, which must not be below 0. Then the latency of the same
-    network is measured, as `search.rewards.latency.MeasuredLatency` does it.
-
-    Args:
-        space: of both tasks.
-        task: trains; it is made with the same space.
-        target_milliseconds: the latency at which reward and quality are equal.
-        target: instead, an architecture of the space whose latency is the target.
-        exponent: w, at most 0. MnasNet uses -0.07: twice the latency costs 5 % of the quality.
-        resolution: this and what follows as for `MeasuredLatency`.
-        batch: see there.
-        device: see there.
-        threads: see there.
-        precision: see there.
-        channels_last: see there.
-        part: see there.
-        lookup: see there.
-        warmup: see there.
-        repeats: see there.
-        rounds: see there.
-        objectives: as for `RewardTask`.
-
-    Raises:
-        ValueError: a number is out of range, there is not exactly one target, this machine has no such device, or the
-            look-up file is of another machine or setting.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        task: Callable[[SearchSpace], TrainedTask],
-        target_milliseconds: float | None = None,
-        target: str | None = None,
-        exponent: float = -0.07,
-        resolution: int | list[int] = 224,
-        batch: int = 1,
-        device: str = "cpu",
-        threads: int = 1,
-        precision: Precision = "float32",
-        channels_last: bool = False,
-        part: Literal["network", "backbone"] | None = None,
-        lookup: str | None = None,
-        warmup: int = 5,
-        repeats: int = 11,
-        rounds: int = 5,
-        objectives: dict[str, Any] | None = None,
-    ):
-        inner = task(space)
-        term = MeasuredLatency(
-            inner,
-            target_milliseconds,
-            target,
-            alpha=exponent,
-            resolution=resolution,
-            batch=batch,
-            device=device,
-            threads=threads,
-            precision=precision,
-            channels_last=channels_last,
-            part=part,
-            lookup=lookup,
-            warmup=warmup,
-            repeats=repeats,
-            rounds=rounds,
-        )
-        self._compose(inner, [term], objectives=objectives)
-
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Small images, measured once."""
-        return {
-            "task": {"class_path": "TrainedTask", "init_args": TrainedTask.toy()},
-            "resolution": 64,
-            "device": "cpu",
-            "warmup": 1,
-            "repeats": 1,
-            "rounds": 1,
-        }
-
-
-def _below_zero(name: str, quality: float, cure: str) -> str:
+def below_zero(name: str, quality: float, cure: str) -> str:
     """What to say of a quality below 0."""
     return f"the quality, '{name}', is {quality:.3g}; below 0 a slower network would be worth more: {cure}"

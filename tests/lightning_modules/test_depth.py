@@ -10,8 +10,8 @@ from datamodules.depth_folder import DepthFolderDataModule
 from lightning_modules.depth import DepthModule
 from lightning_modules.objectives.depth import disparity_rmse, least_squares_ssi, trimmed_ssi
 from search.evaluation import Proposal
-from search.spaces.base import Head
 from search.spaces.depth_fusion import DepthFusion
+from search.spaces.head import Head
 from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
 

@@ -14,7 +14,7 @@ from lightning_modules.landmark_regularizer import LandmarkRegularizer, Landmark
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
 from lightning_modules.pair_penalties import PENALTIES
-from search.spaces.base import Head
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 
 SCHEDULES = (

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.darts import DARTSSampler, unrolled_gradient
-from search.spaces.base import Head
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 from tests.search.spaces.masked_space import MaskedSpace
 

@@ -13,7 +13,7 @@ from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.gumbel import GumbelSampler
-from search.spaces.base import Head
+from search.spaces.head import Head
 from tests.lightning_modules.path_samplers.test_darts import FUNCTIONS, SECRET, SPACE, Sum, batch, step_of
 from tests.search.spaces.masked_space import MaskedSpace
 

@@ -101,7 +101,7 @@ def test_parameter_names_carry_the_valid_choices():
             r"unknown sampler 'TPESampelr', allowed: .*GPSampler.*; did you mean 'TPESampler'\?",
         ),
         ({"sampler": "CmaEsSampler"}, "'CmaEsSampler' draws categorical decisions at random; use one of"),
-        ({"options": {"n_startup_trial": 3}}, r"unknown option of TPESampler 'n_startup_trial' .*'n_startup_trials'"),
+        ({"options": {"n_startup_trial": 3}}, r"unknown option of TPESampler 'n_startup_trial', .*'n_startup_trials'"),
         ({"options": {"seed": 3}}, "unknown option of TPESampler 'seed'"),
         ({"sampler": "BaseSampler"}, "unknown sampler 'BaseSampler'"),
     ],

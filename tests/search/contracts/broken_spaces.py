@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from search.contracts.toy_spaces import MaskedSpace
-from search.spaces.base import OWN_HEAD, Decision, Edge
+from search.spaces.base import Decision, Edge
+from search.spaces.head import OWN_HEAD
 
 
 class TwiceTheSameName(MaskedSpace):

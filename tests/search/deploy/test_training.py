@@ -27,7 +27,7 @@ from search.recipes.build import description_of
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
-from search.spaces.base import Head
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 from search.tasks.trained import TrainedTask

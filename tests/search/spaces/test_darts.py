@@ -9,8 +9,9 @@ from torch import nn
 from lightning_modules.networks.cost.complexity import count_parameters
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
-from search.spaces.base import Edge, Head
+from search.spaces.base import Edge
 from search.spaces.darts import DARTS
+from search.spaces.head import Head
 
 SPACE = DARTS()
 

@@ -8,8 +8,9 @@ from torch import nn
 from lightning_modules.networks.cost.complexity import count_parameters
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
-from search.spaces.base import Edge, Head
+from search.spaces.base import Edge
 from search.spaces.depth_fusion import OPERATION_NAMES, UPSAMPLING_NAMES, DepthFusion
+from search.spaces.head import Head
 
 VARIANTS = [(1, True), (2, True), (1, False), (2, False)]
 SMALL = {"channels": 6, "width": 4}

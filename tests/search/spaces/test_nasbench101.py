@@ -11,7 +11,7 @@ from torch import nn
 from lightning_modules.networks.cost.complexity import count_parameters
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
-from search.spaces.base import Head
+from search.spaces.head import Head
 from search.spaces.nasbench101 import EDGES, NASBench101
 
 SPACE = NASBench101()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.randomness import TrialRandom
-from search.spaces.base import Head
+from search.spaces.head import Head
 from search.spaces.residual_backbone import ResidualBackbone
 
 CLASSIC = {

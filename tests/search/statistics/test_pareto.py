@@ -8,7 +8,7 @@ import torch
 from search.spaces.nasbench201 import NASBench201
 from search.statistics.pareto import hypervolume, oriented, pareto_front
 from search.tasks.base import Task
-from search.tasks.reward import LatencyRewardTask
+from search.tasks.latency_reward import LatencyRewardTask
 from tests.search.evaluating import evaluate
 from tests.search.tables.latency_tables import SIZE, column, write_latency, write_quality
 

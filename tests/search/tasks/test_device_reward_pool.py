@@ -13,7 +13,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.studies.experiment import Experiment
 from search.studies.meta_training import MetaTraining
 from search.tasks.device_reward_pool import DeviceRewardPool
-from search.tasks.reward import LatencyRewardTask
+from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table import TableTask
 from tests.search.evaluating import evaluate_many
 from tests.search.tables.latency_tables import DEVICES, SPACE, column, write_latency, write_quality

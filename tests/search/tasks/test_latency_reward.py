@@ -9,7 +9,7 @@ import torch
 from search.evaluation import Objective, Proposal
 from search.executors.inline import evaluate_one
 from search.randomness import TrialRandom
-from search.tasks.reward import LatencyRewardTask
+from search.tasks.latency_reward import LatencyRewardTask
 from search.tasks.table_pool import TableColumn
 from tests.search.evaluating import evaluate, evaluate_many
 from tests.search.tables.latency_tables import SIZE, SPACE, column, write_latency, write_quality

@@ -19,8 +19,9 @@ from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
-from search.spaces.base import Decision, Head, SearchSpace
-from search.tasks.reward import MeasuredLatencyTask
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.head import Head
+from search.tasks.measured_latency import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
 from tests.search.evaluating import answer
 

@@ -8,7 +8,8 @@ from jsonargparse import ArgumentParser
 from datamodules.arrays import ArrayDataModule
 from datamodules.digits import DigitsDataModule
 from search.evaluation import Proposal
-from search.spaces.base import Head, SearchSpace
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import TaskPool
 from search.tasks.subtask_pool import SubtaskPool

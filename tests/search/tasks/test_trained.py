@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from lightning_modules.classification import ClassificationModule
 from search.errors import CatchmarkError, RunError
 from search.evaluation import Proposal
 from search.executors.inline import evaluate_one
-from search.spaces.base import OWN_HEAD, Decision, Head, SearchSpace
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.head import OWN_HEAD, Head
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask
@@ -326,9 +328,19 @@ def test_a_proposal_may_ask_for_fewer_epochs():
     for epochs in (0, 1.5):
         with pytest.raises(RunError, match=f"asks for {epochs:g} epochs, a whole number of at least 1 is needed"):
             evaluate_one(task, Proposal((0,), 4, {"epochs": epochs}))
-    for asked, words in (({"stop_below": 1.0}, "stop_below"), ({"parent": (0,)}, "parent")):
-        with pytest.raises(RunError, match=f"asks for {words}, which TrainedTask does not honour"):
-            evaluate_one(task, Proposal((0,), **asked))
+    with pytest.raises(RunError, match="asks for parent, which TrainedTask does not honour"):
+        evaluate_one(task, Proposal((0,), parent=(0,)))
+
+
+def test_a_proposal_may_stop_a_training_and_hand_weights_on(tmp_path):
+    task = TrainedTask(Faults(), digits(), epochs=3, trainer=CPU, keep_weights=True)
+    stopped = evaluate_one(task, Proposal((0,), 4, stop_below=101.0))
+    assert stopped.status == "ok" and stopped.metrics["epochs"] == 1.0 and stopped.artifact is None
+    place = str(tmp_path / "weights")
+    parent = evaluate_one(task, Proposal((0,), 4, leave=place))
+    child = evaluate_one(task, Proposal((0,), 4, {"epochs": 1}, parent=(0,), inherit=place))
+    assert parent.artifact == place and Path(place).exists()
+    assert child.history[0]["val_loss"] < parent.history[-1]["val_loss"], "it goes on where its parent stopped"
 
 
 def test_a_limit_of_parameters():

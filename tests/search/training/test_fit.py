@@ -14,7 +14,8 @@ from search.evaluation import Proposal
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, Untrusted
 from search.recipes.yaml_text import dump_yaml
-from search.spaces.base import OWN_HEAD, Decision, SearchSpace
+from search.spaces.base import Decision, SearchSpace
+from search.spaces.head import OWN_HEAD
 from search.tasks.trained import TrainedTask
 from search.training.fit import fit
 from search.training.isolation import isolated

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from lightning_modules.networks.cost.latency import LatencySettings
 from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
-from search.spaces.base import Head, SearchSpace
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 from search.spaces.residual_backbone import ResidualBackbone
 
