@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -125,10 +125,19 @@ def toy_factory(found: Any, annotation: Any, space: SearchSpace | None = None) -
     for name, parameter in parameters.items():
         if parameter.annotation is parameter.empty and parameter.kind not in (_MORE_BY_PLACE, _MORE_BY_NAME):
             raise CatchmarkError(f"the argument '{name}' of {found.__name__} has no type, by which a recipe is checked")
-    toy = found.toy() or {}
+    toy = _plain(found.toy() or {})
     if space is not None and "build" in parameters:
         toy = {"build": space.toy_build()} | toy
     return build({"class_path": f"{found.__module__}.{found.__qualname__}", "init_args": toy}, annotation, "toy")
+
+
+def _plain(value: Any) -> Any:
+    """A value as a recipe would say it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def through_a_file(state: Any) -> Any:

@@ -90,6 +90,8 @@ class Training:
                     for parameter in self.network.parameters():
                         if parameter.grad is not None:
                             parameter.sub_(parameter.grad, alpha=0.1)
+                if not self.sampler.learns_at(step, epoch):
+                    continue
                 self.sampler.learn(
                     ArchitectureStep(
                         supernet=self.network,  # type: ignore[arg-type]  # all that a sampler may need of one
@@ -169,10 +171,11 @@ def paths_are_valid(subject: SamplerSubject) -> None:
             if path.choices is not None:
                 _ensure_valid(subject, path.choices, f"path(0, {step})")
             if path.weights is not None:
-                sizes = [len(each) for each in path.weights]
-                cure = "one softmax for each decision, over its choices"
-                ensure(sizes == list(subject.space.sizes), f"weights of a path have sizes {sizes}", cure)
-                sums = [float(each.detach().sum()) for each in path.weights]
+                shapes = [each.shape for each in path.weights]
+                cure = "let the space's relaxation make the path: self.space.relaxation().path(logits)"
+                right = shapes == subject.space.relaxation().shapes()
+                ensure(right, f"weights of a path have the shapes {[list(each) for each in shapes]}", cure)
+                sums = [float(row.sum()) for each in path.weights for row in each.detach().view(-1, each.shape[-1])]
                 ensure(all(abs(each - 1) < 1e-5 for each in sums), f"weights of a path add up to {sums}", cure)
 
 
@@ -189,7 +192,7 @@ def a_real_supernet_runs_every_path(subject: SamplerSubject) -> None:
     space = NASBench201()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = space.build_supernet(lambda width: BatchStatistics(width), Head(3), 4, 1)
+        network = space.build_supernet(lambda width: BatchStatistics(width), Head(3), channels=4, cells=1)
         images = torch.randn(4, 3, 8, 8)
         sampler = subject.make(space)
     cure = "a path has one choice for each decision, or one tensor of weights"
@@ -285,6 +288,22 @@ def scores_that_are_no_numbers_stop_nothing(subject: SamplerSubject) -> None:
         _ensure_valid(subject, arch, "what it chooses")
 
 
+def the_penalty_is_a_number(subject: SamplerSubject) -> None:
+    """Gives as penalty a number that a gradient passes through, if it has one."""
+    sampler, generator = subject.sampler(), torch.Generator().manual_seed(0)
+    shapes = subject.space.relaxation().shapes()
+    logits = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+    penalty = sampler.penalty([each.softmax(-1) for each in logits])
+    number = isinstance(penalty, Tensor) and penalty.shape == () and bool(penalty.isfinite())
+    ensure(number, f"the penalty is {penalty!r}", "return a finite scalar tensor")
+    if type(sampler).penalty is not PathSampler.penalty:
+        cure = "compute it of the weights with torch's operations alone"
+        ensure(penalty.requires_grad, "no gradient passes through the penalty", cure)
+        gradients = torch.autograd.grad(penalty, logits, allow_unused=True)
+        finite = all(each is None or bool(each.isfinite().all()) for each in gradients)
+        ensure(finite, "gradients of the penalty are not finite", cure)
+
+
 def a_small_space_ends_its_choice(subject: SamplerSubject) -> None:
     """Ends its choice where a space has fewer architectures than are wanted."""
     everything = set(subject.space.enumerate()) if math.prod(subject.space.sizes) < 50_000 else None
@@ -315,6 +334,7 @@ CONTRACT = Contract(
         two_trainings_agree,
         scores_that_are_no_numbers_stop_nothing,
         a_small_space_ends_its_choice,
+        the_penalty_is_a_number,
     ),
     once=(a_real_supernet_runs_every_path,),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ class RewardTerm(ABC):
 
     def __init__(self, task: Task):
         self.task, self.space = task, task.space
+
+    @classmethod
+    def toy(cls) -> dict[str, Any] | None:
+        """Arguments that make it cheap, besides the task, as a recipe gives them; None if it needs a user's files."""
+        return {}
 
     @abstractmethod
     def measure(self, archs: Tensor) -> Tensor:

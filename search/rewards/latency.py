@@ -96,6 +96,11 @@ class TableLatency(LatencyTerm):
         self._values = self.weigh(self._latency)  # all at once, see `RewardTerm`
         self.described = f"({device} latency / {self.target:.3g} ms)^{self._power()}"
 
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """A device of the table that ships."""
+        return {"latency_table": "nasbench201_latency.npz", "device": "pixel3"}
+
     def target_milliseconds(self) -> float:
         """The quantile."""
         return self.target
@@ -193,6 +198,11 @@ class MeasuredLatency(LatencyTerm):
         self._table = None if self.lookup is None else _table(self.lookup, self.settings)
         base = "target latency" if target_milliseconds is None else f"{target_milliseconds:.3g} ms"
         self.described = f"(latency / {base})^{self._power()}"
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Small images, measured once."""
+        return {"resolution": 64, "device": "cpu", "warmup": 1, "repeats": 1, "rounds": 1}
 
     def measure(self, archs: Tensor) -> Tensor:
         """Milliseconds of a pass, one network after another."""

@@ -101,6 +101,16 @@ class InventsMore(Learner):
         return [*super().choose(evaluate, count, seed), *[(0,) * len(self.space.sizes)] * 2]
 
 
+class CountsChoices(Learner):
+    def penalty(self, weights):
+        return torch.tensor(float(sum(int(each.argmax()) for each in weights)))
+
+
+class OnePenaltyEach(Learner):
+    def penalty(self, weights):
+        return torch.stack([each.max() for each in weights])
+
+
 class WrongSizes(Learner):
     def path_of(self, choices):
         return Path((*choices, 0))
@@ -117,6 +127,7 @@ BROKEN = {
     "two_trainings_agree": [LearnsByChance],
     "scores_that_are_no_numbers_stop_nothing": [FailsOnNaN],
     "a_small_space_ends_its_choice": [InventsMore],
+    "the_penalty_is_a_number": [CountsChoices, OnePenaltyEach],
     "a_real_supernet_runs_every_path": [WrongSizes],
 }
 GOOD = [Learner]

@@ -5,7 +5,7 @@ from torch import nn
 
 from search.contracts.toy_spaces import MaskedSpace
 from search.spaces.base import Decision, Edge
-from search.spaces.head import OWN_HEAD, Head
+from search.spaces.head import OWN_HEAD
 
 
 class TwiceTheSameName(MaskedSpace):
@@ -109,7 +109,7 @@ class Loops(MaskedSpace):
         return [Edge("in", "in", "around")]
 
 
-class ColourBlind(MaskedSpace):
+class GreyOnly(MaskedSpace):
     def example_input(self, head=OWN_HEAD):
         return torch.zeros(4, 1, 32, 32)
 
@@ -121,7 +121,7 @@ class NoLogits(MaskedSpace):
 
 class WrongClasses(MaskedSpace):
     def build(self, architecture, head=OWN_HEAD):
-        return super().build(architecture, Head(10, head.in_channels))
+        return super().build(architecture)
 
 
 class FixedSize(MaskedSpace):
@@ -137,9 +137,9 @@ class OwnSeed(MaskedSpace):
 
 
 class LooksAtValues(MaskedSpace):
-    def build(self, architecture, num_classes=10, in_channels=3):
+    def build(self, architecture, head=OWN_HEAD):
         assert torch.tensor(architecture).tolist()
-        return super().build(architecture, num_classes, in_channels)
+        return super().build(architecture, head)
 
 
 class BuildsAnything(MaskedSpace):
@@ -165,7 +165,7 @@ BROKEN = {
     "damaged_strings_are_refused": [Lenient],
     "check_names_what_is_wrong": [Silent],
     "the_diagram_joins_named_nodes": [Loops],
-    "an_example_has_the_channels_that_are_asked_for": [ColourBlind],
+    "an_example_has_the_channels_that_are_asked_for": [GreyOnly],
     "networks_learn": [NoLogits, WrongClasses],
     "images_of_every_size_are_taken_or_refused": [FixedSize],
     "a_network_is_a_function_of_the_random_state": [OwnSeed],

@@ -2,11 +2,11 @@
 
 import pytest
 
-from search.contracts import agent, path_sampler, space, task
+from search.contracts import agent, path_sampler, reward, space, task
 from search.contracts.contract import Broken, attempt
 from search.contracts.kinds import CONTRACTS
 
-from . import broken_agents, broken_samplers, broken_spaces, broken_tasks
+from . import broken_agents, broken_rewards, broken_samplers, broken_spaces, broken_tasks
 
 FAULTS = [
     (space.CONTRACT, broken_spaces.BROKEN, broken_spaces.GOOD),
@@ -14,6 +14,7 @@ FAULTS = [
     (path_sampler.CONTRACT, broken_samplers.BROKEN, broken_samplers.GOOD),
     (task.CONTRACT, broken_tasks.BROKEN, broken_tasks.GOOD),
     (task.POOL_CONTRACT, broken_tasks.BROKEN_POOLS, broken_tasks.GOOD_POOLS),
+    (reward.CONTRACT, broken_rewards.BROKEN, broken_rewards.GOOD),
 ]
 PLANTED = [
     pytest.param(contract, name, found, id=f"{contract.kind}-{name}-{found.__name__}")
