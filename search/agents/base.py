@@ -54,7 +54,7 @@ class Agent(ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """An agent that says what it proposes has said what it asks."""
         super().__init_subclass__(**arguments)
-        if "propose" in vars(cls) and "ask" not in vars(cls):
+        if "propose" in vars(cls) and cls.ask is Agent.ask:
             cls.ask = lambda self, n=1: Agent.ask(self, n)  # type: ignore[method-assign]
 
     def propose(self, n: int = 1) -> list[list[Proposal]]:

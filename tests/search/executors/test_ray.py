@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from search.tasks.measured_latency import MeasuredLatencyTask
 
 from datamodules.digits import DigitsDataModule
 from lightning_modules.classification import ClassificationModule
@@ -33,6 +32,7 @@ from search.loop.search import Listener, Search, Stage
 from search.recipes.recipe import load_recipe
 from search.runs.journal import Journal
 from search.spaces.nasbench201 import NASBench201
+from search.tasks.measured_latency import MeasuredLatencyTask
 from search.tasks.trained import TrainedTask
 from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_here, strategy_of_own_processes
