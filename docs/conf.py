@@ -7,7 +7,7 @@ from pathlib import Path
 
 project = "catchmark"
 author = "the catchmark authors"
-copyright = author  # noqa: A001 - the name that Sphinx reads
+copyright = author
 version = re.search(r'__version__ = "(.+)"', (Path(__file__).parents[1] / "search/__init__.py").read_text())[1]  # type: ignore[index]
 extensions = ["myst_parser"]
 myst_enable_extensions = ["deflist", "dollarmath"]
