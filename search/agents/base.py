@@ -7,13 +7,18 @@ of an agent with seed ``s`` asks exactly what an agent with seed ``s + k`` and o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from search.randomness import TrialRandom
 from search.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from search.evaluation import Proposal
+    from search.tasks.base import Evaluation
 
 
 class Agent(ABC):
@@ -54,6 +59,12 @@ class Agent(ABC):
         self._worst = torch.minimum(self._worst, finite.min(dim=1).values)
         stand_in = torch.where(self._worst.isinf(), 0.0, self._worst)
         self.learn(archs, torch.where(rewards.isnan(), stand_in[:, None], rewards))
+
+    def observe(
+        self, proposals: Sequence[Sequence[Proposal]], evaluations: Sequence[Sequence[Evaluation]], rewards: Tensor
+    ) -> None:
+        """Learn from evaluations ``[trials][n]``; by default from their rewards alone."""
+        self.tell(torch.tensor([[each.architecture for each in row] for row in proposals]), rewards)
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:  # noqa: B027 - an agent that does not learn is an agent
         """What `tell` does once failed evaluations have a reward; same arguments."""

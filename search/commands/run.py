@@ -219,6 +219,7 @@ def list_everything() -> str:
     """The recipes, spaces, tasks, pools, agents, path samplers and tables there are, a line each."""
     from lightning_modules.path_samplers.base import PathSampler
     from search.agents.base import Agent
+    from search.attributes.base import Attribute
     from search.recipes.catalogue import find_classes
     from search.spaces.base import SearchSpace
     from search.tables import SHIPPED
@@ -234,6 +235,7 @@ def list_everything() -> str:
         ("tasks", "search.tasks", Task),
         ("task pools", "search.tasks", TaskPool),
         ("agents", "search.agents", Agent),
+        ("attributes", "search.attributes", Attribute),
         ("path samplers", "lightning_modules.path_samplers", PathSampler),
     ]:
         lines.append(title)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from search.loop.search import Listener, Search
 from search.runs.journal import Record
+from search.tasks.objectives import feasible_score
 
 _LONGEST_REASON = 300
 
@@ -88,7 +89,7 @@ class ProgressBar(Listener):
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Name the search; evaluations of an earlier attempt count as done, but not for the time left."""
         self._name, self._best, self._made, self._failed = search.name, float("-inf"), 0, 0
-        self._take(records)
+        self._take(search, records)
         if self._bar is not None:
             self._jump(len(records))
             self._bar.set_description(search.name, refresh=False)
@@ -98,7 +99,7 @@ class ProgressBar(Listener):
 
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Advance by the evaluations made."""
-        self._take(records)
+        self._take(search, records)
         failed = sum(record.evaluation.status == "failed" for record in records)
         seconds = self._seconds() * failed / len(records)  # that the failures took
         self._new, self._spent = self._new + len(records) - failed, self._spent - seconds
@@ -162,14 +163,14 @@ class ProgressBar(Listener):
             with _whatever_the_stream_does():
                 self._bar.close()
 
-    def _take(self, records: Sequence[Record]) -> None:
+    def _take(self, search: Search, records: Sequence[Record]) -> None:
         self._done += len(records)
         self._made += len(records)
         for record in records:
             self._failed += record.evaluation.status == "failed"
             # A comparison with NaN, a failed evaluation's score, is False: it never becomes the best.
-            if record.evaluation.score > self._best:
-                self._best = record.evaluation.score
+            if (score := feasible_score(record.evaluation, search.objectives)) > self._best:
+                self._best = score
 
     def _best_in_words(self) -> str:
         return f"{self._found_in_words()}{self._failures()}"

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.attributes.base import with_attributes
+from search.evaluation import Proposal
 from search.executors.base import Executor
 from search.executors.inline import InlineExecutor
 from search.loop.in_step import Walk
@@ -188,6 +190,7 @@ class AsynchronousWalk(Walk):
         trial = self.trials[number]
         slot = [each for each, _ in trial.flying].index(index)
         architecture, seed = trial.flying[slot][1], self.seed(course.stage, index, number)
+        evaluation = with_attributes(evaluation, self.search.attributes, architecture)
         record = Record(trial.told, slot, number, course.stage.label, architecture, seed, evaluation)
         if self.count(record):
             self.journal.add(self.search.name, [record])
@@ -201,7 +204,7 @@ class AsynchronousWalk(Walk):
         """An evaluation is under way no more."""
         del trial.flying[record.slot]
         score = torch.tensor([[record.evaluation.score]], dtype=torch.float64)
-        trial.agent.tell(torch.tensor([[record.architecture]]), score)
+        trial.agent.observe([[Proposal(record.architecture, record.seed)]], [[record.evaluation]], score)
         trial.told += 1
 
 

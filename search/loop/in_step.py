@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from search.agents.base import Agent
+from search.attributes.base import with_attributes
 from search.errors import RunError, one_line
+from search.evaluation import Proposal
 from search.executors.inline import evaluate_all
 from search.loop.time_budget import TimeBudget
 from search.randomness import derive_seed
@@ -218,6 +221,7 @@ class SynchronousWalk(Walk):
         self.check_offered(stage, archs, n)
         scores = torch.full(archs.shape[:2], torch.nan, dtype=torch.float64)
         known = {(record.slot, record.trial): record for record in self.journal.records(name, self.step)}
+        evaluations = {place: record.evaluation for place, record in known.items()}
         for (slot, trial), record in known.items():
             asked = tuple(archs[trial, slot].tolist()) if slot < n and trial < agent.trials else None
             if (asked, self.seed(stage, self.done + slot, trial)) != (record.architecture, record.seed):
@@ -228,6 +232,7 @@ class SynchronousWalk(Walk):
         missing = scores.numel() - len(known)
         for record in self.evaluate(stage, task, archs, known):
             scores[record.trial, record.slot] = record.evaluation.score
+            evaluations[record.slot, record.trial] = record.evaluation
             unsaved.append(record)
             missing -= 1
             gone_wrong = self.count(record)
@@ -238,7 +243,12 @@ class SynchronousWalk(Walk):
                 unsaved = []
             if gone_wrong:
                 raise self.gone_wrong(record)
-        agent.tell(archs, scores)
+        if type(agent).observe is Agent.observe:
+            agent.tell(archs, scores)
+        else:
+            proposals = [[Proposal(tuple(arch), 0) for arch in row] for row in archs.tolist()]
+            found = [[evaluations[slot, trial] for slot in range(n)] for trial in range(agent.trials)]
+            agent.observe(proposals, found, scores)
         self.done, self.step = self.done + n, self.step + 1
         self.commit(unsaved, meta_training=not stage.adapting)
         self.announce(unsaved)
@@ -256,6 +266,7 @@ class SynchronousWalk(Walk):
                     todo.append((slot, trial, tuple(choices[trial][slot]), seed))
         for index, evaluation in self.evaluations(task, todo):
             slot, trial, architecture, seed = todo[index]
+            evaluation = with_attributes(evaluation, self.search.attributes, architecture)
             yield Record(self.step, slot, trial, stage.label, architecture, seed, evaluation)
 
     def evaluations(

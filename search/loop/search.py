@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from search.agents.base import Agent
+from search.attributes.base import Attribute
 from search.executors.base import Executor
 from search.loop.time_budget import TimeBudget
 from search.runs.journal import Record
 from search.tasks.base import Task
+from search.tasks.objectives import Objectives
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Search:
         executor: where evaluations run; None for this process, one after another.
         alone: makes the agent of one trial by itself, for an executor with several workers: trials then do not wait for
             each other, and ``agent`` learns nothing. Without it they do.
+        objectives: of its tasks, for listeners: what breaks a limit is not the best.
+        attributes: by name, what is kept of every architecture besides.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Search:
     seconds: float | None = None
     executor: Executor | None = None
     alone: Callable[[int], Agent] | None = None
+    objectives: Objectives = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def asynchronous(self) -> bool:

@@ -19,6 +19,7 @@ _HOMES = (
     "search.spaces",
     "search.tasks",
     "search.agents",
+    "search.attributes",
     "search.executors",
     "search",
     "datamodules",

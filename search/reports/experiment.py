@@ -28,6 +28,7 @@ from search.runs.journal import Journal, Record
 from search.studies.experiment import Experiment
 from search.studies.meta_training import PHASE
 from search.studies.transfer import EXCHANGE, exchange_table
+from search.tasks.objectives import violation
 
 MOST_REASONS = 40
 """Reasons of failed evaluations that the report lists."""
@@ -131,6 +132,7 @@ def _target(
         ),
         "best": best,
         "on_the_way": _on_the_way({agent: agents[agent].get("on_the_way") or [] for agent in order}),
+        "attributes": target.get("attributes", {}),
         "elsewhere": _elsewhere({agent: agents[agent].get("at_best") or {} for agent in order}),
         "drawing": "" if best is None else architecture_svg(experiment.space.diagram(tuple(best["choices"]))),
     }
@@ -219,6 +221,8 @@ def _row(experiment: Experiment, trial: int, _: int, count: int, search: str, re
     evaluation = record.evaluation
     text = experiment.space.format(record.architecture)
     metrics = [f"{key} {value:.4g}" for key, value in evaluation.metrics.items()]
+    target = experiment.targets.get(search.partition("/")[0])
+    infeasible = target is not None and evaluation.status == "ok" and violation(evaluation, target.objectives) > 0
     return {
         "search": search,
         "task": record.stage,
@@ -228,6 +232,6 @@ def _row(experiment: Experiment, trial: int, _: int, count: int, search: str, re
         "score": ABSENT if math.isnan(evaluation.score) else f"{evaluation.score:.6g}",
         "metrics": ", ".join(metrics[:4]) + (" …" if len(metrics) > 4 else ""),
         "cost": f"{evaluation.cost_seconds:.3g}",
-        "status": evaluation.status,
+        "status": "breaks a limit" if infeasible else evaluation.status,
         "reason": evaluation.reason[:120],
     }

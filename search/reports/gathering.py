@@ -15,6 +15,7 @@ from search.results.search import best_so_far
 from search.runs.journal import Journal, Record
 from search.studies.experiment import Experiment
 from search.studies.meta_training import PHASE
+from search.tasks.objectives import violation
 
 MOST_ROWS = 2000
 """Evaluations that the report lists one by one."""
@@ -94,12 +95,14 @@ def gather(experiment: Experiment, journal: Journal, readers: Sequence[Reader] =
                 stage = gathered.stages.setdefault(record.stage, {})
                 stage.setdefault(agent, []).append(record.evaluation.score)
         if phase in experiment.targets:
-            seconds = experiment.seconds(phase)
-            curve = best_so_far(records, experiment.trials, seconds)
+            seconds, objectives = experiment.seconds(phase), experiment.targets[phase].objectives
+            curve = best_so_far(records, experiment.trials, seconds, objectives)
             final = curve[:, -1] if curve.shape[1] else np.full(experiment.trials, math.nan)
             gathered.finals.setdefault(phase, {})[agent] = final
             time_budget = TimeBudget(seconds)
-            good = [row for row in rows if time_budget.counts(row[-1]) and row[-1].evaluation.status == "ok"]
+            good = [
+                row for row in rows if time_budget.counts(row[-1]) and not violation(row[-1].evaluation, objectives)
+            ]
             if good:
                 best_rows.append(max(good, key=lambda row: row[-1].evaluation.score))
         gathered.rows += sorted(rows, key=lambda row: row[:3])[:MOST_ROWS]

@@ -21,6 +21,7 @@ from search.reports.svg import (
 )
 from search.runs.journal import Record
 from search.studies.experiment import Experiment
+from search.tasks.objectives import feasible_score
 
 MOST_CHILDREN = 300
 """Children of a target that are drawn; the first ones of each agent."""
@@ -33,7 +34,7 @@ class _Child:
 
     Attributes:
         history: what it logged.
-        score: NaN where it failed.
+        score: NaN where it failed, or broke the limit of an objective.
     """
 
     history: list[dict[str, float]]
@@ -69,7 +70,12 @@ class LearningCurves:
         target, _, agent = search.partition("/")
         if target not in self.experiment.targets:
             return
-        children = [_Child(r.evaluation.history, r.evaluation.score) for r in records if r.evaluation.history]
+        objectives = self.experiment.targets[target].objectives
+        children = [
+            _Child(each.evaluation.history, feasible_score(each.evaluation, objectives))
+            for each in records
+            if each.evaluation.history
+        ]
         if children:
             self._targets.setdefault(target, _Target()).by_agent[agent] = children
 

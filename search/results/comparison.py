@@ -20,6 +20,7 @@ from search.results.search import best_so_far
 from search.runs.folders import shown_path
 from search.runs.journal import Journal
 from search.statistics.significance import SIGNIFICANT, holm, rank_test
+from search.tasks.objectives import Objective
 
 _MOST_TRIALS = 100_000
 """No run has that many; a damaged summary may say so."""
@@ -197,11 +198,13 @@ def _rows(letter: str, folder: Path, summary: Mapping[str, Any], notes: list[str
         if unfinished := [name for name in journal.searches() if not journal.progress(name)[0]]:
             notes.append(f"run {letter} is unfinished, it goes on with: {', '.join(unfinished)}.")
         for target, found in summary["targets"].items():
+            objectives = {name: Objective(**each) for name, each in found.get("objectives", {}).items()}
             for agent, numbers in found["agents"].items():
                 seconds = found.get("budget_seconds")
                 if not 1 <= numbers["trials"] <= _MOST_TRIALS:
                     raise ValueError(f"trials is {numbers['trials']}")
-                curves = best_so_far(journal.records(f"{target}/{agent}"), numbers["trials"], seconds)
+                records = journal.records(f"{target}/{agent}")
+                curves = best_so_far(records, numbers["trials"], seconds, objectives)
                 if curves.shape[1] != numbers["evaluations"]:
                     raise CatchmarkError(
                         f"{folder / 'summary.json'} is older than the journal; write it anew: catchmark report {folder}"

@@ -16,18 +16,23 @@ from search.loop.time_budget import TimeBudget, within
 from search.runs.journal import Record
 from search.spaces.base import SearchSpace
 from search.statistics.intervals import mean_interval, share_interval
+from search.tasks.base import Task
+from search.tasks.objectives import NO_OBJECTIVES, Objectives, feasible_score, limited, violation
 
 CHECKPOINTS = (5, 10, 20, 50)
 """Evaluations after which a summary says how far a search has come."""
 
 
-def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = None) -> np.ndarray:
+def best_so_far(
+    records: Iterable[Record], trials: int, seconds: float | None = None, objectives: Objectives = NO_OBJECTIVES
+) -> np.ndarray:
     """The best score after each evaluation.
 
     Args:
         records: all evaluations of the search so far.
         trials: how many searches ran together.
         seconds: a trial's limit of time, if it has one (`within`).
+        objectives: of the task; an evaluation that breaks one of their limits is never the best.
 
     Returns:
         Float64 ``[trials, evaluations]``, NaN while nothing has succeeded. With a limit of time, ``evaluations`` is the
@@ -37,7 +42,7 @@ def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = 
     time_budget, counted = TimeBudget(seconds), [0] * trials
     for record in records:
         counts = time_budget.counts(record)
-        scores[record.trial].append(record.evaluation.score if counts else math.nan)
+        scores[record.trial].append(feasible_score(record.evaluation, objectives) if counts else math.nan)
         counted[record.trial] += counts
     length = min(min(len(row) for row in scores), max(counted))
     # fmax ignores NaN: a failed evaluation leaves the best as it was.
@@ -51,6 +56,7 @@ def summarise_search(
     all_scores: np.ndarray | None,
     seconds: float,
     budget_seconds: float | None = None,
+    objectives: Objectives = NO_OBJECTIVES,
 ) -> dict[str, Any]:
     """What one agent found on one target.
 
@@ -61,6 +67,8 @@ def summarise_search(
         all_scores: float64 ``[size]``, the score of every architecture of the space, where known.
         seconds: time the search took.
         budget_seconds: a trial's limit of time, if it has one: what it evaluated later is in no number here (`within`).
+        objectives: of the task; what breaks one of their limits is never the best, however high its score. How many
+            evaluations did is then there too, as ``infeasible``.
 
     Returns:
         Plain numbers, strings and lists. ``evaluations`` are those of a trial, with a limit of time the most of any
@@ -68,11 +76,11 @@ def summarise_search(
         found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score there is:
         in the end, and ``on_the_way`` after 5, 10, 20 and 50 evaluations.
     """
-    curve = best_so_far(records, trials, budget_seconds)
+    curve = best_so_far(records, trials, budget_seconds, objectives)
     records = within(records, budget_seconds)
     final = curve[:, -1] if curve.shape[1] else np.full(trials, np.nan)
     succeeded = final[~np.isnan(final)]
-    good = [record for record in records if record.evaluation.status == "ok"]
+    good = [record for record in records if not violation(record.evaluation, objectives)]
     summary: dict[str, Any] = {
         "trials": trials,
         "evaluations": curve.shape[1],
@@ -89,6 +97,8 @@ def summarise_search(
     }
     if budget_seconds is not None:
         summary["evaluations_mean"] = len(records) / trials
+    if limited(objectives):
+        summary["infeasible"] = len(records) - len(good) - summary["failed"]
     if good:
         best = max(good, key=lambda record: record.evaluation.score)
         summary["best"] = {
@@ -107,6 +117,24 @@ def summarise_search(
         places = sorted({each for each in (*CHECKPOINTS, curve.shape[1]) if each <= curve.shape[1]})
         summary["on_the_way"] = [{"evaluations": n, **_standing(curve[:, n - 1], ranked)} for n in places]
     return summary
+
+
+def known_scores(task: Task) -> np.ndarray | None:
+    """The score of every architecture of a task's space, float64 ``[size]``, where it is known; else None.
+
+    NaN where it was not measured, or where the architecture breaks a limit of an objective.
+    """
+    scores = task.all_scores()
+    if scores is None or not (objectives := limited(task.objectives)):
+        return None if scores is None else scores.numpy()
+    if (values := task.all_objectives()) is None:
+        return None
+    allowed = np.ones(len(scores), dtype=bool)
+    for name, column in zip(task.objectives, values.numpy().T, strict=True):
+        if name in objectives:
+            limit, sign = objectives[name].limit, 1 if objectives[name].direction == "max" else -1
+            allowed &= sign * column >= sign * limit  # False where it was not measured
+    return np.where(allowed, scores.numpy(), np.nan)
 
 
 def best_of_target(agents: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:

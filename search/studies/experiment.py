@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
+from search.attributes.base import Attribute, attributes_of
 from search.errors import CatchmarkError, RunError, one_line
 from search.executors.base import Executor
 from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.randomness import derive_seed
 from search.recipes.words import nearest
-from search.results.search import for_json, summarise_search
+from search.results.attributes import summarise_attributes
+from search.results.fronts import has_front, summarise_front
+from search.results.search import for_json, known_scores, summarise_search
 from search.runs.journal import Journal, Record
 from search.spaces.base import Architecture, SearchSpace
 from search.studies.base import Study
@@ -53,6 +56,8 @@ class Experiment(Study):
         log_children: give every child network a W&B run of its own, in the group of the recipe, with what it logged
             epoch by epoch. Each takes W&B a moment; a table of all evaluations is logged in any case.
         executor: where evaluations run; this process, one after another, if None. Look-ups run in this process always.
+        attributes: what is known of an architecture before its evaluation, by name. Evaluations on targets keep them,
+            the report says how well each orders the networks by itself, and agents that take ``attributes`` get them.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
     """
@@ -73,6 +78,7 @@ class Experiment(Study):
         exchange: int = 0,
         log_children: bool = False,
         executor: Optional[Executor] = None,  # noqa: UP045
+        attributes: Optional[dict[str, Callable[[SearchSpace], Attribute]]] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
     ):
@@ -91,6 +97,10 @@ class Experiment(Study):
         self.targets = {
             key: _built(f"targets.{key}", lambda make=make: make(space))  # type: ignore[misc]
             for key, make in targets.items()
+        }
+        self.attributes: dict[str, Attribute] = {
+            key: _built(f"attributes.{key}", lambda make=make: make(space))  # type: ignore[misc]
+            for key, make in (attributes or {}).items()
         }
         self.budget_seconds = budget_seconds
         self._check_time()
@@ -176,11 +186,23 @@ class Experiment(Study):
         """The searchers to compare."""
         return list(self._make_agents)
 
-    def agent(self, name: str, trials: int | None = None, seed: int | None = None) -> Agent:
-        """A fresh agent of that name."""
-        make = self._make_agents[name]
+    def agent(self, name: str, trials: int | None = None, seed: int | None = None, task: Task | None = None) -> Agent:
+        """A fresh agent of that name.
+
+        Args:
+            name: one of `agent_names`.
+            trials: how many searchers advance together; None for the experiment's.
+            seed: of trial 0; None for the experiment's.
+            task: what it will search on. An agent that has ``objectives``, an argument of its constructor and an
+                attribute that is empty where the recipe says nothing of them, is given the task's. In the same way it
+                is given the experiment's ``attributes``.
+        """
+        make: Callable[..., Agent] = self._make_agents[name]
         trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
-        return _built(f"agents.{name}", lambda: make(self.space, trials, seed))
+        agent = _built(f"agents.{name}", lambda: make(self.space, trials, seed))
+        known = {"objectives": {} if task is None else task.objectives, "attributes": self.attributes}
+        wanted = {key: value for key, value in known.items() if value and not getattr(agent, key, value)}
+        return _built(f"agents.{name}", lambda: make(self.space, trials, seed, **wanted)) if wanted else agent
 
     def planned(self) -> dict[str, int]:
         """Every search by name, and how many evaluations it takes, in the order in which they run.
@@ -234,7 +256,8 @@ class Experiment(Study):
             phase.save_weights(folder, agent)
         for target, task in self.targets.items():
             for name in self._make_agents:
-                agent = self.agent(name)
+                agent = self.agent(name, task=task)
+                self._remember_attributes(journal, f"{target}/{name}")
                 for phase in self.phases:
                     if phase.serves(target, name):
                         assert isinstance(agent, MetaAgent)
@@ -250,19 +273,28 @@ class Experiment(Study):
                     seconds=self.seconds(target),
                     executor=self.executor,
                     # Look-ups are made for all trials at once.
-                    alone=None if task.instant else partial(self._alone, name, agent),
+                    alone=None if task.instant else partial(self._alone, name, agent, task),
+                    objectives=task.objectives,
+                    attributes=self.attributes,
                 )
                 run_search(search, journal, listeners)
         if self.exchange:
             self._exchange(journal, listeners)
 
-    def _alone(self, name: str, together: Agent, trial: int) -> Agent:
+    def _alone(self, name: str, together: Agent, task: Task, trial: int) -> Agent:
         """A fresh agent of one trial that is what the fresh agent of all trials is in this trial."""
-        agent = self.agent(name, trials=1, seed=self.seed + trial)
+        agent = self.agent(name, trials=1, seed=self.seed + trial, task=task)
         if isinstance(together, MetaAgent):
             assert isinstance(agent, MetaAgent)
             agent.load_weights(together.weights(), first=trial)
         return agent
+
+    def _remember_attributes(self, journal: Journal, search: str) -> None:
+        """Take what the journal knows, so that a resumed run measures nothing twice."""
+        for record in journal.records(search) if self.attributes else ():
+            for name, value in attributes_of(record.evaluation).items():
+                if name in self.attributes:
+                    self.attributes[name].remember(record.architecture, value)
 
     def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
         """Every target's best architecture on every target."""
@@ -316,8 +348,7 @@ class Experiment(Study):
             searches = {agent: f"{name}/{agent}" for agent in self._make_agents if f"{name}/{agent}" in begun}
             if not searches:
                 continue
-            scores, limit = task.all_scores(), self.seconds(name)
-            known = None if scores is None else scores.numpy()
+            known, limit = known_scores(task), self.seconds(name)
             summary[name] = {
                 "score_name": task.score_name,
                 "budget_seconds": limit,
@@ -329,10 +360,17 @@ class Experiment(Study):
                         known,
                         journal.progress(search)[1],
                         limit,
+                        task.objectives,
                     )
                     for agent, search in searches.items()
                 },
             }
+            if has_front(task.objectives):
+                found = {agent: list(journal.records(search)) for agent, search in searches.items()}
+                summary[name] |= summarise_front(found, task, self.trials, limit)
+            if self.attributes:
+                records = (record for search in searches.values() for record in journal.records(search))
+                summary[name]["attributes"] = summarise_attributes(records, self.attributes)
         return summary
 
 

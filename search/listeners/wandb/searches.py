@@ -14,6 +14,7 @@ from search.loop.search import Listener, Search
 from search.loop.time_budget import TimeBudget
 from search.runs.journal import Record
 from search.spaces.base import SearchSpace
+from search.tasks.objectives import violation
 
 _MOST_ROWS = 10_000
 """Rows of the table of evaluations: W&B shows tables of this size; the journal has them all."""
@@ -97,7 +98,7 @@ class SearchRuns(Listener):
         for record in records:
             if len(self._rows) < _MOST_ROWS:
                 self._rows.append(record)
-            if self._time_budget.counts(record) and record.evaluation.status == "ok":
+            if self._time_budget.counts(record) and not violation(record.evaluation, search.objectives):
                 if self._best is None or record.evaluation.score > self._best.evaluation.score:
                     self._best = record
                 self._best_of[record.trial] = max(self._best_of[record.trial], record.evaluation.score)
