@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from search.errors import CatchmarkError, one_line
 
@@ -231,9 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--target", metavar="NAME", help="which of the run's targets; needed where it has several")
     train.add_argument("--agent", metavar="NAME", help="the best of this agent, instead of the best of all")
     train.add_argument("--architecture", metavar="STRING", help="this architecture instead")
+    train.add_argument("--front", action="store_true", help="every network on the Pareto front of the objectives")
     train.add_argument("--task", type=Path, metavar="FILE", help="how to train; needed where the target is a table")
     train.add_argument("--epochs", type=int, metavar="N", help="in place of the task's")
-    train.add_argument("--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET")
+    train.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET, or of RUN/front/TARGET"
+    )
     train.add_argument("--seed", type=int, metavar="N", help="in place of the run's")
     trusting(train)
     train.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -327,20 +330,34 @@ def _run(chosen: argparse.Namespace, overrides: dict[str, str]) -> int:
 def _train(chosen: argparse.Namespace) -> int:
     from search.commands.train import in_words, train_found
 
+    more = {"task_file": chosen.task, "epochs": chosen.epochs, "seed": chosen.seed}
+    more |= {"quiet": chosen.quiet, "trust": chosen.trust}
+    if chosen.front:
+        return _train_front(chosen, more)
     folder = train_found(
-        chosen.folder,
-        target=chosen.target,
-        agent=chosen.agent,
-        architecture=chosen.architecture,
-        task_file=chosen.task,
-        epochs=chosen.epochs,
-        out=chosen.out,
-        seed=chosen.seed,
-        quiet=chosen.quiet,
-        trust=chosen.trust,
+        chosen.folder, chosen.target, chosen.agent, architecture=chosen.architecture, out=chosen.out, **more
     )
     if folder is not None:
         print(in_words(folder))
+    return 0
+
+
+def _train_front(chosen: argparse.Namespace, more: dict[str, Any]) -> int:
+    from search.commands.train import train_found
+    from search.deploy.choice import settled
+    from search.deploy.front import read_front, train_front
+    from search.recipes.trust import trust_of
+
+    if chosen.agent or chosen.architecture:
+        raise CatchmarkError("--front: it is that of all agents, so neither --agent nor --architecture goes with it")
+    front = read_front(run := settled(chosen.folder), chosen.target, trust_of(chosen.trust))
+
+    def train(architecture: str, out: Path) -> Path | None:
+        return train_found(run, front.target, architecture=architecture, out=out, **more)
+
+    page = train_front(run, front, train, chosen.out)
+    if page is not None:
+        print(f"{len(front.points)} networks\nreport:  {page}")
     return 0
 
 

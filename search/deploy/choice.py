@@ -92,7 +92,7 @@ def choose(
     recipe = recipe["init_args"] if "class_path" in recipe else recipe
     found: tuple[Architecture, str | None, float | None]
     if isinstance(study, Experiment):
-        target = _target(study, target)
+        target = target_of(study, target)
         found = _best(run, study, target, agent) if architecture is None else (_parse(study, architecture), None, None)
     elif architecture is None or task_file is None or target is not None:
         raise CatchmarkError(
@@ -120,7 +120,8 @@ def settled(run: Path) -> Path:
     return run.parent / os.readlink(run) if run.is_symlink() else run
 
 
-def _target(study: Experiment, target: str | None) -> str:
+def target_of(study: Experiment, target: str | None) -> str:
+    """The target that a user means, by its name or because it is the only one."""
     if target is None:
         if len(study.targets) > 1:
             raise CatchmarkError(

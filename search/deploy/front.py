@@ -1,0 +1,155 @@
+"""Every network on a run's Pareto front, trained in full one after another, and a page with a line for each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.deploy.choice import CONFIG, JOURNAL, target_of
+from search.deploy.network_folder import read_about
+from search.errors import CatchmarkError
+from search.loop.time_budget import within
+from search.recipes.recipe import load_recipe
+from search.recipes.trust import Trust, check_links
+from search.results.fronts import front_records
+from search.runs.journal import Journal
+from search.runs.json_files import write_json
+from search.studies.experiment import Experiment
+from search.tasks.objectives import resolved
+
+FRONT = "front"
+"""The folder of a run that holds trained fronts, a folder for each target."""
+PAGE, TABLE = "front.html", "front.json"
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A network on the front.
+
+    Attributes:
+        architecture: in the space's canonical form.
+        agent: who found it first.
+        score: what it scored in the search.
+        objectives: what it was worth there, by name.
+    """
+
+    architecture: str
+    agent: str
+    score: float
+    objectives: dict[str, float]
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: the same whatever else joins the front while the run goes on."""
+        return f"network-{hashlib.sha256(self.architecture.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Front:
+    """What is to be trained.
+
+    Attributes:
+        target: of the run.
+        directions: ``max`` or ``min`` of each objective, by name.
+        points: from the best to the worst value of the first objective.
+    """
+
+    target: str
+    directions: dict[str, str]
+    points: list[FrontPoint]
+
+
+def read_front(run: Path, target: str | None = None, trust: Trust = Trust()) -> Front:  # noqa: B008 - frozen
+    """The Pareto front of everything that a run's agents evaluated on a target, within its limits.
+
+    Args:
+        run: its folder; the run may still be going on.
+        target: one of its targets; None for the only one.
+        trust: what the run's recipe may name.
+
+    Raises:
+        CatchmarkError: there is no such run or target, the target has not several objectives, or nothing is on the
+            front yet.
+    """
+    if not (run / CONFIG).is_file():
+        raise CatchmarkError(f"{run} is not a run folder: it has no {CONFIG}")
+    check_links(run)
+    study, _ = load_recipe(run / CONFIG, trust=trust)
+    if not isinstance(study, Experiment):
+        raise CatchmarkError(f"{run} is a run of a {type(study).__name__}, which has no front")
+    target = target_of(study, target)
+    objectives, finder, records = study.targets[target].objectives, {}, []
+    if len(objectives) < 2:
+        raise CatchmarkError(f"--front: the target '{target}' has no objectives to choose between; train without it")
+    with closing(Journal(run / JOURNAL, writable=False)) as journal:
+        for agent in study.agent_names:
+            found = within(journal.records(f"{target}/{agent}"), study.seconds(target))
+            finder |= {id(record): agent for record in found}
+            records += found
+    front = front_records(records, objectives, study.space)
+    if not front:
+        raise CatchmarkError(f"{run}: nothing that was evaluated on '{target}' is on a front yet; go on with the run")
+    points = [
+        FrontPoint(
+            study.space.format(record.architecture),
+            finder[id(record)],
+            record.evaluation.score,
+            {name: record.evaluation.metrics[name] for name in objectives},
+        )
+        for record in front
+    ]
+    return Front(target, {name: each.direction for name, each in resolved(objectives).items()}, points)
+
+
+def train_front(
+    run: Path, front: Front, train: Callable[[str, Path], Path | None], out: Path | None = None
+) -> Path | None:
+    """Train one network after another; what was trained before is left as it is.
+
+    Args:
+        run: the run's folder.
+        front: what to train.
+        train: trains an architecture into a folder, which it gives back; None in a process that has helped.
+        out: where the networks' folders go; None for ``RUN/front/TARGET``.
+
+    Returns:
+        The page; None in a process that has helped.
+    """
+    parent = out or run / FRONT / front.target
+    folders = [train(point.architecture, parent / point.folder) for point in front.points]
+    if any(folder is None for folder in folders):
+        return None
+    return _write_page(parent, front)
+
+
+def _write_page(parent: Path, front: Front) -> Path:
+    """``front.html`` and the same numbers in ``front.json``."""
+    from search.reports.page import decimals_for, render_page
+
+    about = [read_about(parent / point.folder) for point in front.points]
+    score_name = about[0]["score_name"]
+    rows = [
+        {**vars(point), "folder": point.folder, "metrics": each["metrics"], "full": each["metrics"].get(each["score"])}
+        for point, each in zip(front.points, about, strict=True)
+    ]
+    content: dict[str, Any] = {"target": front.target, "objectives": front.directions, "score_name": score_name}
+    write_json(parent / TABLE, content | {"networks": rows})
+    decimals = {name: decimals_for(point.objectives[name] for point in front.points) for name in front.directions}
+    page = render_page(
+        "front",
+        "front_trained.html.jinja",
+        title=f"{front.target}: the networks of the front, trained in full",
+        rows=rows,
+        decimals=decimals,
+        full_decimals=decimals_for(row["full"] for row in rows),
+        **content,
+    )
+    partial = parent / f".{PAGE}.{os.getpid()}.partial"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, parent / PAGE)
+    return parent / PAGE
