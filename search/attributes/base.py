@@ -7,6 +7,7 @@ argument of its constructor, by these names wherever they mean the same: ``build
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -83,17 +84,18 @@ class Attribute(ABC):
 def with_attributes(
     evaluation: Evaluation, attributes: Mapping[str, Attribute], architecture: Architecture
 ) -> Evaluation:
-    """An evaluation as the journal keeps it: with the attributes of its architecture.
+    """An evaluation as the journal keeps it: with the attributes of its architecture, those that it has.
 
     Raises:
         RunError: one of them can't be measured.
     """
     if not attributes:
         return evaluation
-    found = {}
+    found: dict[str, float] = {}
     for name, attribute in attributes.items():
         try:
-            found[name] = float(attribute.values(torch.tensor(architecture)))
+            value = float(attribute.values(torch.tensor(architecture)))
+            found |= {} if math.isnan(value) else {name: value}
         except CatchmarkError:
             raise
         except Exception as error:

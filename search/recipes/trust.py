@@ -40,7 +40,10 @@ _LINKING = re.compile(r"(?:offline-)?run-.*")
 # Arguments of our classes that reach out of the folder: what answers at an address sends objects back that run code as
 # they are unpacked, and what lies at a path is replaced.
 _ADDRESSES = {"search.executors.ray.RayExecutor": "address"}
-_WRITTEN = {"search.tasks.measured_latency.MeasuredLatencyTask": ("lookup",)}
+_WRITTEN = {
+    "search.attributes.operator_latency.OperatorLatency": ("lookup",),
+    "search.tasks.measured_latency.MeasuredLatencyTask": ("lookup",),
+}
 _WRITTEN_BY_TRAINERS = ("trainer", "default_root_dir")
 _NO_ADDRESS = (None, "auto", "local")
 
