@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.deploy.choice import CONFIG, JOURNAL, target_of
+from search.deploy.choice import target_of
 from search.deploy.network_folder import read_about
 from search.errors import CatchmarkError
 from search.loop.time_budget import within
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, check_links
 from search.results.fronts import front_records
+from search.runs.folders import CONFIG, JOURNAL
 from search.runs.journal import Journal
 from search.runs.json_files import write_json
 from search.studies.experiment import Experiment
