@@ -45,7 +45,7 @@ class Attribute(ABC):
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
-        """Arguments, besides the space, with which a value takes well under a second."""
+        """Arguments, besides the space, with which a value takes well under a second, as a recipe gives them."""
         return {}
 
     @abstractmethod

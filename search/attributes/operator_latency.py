@@ -23,7 +23,8 @@ class OperatorLatency(NetworkAttribute):
         space: builds the networks.
         lookup: a JSON file with operators' latencies, made if absent.
         build: arguments of ``space.build``, such as the width; None for its defaults.
-        settings: how to measure what is not in the file; resolution 224 and one thread of the CPU where it is None.
+        settings: how to measure what is not in the file, a dict of the same keys does as well; resolution 224 and one
+            thread of the CPU where it is None.
 
     Raises:
         ValueError: the file is of another machine or setting, or there is no folder for it, or no such device.
@@ -41,7 +42,8 @@ class OperatorLatency(NetworkAttribute):
         settings: LatencySettings | None = None,
     ):
         super().__init__(space, build, device="cpu")
-        self.settings, self.lookup = settings or LatencySettings(), Path(lookup)
+        self.settings = settings if isinstance(settings, LatencySettings) else LatencySettings(**(settings or {}))
+        self.lookup = Path(lookup)
         self.settings.check_device()
         if not self.lookup.parent.is_dir():
             raise ValueError(f"lookup: there is no folder '{self.lookup.parent}' to keep '{self.lookup.name}' in")
@@ -51,7 +53,7 @@ class OperatorLatency(NetworkAttribute):
     @classmethod
     def toy(cls) -> dict[str, Any]:
         """Small images, each operator timed once; the file goes into the current folder."""
-        settings = LatencySettings(resolution=32, warmup=0, repeats=1, rounds=1)
+        settings = {"resolution": 32, "warmup": 0, "repeats": 1, "rounds": 1}
         return {"lookup": "operator_latency.json", "settings": settings}
 
     def read(self, network: nn.Module) -> float:
