@@ -13,7 +13,7 @@ from search.reports.parallel_plot import parallel_svg
 from search.reports.plots import Curve, curves_svg
 from search.reports.scatter_plots import Explored, fronts_svg
 from search.reports.svg import SERIES
-from search.results.fronts import ObjectiveValues, coverage, feasible_space, read_objectives
+from search.results.fronts import ObjectiveValues, coverage, feasible_space, objective_values
 from search.runs.journal import Record
 from search.statistics.intervals import mean_interval
 from search.statistics.pareto import pareto_front
@@ -39,7 +39,7 @@ class Fronts:
         target, _, agent = search.partition("/")
         if target != PHASE and target in self._targets:
             objectives, seconds = self.experiment.targets[target].objectives, self.experiment.seconds(target)
-            values = read_objectives(records, self.experiment.trials, objectives, seconds)
+            values = objective_values(records, self.experiment.trials, objectives, seconds)
             self._found.setdefault(target, {})[agent] = values
 
     def section(self, target: str, colors: Mapping[str, int]) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ class ObjectiveValues:
         return self.values.where(self.feasible[..., None], torch.nan)
 
 
-def read_objectives(
+def objective_values(
     records: Iterable[Record], trials: int, objectives: Objectives, seconds: float | None = None
 ) -> ObjectiveValues:
     """The objectives of a search's evaluations.
@@ -145,7 +145,7 @@ def summarise_front(searches: Mapping[str, Sequence[Record]], task: Task, trials
         seconds: a trial's limit of time, if it has one.
     """
     objectives = resolved(task.objectives)
-    found = {agent: read_objectives(records, trials, objectives, seconds) for agent, records in searches.items()}
+    found = {agent: objective_values(records, trials, objectives, seconds) for agent, records in searches.items()}
     directions = [each.direction for each in objectives.values()]
     shares = coverage(found, directions, feasible_space(task)).shares
     finder = {id(record): agent for agent, records in searches.items() for record in records}
