@@ -18,7 +18,7 @@ from search.recipes.recipe import load_recipe
 from search.recipes.trust import Trust, check_links
 from search.results.fronts import front_records
 from search.runs.folders import CONFIG, JOURNAL
-from search.runs.journal import Journal
+from search.runs.journal import Journal, Record
 from search.runs.json_files import write_json
 from search.studies.experiment import Experiment
 from search.tasks.objectives import resolved
@@ -84,7 +84,9 @@ def read_front(run: Path, target: str | None = None, trust: Trust = Trust()) -> 
     if not isinstance(study, Experiment):
         raise CatchmarkError(f"{run} is a run of a {type(study).__name__}, which has no front")
     target = target_of(study, target)
-    objectives, finder, records = study.targets[target].objectives, {}, []
+    objectives = study.targets[target].objectives
+    finder: dict[int, str] = {}
+    records: list[Record] = []
     if len(objectives) < 2:
         raise CatchmarkError(f"--front: the target '{target}' has no objectives to choose between; train without it")
     with closing(Journal(run / JOURNAL, writable=False)) as journal:
