@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def parallel_svg(
     inner_width, inner_height = max(5.2, 1.45 * (count - 1)), height - bottom - top
     width = left + inner_width + right
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in directions])
-    low, high = _ends(explored, signs, [math.nan if limit is None else limit for limit in limits] * signs)
+    low, high = _ends(explored, signs, np.array([math.nan if limit is None else limit for limit in limits]) * signs)
     with house_style():
         figure = new_figure(width, height)
         axes = figure.add_axes((left / width, bottom / height, inner_width / width, inner_height / height))
@@ -152,7 +152,7 @@ def _inside(value: float, foot: float, head: float) -> bool:
     return min(foot, head) <= value <= max(foot, head)
 
 
-def _lines(axes: Axes, rows: np.ndarray, color: str, width: float, opacity: float, dash: object, gid: str) -> None:
+def _lines(axes: Axes, rows: np.ndarray, color: str, width: float, opacity: float, dash: Any, gid: str) -> None:
     """All rows ``[n, objectives]`` as one path with gaps."""
     if len(rows):
         gap = np.full((len(rows), 1), np.nan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -167,7 +167,7 @@ def fronts_svg(
         worst, best = _visible_box(
             [each.points[each.front] * signs for each in explored], np.reshape(chosen, (-1, 2)), truth
         )
-        bounds = [math.nan if limit is None else limit for limit in limits] * signs
+        bounds = np.array([math.nan if limit is None else limit for limit in limits]) * signs
         # A limit is seen where that costs at most half of the picture.
         worst = np.where(bounds > worst - (best - worst), np.fmin(worst, bounds - 0.25 * (best - worst)), worst)
         handles = []
@@ -226,16 +226,17 @@ def _draw_limits(axes: Axes, limits: Sequence[float | None], directions: Sequenc
     """A line at each limit and a tint over what breaks it; what the key says of that."""
     from matplotlib.lines import Line2D
 
-    for limit, direction, ends, line, band in (
-        (limits[0], directions[0], axes.get_xlim(), axes.axvline, axes.axvspan),
-        (limits[1], directions[1], axes.get_ylim(), axes.axhline, axes.axhspan),
-    ):
-        if limit is not None:
-            line(limit, color=INK, linewidth=1.0, linestyle=DASHES[1], gid="limit-0")
-            band(*sorted((limit, ends[0] if direction == "max" else ends[1])), color=TINT, linewidth=0, zorder=0)
+    edge: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": DASHES[1]}
+    tint: dict[str, Any] = {"color": TINT, "linewidth": 0, "zorder": 0}
+    if limits[0] is not None:
+        axes.axvline(limits[0], gid="limit-0", **edge)
+        axes.axvspan(limits[0], axes.get_xlim()[directions[0] == "min"], **tint)
+    if limits[1] is not None:
+        axes.axhline(limits[1], gid="limit-0", **edge)
+        axes.axhspan(limits[1], axes.get_ylim()[directions[1] == "min"], **tint)
     if limits[0] is None and limits[1] is None:
         return []
-    return [Line2D([], [], color=INK, linewidth=1.0, linestyle=DASHES[1], label="limit")]
+    return [Line2D([], [], label="limit", **edge)]
 
 
 def _dots(axes: Axes, points: np.ndarray, color: str, marker: str, size: float, opacity: float) -> None:
