@@ -132,8 +132,8 @@ def known_scores(task: Task) -> np.ndarray | None:
     allowed = np.ones(len(scores), dtype=bool)
     for name, column in zip(task.objectives, values.numpy().T, strict=True):
         if name in objectives:
-            limit, sign = objectives[name].limit, 1 if objectives[name].direction == "max" else -1
-            allowed &= sign * column >= sign * limit  # False where it was not measured
+            # False where it was not measured.
+            allowed &= np.array([objectives[name].violation(value) == 0 for value in column.tolist()])
     return np.where(allowed, scores.numpy(), np.nan)
 
 
