@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-HELP = "Check a space, agent, path sampler or task of your own against what its kind promises."
+HELP = "Check a space, agent, attribute, path sampler or task of your own against what its kind promises."
 EXAMPLE = "catchmark check my_file.MyAgent"
 NAMES_CODE = ("plugin",)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 
-HELP = "Name what there is: recipes, spaces, tasks, pools, agents, path samplers and tables."
+HELP = "Name what there is: recipes, spaces, tasks, pools, agents, attributes, path samplers and tables."
 EXAMPLE = "catchmark list"
 
 
@@ -17,6 +17,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Print them, a line each."""
     from lightning_modules.path_samplers.base import PathSampler
     from search.agents.base import Agent
+    from search.attributes.base import Attribute
     from search.recipes.catalogue import find_classes
     from search.recipes.recipe import RECIPES, read_recipe, shown_path
     from search.spaces.base import SearchSpace
@@ -33,6 +34,7 @@ def run(chosen: argparse.Namespace) -> int:
         ("tasks", "search.tasks search.studies", Task),
         ("task pools", "search.tasks", TaskPool),
         ("agents", "search.agents", Agent),
+        ("attributes", "search.attributes", Attribute),
         ("path samplers", "lightning_modules.path_samplers", PathSampler),
     ]:
         lines.append(title)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search.commands import add_trust
+from search.errors import CatchmarkError
+
+if TYPE_CHECKING:
+    from search.deploy.choice import Request
+    from search.training.launch import Launch
 
 HELP = "Train the best architecture that a run found in full, or go on with that, and keep its weights."
 MORE = (
@@ -22,9 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME", help="which of the run's targets; needed where it has several")
     parser.add_argument("--agent", metavar="NAME", help="the best of this agent, instead of the best of all")
     parser.add_argument("--architecture", metavar="STRING", help="this architecture instead")
+    parser.add_argument("--front", action="store_true", help="every network on the Pareto front of the objectives")
     parser.add_argument("--task", type=Path, metavar="FILE", help="how to train; needed where the target is a table")
     parser.add_argument("--epochs", type=int, metavar="N", help="in place of the task's")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET, or of RUN/front/TARGET"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="in place of the run's")
     add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -48,7 +58,24 @@ def run(chosen: argparse.Namespace) -> int:
         trust=trust_of(chosen.trust),
     )
     launch = find_launch()
+    if chosen.front:
+        return _train_front(request, chosen, launch)
     if launch.rank > 0:
         return help_to_train(request, chosen.out, launch)
     print(in_words(train_run(request, chosen.out, chosen.quiet, launch)))
+    return 0
+
+
+def _train_front(request: Request, chosen: argparse.Namespace, launch: Launch) -> int:
+    from search.deploy.choice import settled
+    from search.deploy.front import help_to_train_front, read_front, train_front
+
+    if chosen.agent or chosen.architecture:
+        raise CatchmarkError("--front: it is that of all agents, so neither --agent nor --architecture goes with it")
+    request = dataclasses.replace(request, run=settled(request.run))
+    front = read_front(request)
+    if launch.rank > 0:
+        return help_to_train_front(request, front, chosen.out, launch)
+    page = train_front(request, front, chosen.out, chosen.quiet, launch)
+    print(f"{len(front.points)} networks\nreport:  {page}")
     return 0

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from search.contracts import agent, path_sampler, reward, space, task
+from search.contracts import agent, attribute, path_sampler, reward, space, task
 from search.contracts.contract import Contract
 from search.errors import CatchmarkError
 
-CONTRACTS = (space.CONTRACT, agent.CONTRACT, path_sampler.CONTRACT, task.CONTRACT, task.POOL_CONTRACT, reward.CONTRACT)
+CONTRACTS = (
+    space.CONTRACT,
+    agent.CONTRACT,
+    attribute.CONTRACT,
+    path_sampler.CONTRACT,
+    task.CONTRACT,
+    task.POOL_CONTRACT,
+    reward.CONTRACT,
+)
 
 
 def contract_of(found: type) -> Contract:

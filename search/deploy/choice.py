@@ -90,7 +90,7 @@ def choose(request: Request) -> Choice:
     check_links(run)
     study, _ = load_recipe(run / CONFIG, trust=request.trust)
     if isinstance(study, Experiment):
-        target = _target(study, target)
+        target = target_of(study, target)
     elif request.architecture is None or request.task_file is None or target is not None:
         raise CatchmarkError(
             f"{run} is a run of a {type(study).__name__}, which has no targets; name what to train: "
@@ -123,7 +123,8 @@ def settled(run: Path) -> Path:
     return run.parent / os.readlink(run) if run.is_symlink() else run
 
 
-def _target(study: Experiment, target: str | None) -> str:
+def target_of(study: Experiment, target: str | None) -> str:
+    """The target that a user means, by its name or because it is the only one."""
     if target is None:
         if len(study.targets) > 1:
             raise CatchmarkError(

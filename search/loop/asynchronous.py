@@ -236,7 +236,7 @@ class AsynchronousWalk(Walk):
         (number, index), evaluation = course.executor.wait()
         trial = self.trials[number]
         slot = [flight.index for flight in trial.flying].index(index)
-        evaluation = self.artifacts.settle(course.given.pop((number, index)), evaluation)
+        evaluation = self.settle(course.given.pop((number, index)), evaluation)
         record = Record(trial.told, slot, number, course.stage.label, trial.flying[slot].proposal, evaluation)
         if self.count(record):
             self.journal.add(self.search.name, [record])

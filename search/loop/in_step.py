@@ -122,8 +122,8 @@ class SynchronousWalk(Walk):
             given.append(self.artifacts.place(task, asked[trial][slot], trial, self.done + slot, inherited))
         for index, evaluation in self.evaluations(task, given):
             slot, trial = todo[index]
-            evaluation = self.artifacts.settle(given[index], evaluation)
-            yield Record(self.step, slot, trial, stage.label, asked[trial][slot], evaluation)
+            settled = self.settle(given[index], evaluation)
+            yield Record(self.step, slot, trial, stage.label, asked[trial][slot], settled)
 
     def evaluations(self, task: Task, given: Sequence[Proposal]) -> Iterator[tuple[int, Evaluation]]:
         """The evaluation of each, with its place; on an executor in the order in which they finish."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from search.agents.base import Agent
+from search.attributes.base import Attribute
 from search.executors.base import Executor
 from search.loop.time_budget import TimeBudget
 from search.runs.journal import Record
@@ -49,6 +50,7 @@ class Search:
         executor: where evaluations run; None for this process, one after another.
         alone: makes the agent of one trial by itself, for an executor with several workers: trials then do not wait for
             each other, and ``agent`` learns nothing. Without it they do.
+        attributes: by name, what the record of an evaluation keeps of its architecture.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Search:
     seconds: float | None = None
     executor: Executor | None = None
     alone: Callable[[int], Agent] | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def asynchronous(self) -> bool:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.attributes.base import with_attributes
 from search.errors import RunError, one_line
-from search.evaluation import Proposal
+from search.evaluation import Evaluation, Proposal
 from search.loop.artifacts import Artifacts
 from search.loop.feasible_first import FeasibleFirst
 from search.loop.proposing import ask
@@ -171,6 +172,11 @@ class Walk(ABC):
         if self.feasible_first is None:
             return record.evaluation.score
         return self.feasible_first.reward(record.trial, record.evaluation)
+
+    def settle(self, given: Proposal, evaluation: Evaluation) -> Evaluation:
+        """An evaluation as the journal keeps it: with what it left in its place, and its architecture's attributes."""
+        settled = self.artifacts.settle(given, evaluation)
+        return with_attributes(settled, self.search.attributes, given.architecture)
 
     def check_offered(self, stage: Stage, archs: Tensor, n: int) -> None:
         """Refuse a task that offers fewer than ``n`` networks where as many are to be told."""

@@ -19,6 +19,7 @@ _HOMES = (
     "search.tasks",
     "search.rewards",
     "search.agents",
+    "search.attributes",
     "search.executors",
     "search",
     "datamodules",

@@ -43,6 +43,7 @@ _LINKING = re.compile(r"(?:offline-)?run-.*")
 # they are unpacked, and what lies at a path is replaced.
 _ADDRESSES = {"search.executors.ray.RayExecutor": "address"}
 _WRITTEN = {
+    "search.attributes.operator_latency.OperatorLatency": ("lookup",),
     "search.tasks.measured_latency.MeasuredLatencyTask": ("lookup",),
     "search.rewards.latency.MeasuredLatency": ("lookup",),
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from search.reports.svg import (
     MUTED,
     PAPER,
     SERIES,
+    TINT,
     house_style,
     new_figure,
     shortened,
@@ -24,6 +26,7 @@ from search.reports.svg import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST_NAME = 46
@@ -104,14 +107,15 @@ def contexts_svg(clouds: Sequence[Cloud], explained: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Explored:
-    """What one agent evaluated, in `fronts_svg`.
+    """What one agent evaluated, in `fronts_svg` and `search.reports.parallel_plot`.
 
     Attributes:
         label: stands in the key.
-        points: float64 ``[n, 2]``, (horizontal, vertical).
+        points: float64 ``[n, objectives]``; of two objectives (horizontal, vertical).
         front: bool ``[n]``, which of the points are on the Pareto front.
         best: place of the point with the highest score among ``points``, or None.
         color: place in `SERIES`, counted round; further rounds have another marker and dash.
+        feasible: bool ``[n]``, which of the points keep every limit; None for all.
     """
 
     label: str
@@ -119,6 +123,12 @@ class Explored:
     front: np.ndarray
     best: int | None
     color: int
+    feasible: np.ndarray | None = None
+
+    @property
+    def broken(self) -> np.ndarray:
+        """The points that break a limit."""
+        return self.points[:0] if self.feasible is None else self.points[~self.feasible]
 
 
 def fronts_svg(
@@ -126,6 +136,7 @@ def fronts_svg(
     names: Sequence[str],
     directions: Sequence[str],
     true_front: np.ndarray | None = None,
+    limits: Sequence[float | None] = (None, None),
 ) -> str:
     """What agents evaluated between two objectives, with the front of each.
 
@@ -136,6 +147,7 @@ def fronts_svg(
         names: of the horizontal and the vertical objective.
         directions: ``max`` or ``min`` for both.
         true_front: float64 ``[m, 2]``, the front of the whole space where it is known.
+        limits: the worst values that will do, where there are any.
 
     Returns:
         An ``<svg>`` element.
@@ -155,6 +167,9 @@ def fronts_svg(
         worst, best = _visible_box(
             [each.points[each.front] * signs for each in explored], np.reshape(chosen, (-1, 2)), truth
         )
+        bounds = np.array([math.nan if limit is None else limit for limit in limits]) * signs
+        # A limit is seen where that costs at most half of the picture.
+        worst = np.where(bounds > worst - (best - worst), np.fmin(worst, bounds - 0.25 * (best - worst)), worst)
         handles = []
         if len(truth):
             style = {"color": MUTED, "linewidth": 1.3, "linestyle": DASHES[2]}
@@ -163,7 +178,11 @@ def fronts_svg(
         for each, label in zip(explored, labels, strict=True):
             turn = each.color // len(SERIES)
             color, marker, dash = SERIES[each.color % len(SERIES)], MARKERS[turn % 7], DASHES[turn % len(DASHES)]
-            _dots(axes, each.points, color, marker, 3.4, 0.45)
+            _dots(axes, each.points if each.feasible is None else each.points[each.feasible], color, marker, 3.4, 0.45)
+            if len(each.broken):
+                axes.plot(
+                    *each.broken.T, "x", color=color, markersize=3.6, markeredgewidth=0.9, alpha=0.6, gid="broken-0"
+                )
             if each.front.any():
                 steps = _staircase(each.points[each.front] * signs, worst - (best - worst)) * signs
                 axes.plot(*steps.T, color=color, linewidth=1.5, linestyle=dash, gid="front-0")
@@ -173,13 +192,13 @@ def fronts_svg(
                     markeredgewidth=0.8, zorder=4, gid="chosen-0",
                 )  # fmt: skip
             handles.append(Line2D([], [], color=color, marker=marker, markersize=4, linestyle=dash, label=label))
-        handles.append(Line2D([], [], color=MUTED, marker="*", markersize=10, linestyle="none", label="highest score"))
+        for set_ends, k in ((axes.set_xlim, 0), (axes.set_ylim, 1)):
+            set_ends(*sorted((signs[k] * worst[k], signs[k] * best[k])))
+        handles += [*key_of_signs(explored), *_draw_limits(axes, limits, directions)]
         axes.legend(
             handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9, labelcolor=INK,
             handlelength=2.4,
         )  # fmt: skip
-        for limit, k in ((axes.set_xlim, 0), (axes.set_ylim, 1)):
-            limit(*sorted((signs[k] * worst[k], signs[k] * best[k])))
         words = {"max": "higher is better", "min": "lower is better"}
         axes.set_xlabel(f"{shortened(names[0], 60)} ({words[directions[0]]})")
         axes.set_ylabel(f"{shortened(names[1], 45)} ({words[directions[1]]})")
@@ -191,6 +210,33 @@ def fronts_svg(
 
 
 # ---- parts of them -------------------------------------------------------------------------------------------------
+
+
+def key_of_signs(explored: Sequence[Explored]) -> list[Line2D]:
+    """What the key says of stars and, where something broke a limit, of crosses."""
+    from matplotlib.lines import Line2D
+
+    found = [Line2D([], [], color=MUTED, marker="*", markersize=10, linestyle="none", label="highest score")]
+    if any(len(each.broken) for each in explored):
+        found.append(Line2D([], [], color=MUTED, marker="x", markersize=4, linestyle="none", label="breaks a limit"))
+    return found
+
+
+def _draw_limits(axes: Axes, limits: Sequence[float | None], directions: Sequence[str]) -> list[Line2D]:
+    """A line at each limit and a tint over what breaks it; what the key says of that."""
+    from matplotlib.lines import Line2D
+
+    edge: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": DASHES[1]}
+    tint: dict[str, Any] = {"color": TINT, "linewidth": 0, "zorder": 0}
+    if limits[0] is not None:
+        axes.axvline(limits[0], gid="limit-0", **edge)
+        axes.axvspan(limits[0], axes.get_xlim()[directions[0] == "min"], **tint)
+    if limits[1] is not None:
+        axes.axhline(limits[1], gid="limit-0", **edge)
+        axes.axhspan(limits[1], axes.get_ylim()[directions[1] == "min"], **tint)
+    if limits[0] is None and limits[1] is None:
+        return []
+    return [Line2D([], [], label="limit", **edge)]
 
 
 def _dots(axes: Axes, points: np.ndarray, color: str, marker: str, size: float, opacity: float) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.evaluation import Architecture
 from search.randomness import derive_seed
+from search.results.attributes import summarise_attributes
+from search.results.fronts import has_front, summarise_front
 from search.results.search import for_json, summarise_search
 from search.runs.journal import Journal, Record
 from search.studies.meta_training import PHASE
@@ -78,6 +80,12 @@ def summarise_targets(experiment: Experiment, journal: Journal) -> dict[str, Any
                 for agent, search in searches.items()
             },
         }
+        if has_front(task.objectives):
+            found = {agent: list(journal.records(search)) for agent, search in searches.items()}
+            summary[name] |= summarise_front(found, task, experiment.trials, limit)
+        if experiment.attributes:
+            records = (record for search in searches.values() for record in journal.records(search))
+            summary[name]["attributes"] = summarise_attributes(records, experiment.attributes)
     return summary
 
 

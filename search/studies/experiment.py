@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
+from search.attributes.base import Attribute
 from search.errors import CatchmarkError, RunError, nearest, one_line
 from search.evaluation import Proposal
 from search.executors.base import Executor
@@ -56,6 +57,8 @@ class Experiment(Study):
         log_children: give every child network a W&B run of its own, in the group of the recipe, with what it logged
             epoch by epoch. Each takes W&B a moment; a table of all evaluations is logged in any case.
         executor: where evaluations run; this process, one after another, if None. Look-ups run in this process always.
+        attributes: what is known of an architecture before its evaluation, by name. Evaluations on targets keep them,
+            the report says how well each orders the networks by itself, and agents that take ``attributes`` get them.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows, in a sentence or two; opens the report.
     """
@@ -76,6 +79,7 @@ class Experiment(Study):
         exchange: int = 0,
         log_children: bool = False,
         executor: Optional[Executor] = None,  # noqa: UP045
+        attributes: Optional[dict[str, Callable[[SearchSpace], Attribute]]] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
     ):
@@ -92,6 +96,9 @@ class Experiment(Study):
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
         self.targets = {key: _built(f"targets.{key}", partial(make, space)) for key, make in targets.items()}
+        self.attributes: dict[str, Attribute] = {
+            key: _built(f"attributes.{key}", partial(make, space)) for key, make in (attributes or {}).items()
+        }
         self.budget_seconds = budget_seconds
         _check_time(budget_seconds, self.targets)
         for key in agents:
@@ -162,11 +169,25 @@ class Experiment(Study):
         """The searchers to compare."""
         return list(self._make_agents)
 
-    def agent(self, name: str, trials: int | None = None, seed: int | None = None) -> Agent:
-        """A fresh agent of that name."""
-        make = self._make_agents[name]
+    def agent(self, name: str, trials: int | None = None, seed: int | None = None, task: Task | None = None) -> Agent:
+        """A fresh agent of that name.
+
+        Args:
+            name: one of `agent_names`.
+            trials: how many searchers advance together; None for the experiment's.
+            seed: of trial 0; None for the experiment's.
+            task: what it will search on. An agent that has ``objectives`` (and ``score_metric``), an argument of its
+                constructor and an attribute that is empty where the recipe says nothing of it, is given the task's. In
+                the same way it is given the experiment's ``attributes``.
+        """
         trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
-        return _built(f"agents.{name}", partial(make, self.space, trials, seed))
+        make = partial(self._make_agents[name], self.space, trials, seed)
+        agent = _built(f"agents.{name}", make)
+        known: dict[str, Any] = {"attributes": self.attributes}
+        if task is not None and task.objectives:
+            known |= {"objectives": task.objectives, "score_metric": task.score_metric}
+        wanted = {key: value for key, value in known.items() if value and not getattr(agent, key, value)}
+        return _built(f"agents.{name}", partial(make, **wanted)) if wanted else agent
 
     def planned(self) -> dict[str, int]:
         """Every search by name, and how many evaluations it takes, in the order in which they run.
@@ -223,7 +244,8 @@ class Experiment(Study):
             phase.save_weights(folder, agent)
         for target, task in self.targets.items():
             for name in self._make_agents:
-                agent = self.agent(name)
+                agent = self.agent(name, task=task)
+                self._remember_attributes(journal, f"{target}/{name}")
                 for phase in self.phases:
                     if phase.serves(target, name):
                         assert isinstance(agent, MetaAgent)
@@ -239,19 +261,27 @@ class Experiment(Study):
                     seconds=self.seconds(target),
                     executor=self.executor,
                     # Look-ups are made for all trials at once.
-                    alone=None if task.instant else partial(self._alone, name, agent),
+                    alone=None if task.instant else partial(self._alone, name, agent, task),
+                    attributes=self.attributes,
                 )
                 run_search(search, journal, listeners)
         if self.exchange:
             self._exchange(journal, listeners)
 
-    def _alone(self, name: str, together: Agent, trial: int) -> Agent:
+    def _alone(self, name: str, together: Agent, task: Task, trial: int) -> Agent:
         """A fresh agent of one trial that is what the fresh agent of all trials is in this trial."""
-        agent = self.agent(name, trials=1, seed=self.seed + trial)
+        agent = self.agent(name, trials=1, seed=self.seed + trial, task=task)
         if isinstance(together, MetaAgent):
             assert isinstance(agent, MetaAgent)
             agent.load_weights(together.weights(), first=trial)
         return agent
+
+    def _remember_attributes(self, journal: Journal, search: str) -> None:
+        """Take what the journal knows, so that a resumed run measures nothing twice."""
+        for record in journal.records(search) if self.attributes else ():
+            for name, value in record.evaluation.attributes.items():
+                if name in self.attributes:
+                    self.attributes[name].remember(record.architecture, value)
 
     def _exchange(self, journal: Journal, listeners: Sequence[Listener]) -> None:
         """Every target's best architecture on every target."""

@@ -2,15 +2,16 @@
 
 import pytest
 
-from search.contracts import agent, path_sampler, reward, space, task
+from search.contracts import agent, attribute, path_sampler, reward, space, task
 from search.contracts.contract import Broken, attempt
 from search.contracts.kinds import CONTRACTS
 
-from . import broken_agents, broken_rewards, broken_samplers, broken_spaces, broken_tasks
+from . import broken_agents, broken_attributes, broken_rewards, broken_samplers, broken_spaces, broken_tasks
 
 FAULTS = [
     (space.CONTRACT, broken_spaces.BROKEN, broken_spaces.GOOD),
     (agent.CONTRACT, broken_agents.BROKEN, broken_agents.GOOD),
+    (attribute.CONTRACT, broken_attributes.BROKEN, broken_attributes.GOOD),
     (path_sampler.CONTRACT, broken_samplers.BROKEN, broken_samplers.GOOD),
     (task.CONTRACT, broken_tasks.BROKEN, broken_tasks.GOOD),
     (task.POOL_CONTRACT, broken_tasks.BROKEN_POOLS, broken_tasks.GOOD_POOLS),

@@ -181,6 +181,10 @@ PLANTS_IN_RECIPES = {
             "init_args": {"task": TRAINED, "target_milliseconds": 1.0, "lookup": "../mark"},
         },
     ),
+    "an attribute's file elsewhere": (
+        "attributes",
+        {"latency": {"class_path": "OperatorLatency", "init_args": {"lookup": "../mark"}}},
+    ),
 }
 
 

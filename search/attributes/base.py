@@ -1,0 +1,103 @@
+"""The contract of an attribute: what is known of an architecture before anybody pays for its evaluation.
+
+A new attribute is one file: name it, and say what it is of some architectures. What it needs besides the space is an
+argument of its constructor, by these names wherever they mean the same: ``build`` (arguments of
+`search.spaces.base.SearchSpace.build_from`), ``seed`` (of the weights), ``device``, and ``data`` (a Lightning data
+module); `search.attributes.network` has these.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.errors import CatchmarkError, RunError, one_line
+from search.evaluation import Architecture, Evaluation
+from search.spaces.base import SearchSpace
+
+
+class Attribute(ABC):
+    """A number that every architecture of a space has, the same each time it is asked for.
+
+    Args:
+        space: of the architectures.
+
+    Attributes:
+        name: what it is, in words.
+        unit: of its values; empty where they have none.
+        direction: ``max`` or ``min``: which values presumably go with better networks.
+    """
+
+    name: str
+    unit: str = ""
+    direction: str = "max"
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self._known: dict[Architecture, float] = {}
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Arguments, besides the space, with which a value takes well under a second, as a recipe gives them."""
+        return {}
+
+    @abstractmethod
+    def measure(self, architectures: Sequence[Architecture]) -> Iterable[float]:
+        """The value of each of these, NaN where it has none: a pure function of the architecture.
+
+        Args:
+            architectures: different ones, each the one that `SearchSpace.canonical` has for all of its network.
+        """
+
+    def values(self, archs: Tensor) -> Tensor:
+        """The values of architectures; each network is measured once.
+
+        Args:
+            archs: int64 ``[..., decisions]``.
+
+        Returns:
+            Float64 ``[...]``, NaN where there is no value.
+        """
+        flat = self.space.canonical(archs).reshape(-1, archs.shape[-1]).tolist()
+        wanted = [tuple(architecture) for architecture in flat]
+        if unknown := [each for each in dict.fromkeys(wanted) if each not in self._known]:
+            self._known |= zip(unknown, map(float, self.measure(unknown)), strict=True)
+        found = torch.tensor([self._known[each] for each in wanted], dtype=torch.float64)
+        return found.reshape(archs.shape[:-1])
+
+    def remember(self, architecture: Architecture, value: float) -> None:
+        """Take a value that was measured before, so that it is not measured again."""
+        (canonical,) = self.space.canonical(torch.tensor([architecture])).tolist()
+        self._known[tuple(canonical)] = value
+
+
+# ---- attributes of evaluations ---------------------------------------------------------------------------------------
+
+
+def with_attributes(
+    evaluation: Evaluation, attributes: Mapping[str, Attribute], architecture: Architecture
+) -> Evaluation:
+    """An evaluation as the journal keeps it: with the attributes of its architecture, those that it has.
+
+    Raises:
+        RunError: one of them can't be measured.
+    """
+    if not attributes:
+        return evaluation
+    found: dict[str, float] = {}
+    for name, attribute in attributes.items():
+        try:
+            value = float(attribute.values(torch.tensor(architecture)))
+            found |= {} if math.isnan(value) else {name: value}
+        except CatchmarkError:
+            raise
+        except Exception as error:
+            text = attribute.space.format(architecture)
+            raise RunError(f"attributes.{name}: it can't be measured of {text}: {one_line(error)}") from error
+    return replace(evaluation, attributes=evaluation.attributes | found)
