@@ -180,6 +180,7 @@ def test_list(capsys):
         "tasks",
         "task pools",
         "agents",
+        "attributes",
         "path samplers",
         "tables",
     ]
