@@ -21,7 +21,8 @@ _HOMES = (
     "search.agents",
     "search.attributes",
     "search.executors",
-    "search",
+    "search.studies",
+    "search.training",
     "datamodules",
     "lightning_modules",
 )

@@ -30,6 +30,7 @@ from tests.processes import PATIENCE, kept_port
 from tests.search.distributed.recipes import SEARCH, TROUBLE
 from tests.search.distributed.server import ENVIRONMENT, Job
 from tests.search.distributed.spaces import Troubled, notes
+from tests.search.evaluating import answer
 
 ALONE = {
     "targets.digits.data.batch_size": "64",
@@ -291,15 +292,14 @@ def test_a_joint_call_is_made_around_the_training_alone(tmp_path):
     calls = joint_calls_of(one, Launch(ranks=2), together)
     ours, theirs = calls.study.targets["digits"], one.targets["digits"]
     assert type(ours) is type(theirs) and ours is not theirs and not isinstance(theirs.task, JointTask)
-    evaluation = ours.evaluate_one(Proposal((1,) * 6, 3))
-    assert (
-        evaluation.status == "ok"
-        and evaluation.metrics["quality"] == theirs.task.evaluate_one(Proposal((1,) * 6, 3)).score
-    )
-    assert asked == [{"evaluate": ["target", "digits", "task"], "proposal": Proposal((1,) * 6, 3).plain()}]
+    proposal = Proposal((1,) * 6, 3)
+    evaluation = answer(ours, proposal)
+    assert evaluation.status == "ok"
+    assert evaluation.metrics["quality"] == theirs.task.evaluate_one(proposal).score
+    assert asked == [{"evaluate": ["target", "digits", "task"], "proposal": proposal.plain()}]
     assert calls.task(["target", "digits", "task"]) is theirs.task
     drawn = calls.study.phases[0].pool.draw(0, 7)
-    assert drawn.evaluate_one(Proposal((1,) * 6, 3)).status == "ok" and asked[-1]["evaluate"] == ["pool", 0, 0, 7]
+    assert answer(drawn, proposal).status == "ok" and asked[-1]["evaluate"] == ["pool", 0, 0, 7]
 
 
 @pytest.mark.parametrize("where", ["targets.digits", "meta_training.pool"])

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from search.errors import CatchmarkError
+from search.evaluation import Proposal
 from search.executors.base import Work
 from search.executors.inline import evaluate_one
 from search.executors.processes import ProcessExecutor
@@ -24,7 +25,7 @@ def workers():
 def test_evaluations_are_those_of_one_process(workers):
     asked = [(kind, seed) for kind in range(3) for seed in range(3)]
     found = evaluate(workers, Plain(), *asked)
-    alone = [evaluate_one(Plain(), (kind, 0, 0, 0, 0, 0), seed) for kind, seed in asked]
+    alone = [evaluate_one(Plain(), Proposal((kind, 0, 0, 0, 0, 0), seed)) for kind, seed in asked]
     assert [(e.status, e.reason, e.metrics) for e in found.values()] == [(e.status, e.reason, e.metrics) for e in alone]
     assert [repr(e.score) for e in found.values()] == [repr(e.score) for e in alone]
 
@@ -86,11 +87,11 @@ def test_other_work_is_heard_of_and_begun_again_where_its_process_died(workers, 
 def test_what_is_dropped_or_closed_leaves_no_process(tmp_path):
     executor = ProcessExecutor(1, retries=0)
     executor.begin(Faulty(tmp_path))
-    executor.submit((0, 0), (1, 0, 0, 0, 0, 0), 1)
+    executor.submit((0, 0), Proposal((1, 0, 0, 0, 0, 0), 1))
     wait_until(lambda: tries(tmp_path, 1))
     executor.drop()
     assert not alive(tries(tmp_path, 1)[0][0])
-    executor.submit((0, 1), (0, 0, 0, 0, 0, 0), 1)
+    executor.submit((0, 1), Proposal((0, 0, 0, 0, 0, 0), 1))
     assert executor.wait()[1].status == "ok"
     executor.close()
     assert not alive(tries(tmp_path, 0)[0][0])
