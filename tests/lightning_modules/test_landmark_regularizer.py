@@ -117,7 +117,7 @@ def test_penalties_stay_finite_however_far_the_losses_are_apart(name):
 
 
 def published(schedule, epoch, epochs, warmup, lr, published_end):
-    """Lambda / lambda_max by methods.md 2.1, epochs after the warm-up counted from 0."""
+    """Lambda / lambda_max by the schedules of the paper and its code, epochs after the warm-up counted from 0."""
     if epoch < warmup:
         return 0.0
     t = epoch - warmup

@@ -113,7 +113,7 @@ class Snapshots(Callback):
 
 
 def plain_loop(module, data, epochs):
-    """The same training by hand, as methods.md 2.1 has it: weights behind each epoch."""
+    """The same training by hand, step by step: weights behind each epoch."""
     module = copy.deepcopy(module)
     supernet, sampler, settings = module.supernet, module.sampler, module.settings
     regularizer, snapshots, step = module.regularizer, [], 0
