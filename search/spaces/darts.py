@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
 from lightning_modules.networks.cells import Norm
@@ -172,8 +171,7 @@ class DARTS(SearchSpace):
             A module from ``[batch, in_channels, height, width]`` to logits
             ``[batch, classes]``.
         """
-        with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
-            nodes = self.cells(architecture)
+        nodes = self.cells(architecture)
 
         def build_cell(width: int, reduction: bool) -> DARTSCell:
             return DARTSCell(nodes[CELLS[reduction]], width, reduction)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from datamodules.archives import find_archive
@@ -127,8 +126,7 @@ class DepthFusion(SearchSpace):
             ValueError: an argument is out of range, or the weights belong to another network.
             FileNotFoundError: there is no such file of weights.
         """
-        with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
-            architecture = self.check(architecture)
+        architecture = self.check(architecture)
 
         def build_cell(fusion: int) -> nn.Module:
             return FusionCell([build_operation(name, channels) for name in self._names(architecture, fusion)[0]])

@@ -134,8 +134,7 @@ class NASBench201(SearchSpace):
             A module from ``[batch, in_channels, height, width]`` to logits
             ``[batch, classes]``.
         """
-        with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
-            names = [OPERATION_NAMES[choice] for choice in self.check(architecture)]
+        names = [OPERATION_NAMES[choice] for choice in self.check(architecture)]
         return CellNetwork(
             lambda width: Cell([build_operation(name, width) for name in names]),
             num_classes=head.classes_or(10),

@@ -107,8 +107,7 @@ class TransNASBench101Micro(SearchSpace):
             A module from ``[batch, in_channels, height, width]`` to logits ``[batch, classes]``. It divides the
             resolution by 32; the benchmark's images are 256 x 256.
         """
-        with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
-            names = [OPERATION_NAMES[choice] for choice in self.check(architecture)]
+        names = [OPERATION_NAMES[choice] for choice in self.check(architecture)]
 
         def build_cell(inputs: int, outputs: int, stride: int) -> Cell:
             # Only the edges that leave the cell's input change resolution and channels.
