@@ -115,3 +115,23 @@ def test_ranks_that_were_told_different_things_do_not_start(server, tmp_path):
     children = job.start(per_rank=([], ["--epochs", "7"]))
     assert [server.wait(child) for child in children] == [2, 2]
     assert re.search(r"rank 1 \(.*\) has another recipe, or another version of catchmark", job.said()[0])
+
+
+def test_every_network_of_the_front_is_trained_by_all_ranks(server, tmp_path):
+    """A front of a table's networks, each trained by two ranks as by one process with the joint batch."""
+    table = {"table": "nasbench201.npz", "dataset": "cifar10_valid", "split": "val", "metric": "acc", "epochs": 12}
+    reward = {"quality": table, "latency_table": "nasbench201_latency.npz", "device": "fpga", "exponent": -0.07}
+    target = {"class_path": "LatencyRewardTask", "init_args": reward}
+    # Of the first two networks of seed 1 neither is both more accurate and faster.
+    job = Job(server, tmp_path, dump_yaml(RECIPE | {"targets": {"fpga": target}, "seed": 1}))
+    trust = ("--trust", "tests.search.distributed.spaces")
+    assert job.run(ranks=1) == [0], job.said()
+    losses = {}
+    for ranks, batch_size in ((2, 32), (1, 64)):
+        (tmp_path / "task.yaml").write_text(dump_yaml(task(batch_size=batch_size, epochs=1)))
+        words = ("train", "runs/recipe/latest", "--front", "--task", "task.yaml", "--out", f"on-{ranks}", *trust)
+        assert job.run(ranks=ranks, command=words) == [0] * ranks, job.said()
+        networks = json.loads((tmp_path / f"on-{ranks}" / "front.json").read_text())["networks"]
+        losses[ranks] = {each["architecture"]: each["metrics"]["val_loss"] for each in networks}
+    assert losses[2].keys() == losses[1].keys() and len(losses[1]) == 2
+    assert list(losses[2].values()) == pytest.approx(list(losses[1].values()), abs=2e-4)
