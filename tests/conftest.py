@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.tables import SHIPPED_FOLDER
+from tests import forks
 
 # Where tests run in the background of a script, the shell has Ctrl+C ignored, for them and for every process that they
 # start; some of these are to be stopped by it.
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
+
+
+@pytest.fixture(scope="session")
+def server() -> forks.Server:
+    """Forks processes that need no fresh interpreter."""
+    return forks.server()
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ from search.training.launch import Launch, find_launch
 from search.training.trainer_arguments import arguments_here
 from search.training.watch import make_trainer
 from tests.processes import PATIENCE, kept_port
+from tests.search.distributed.ranks import ENVIRONMENT, Job
 from tests.search.distributed.recipes import SEARCH, TROUBLE
-from tests.search.distributed.server import ENVIRONMENT, Job
 from tests.search.distributed.spaces import Troubled, notes
 from tests.search.evaluating import answer
 
