@@ -26,12 +26,33 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "data: looks for real data in $CATCHMARK_DATA")
 
 
+LONG = (
+    "search/executors/test_ray.py",
+    "search/distributed",
+    "search/listeners/wandb",
+    "search/studies",
+    "search/recipes/test_recipes_run.py",
+    "search/loop/test_resume.py",
+    "search/deploy",
+    "search/test_own_folders.py",
+    "docs",
+    "lightning_modules/test_supernet.py",
+)
+"""Files and folders whose tests take seconds each: they come first, so that at the end no process waits for another."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them by the fixture that they ask for."""
+    """Mark them by the fixture that they ask for, and put the long ones in front."""
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(Path(__file__).parent)
+    return next((k for k, long in enumerate(LONG) if path.is_relative_to(long)), len(LONG))
 
 
 def pytest_collection_finish() -> None:
