@@ -444,7 +444,12 @@ def train_in_two_processes(folder):
     (folder / f"over-{module.trainer.global_rank}").touch()
 
 
-TRAIN = "import sys; from tests.lightning_modules.test_supernet import *; train_in_two_processes(FilePath(sys.argv[1]))"
+TRAIN = """
+import sys
+from pathlib import Path
+from tests.lightning_modules.test_supernet import train_in_two_processes
+train_in_two_processes(Path(sys.argv[1]))
+"""
 
 
 @pytest.fixture(scope="module")
