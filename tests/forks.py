@@ -45,6 +45,8 @@ HEAVY = (
     "search.training.watch",
 )
 """What commands import late, beside what recipes name."""
+ENVIRONMENT = dict(os.environ)
+"""As it was before any test changed it."""
 
 # ---- in the server -------------------------------------------------------------------------------------------------
 
@@ -96,6 +98,7 @@ def _live(order):
         os.chdir(order["folder"])
         os.environ.clear()
         os.environ.update(order["environment"])
+        tempfile.tempdir = None  # which the environment says
         if order["namespace"]:
             _enter(order["namespace"])
         sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -136,7 +139,7 @@ class Server:
             [sys.executable, "-c", "from tests.forks import serve; serve()"],
             cwd=folder,
             # Strings hash otherwise than in the tests themselves: an order that comes from a set would show.
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "12345"},
+            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "12345"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
