@@ -7,6 +7,8 @@ over a counter, vectorised over trials. The whole state is three integers.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -57,7 +59,7 @@ class TrialRandom:
 
     def uniform(self, *shape: int) -> Tensor:
         """Float64 ``[trials, *shape]``, uniform in the open interval (0, 1)."""
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         counter = np.arange(self._drawn + 1, self._drawn + count + 1, dtype=np.uint64)
         self._drawn += count
         words = _mix(self._starts[:, None] + counter * _GOLDEN)

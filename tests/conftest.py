@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.tables import SHIPPED_FOLDER
+from tests import forks
 
 # Where tests run in the background of a script, the shell has Ctrl+C ignored, for them and for every process that they
 # start; some of these are to be stopped by it.
@@ -24,12 +26,53 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "data: looks for real data in $CATCHMARK_DATA")
 
 
+LONG = (
+    "search/executors/test_ray.py",
+    "search/distributed",
+    "search/listeners/wandb",
+    "search/studies",
+    "search/recipes/test_recipes_run.py",
+    "search/loop/test_resume.py",
+    "search/deploy",
+    "search/test_own_folders.py",
+    "docs",
+    "lightning_modules/test_supernet.py",
+)
+"""Files and folders whose tests take seconds each: they come first, so that at the end no process waits for another."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them by the fixture that they ask for."""
+    """Mark them by the fixture that they ask for, and put the long ones in front."""
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(Path(__file__).parent)
+    return next((k for k, long in enumerate(LONG) if path.is_relative_to(long)), len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there before the first test out of every search for garbage: half a million objects, seldom any."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """And what a file's tests have imported, which stays as well."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def server() -> forks.Server:
+    """Forks processes that need no fresh interpreter."""
+    return forks.server()
 
 
 @pytest.fixture(scope="session")

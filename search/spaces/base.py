@@ -174,6 +174,11 @@ class SearchSpace(ABC):
         return tuple(len(decision.choices) for decision in self.decisions)
 
     @cached_property
+    def _ranges(self) -> tuple[range, ...]:
+        """The choices of each decision."""
+        return tuple(map(range, self.sizes))
+
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where each decision's block begins in the one-hot code; one more entry holds the code's length."""
         return tuple(itertools.accumulate(self.sizes, initial=0))
@@ -200,6 +205,8 @@ class SearchSpace(ABC):
         arch = tuple(int(choice) for choice in architecture)
         if len(arch) != len(self.decisions):
             raise ValueError(f"{self.name}: {arch} has {len(arch)} decisions, {len(self.decisions)} are needed")
+        if type(self).valid_choices is SearchSpace.valid_choices and all(map(range.__contains__, self._ranges, arch)):
+            return arch  # every choice may follow every other, which is found without tensors
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
                 allowed = [

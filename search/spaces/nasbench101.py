@@ -76,18 +76,9 @@ class NASBench101(SearchSpace):
         decided = prefix.shape[-1]
         if decided >= len(EDGES):
             return super().valid_choices(prefix)
-        # Edges that a path would have to add: none for one that is there, one for an open one.
-        cost = torch.ones(*prefix.shape[:-1], 2, len(EDGES), dtype=torch.long, device=prefix.device)
-        cost[..., :decided] = torch.where(prefix > 0, 0, _UNREACHABLE).unsqueeze(-2)
-        cost[..., 0, decided], cost[..., 1, decided] = _UNREACHABLE, 0
-        by_target = cost[..., self._by_target.to(prefix.device)]
-        lacking = cost.new_zeros(*cost.shape[:-1], 1)
-        for target in range(1, VERTICES):
-            first = target * (target - 1) // 2
-            reached = (lacking + by_target[..., first : first + target]).amin(-1, keepdim=True)
-            lacking = torch.cat([lacking, reached], dim=-1)
-        present = prefix.sum(-1, keepdim=True) + torch.arange(2, device=prefix.device)
-        return present + lacking[..., OUTPUT] <= MAX_EDGES
+        of_present, otherwise = (each.to(prefix.device) for each in self._edges_by_path[decided])
+        edges = (prefix.float() @ of_present).unsqueeze(-2) + otherwise  # small whole numbers: exact
+        return edges.amin(-1) <= MAX_EDGES
 
     def check(self, architecture: Sequence[int]) -> Architecture:
         """The architecture as a tuple of ints; errors as in the contract, found without tensors."""
@@ -278,6 +269,26 @@ class NASBench101(SearchSpace):
         return Supernet(build)
 
     # ---- tables of bits ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _edges_by_path(self) -> list[tuple[Tensor, Tensor]]:
+        """For each edge's decision: what counts the edges of a cell once each of the 32 paths in it is complete.
+
+        Returns:
+            Float32 ``[t, 32]``, what an edge that is present adds to the count; and float32 ``[2, 32]``, the count
+            where all ``t`` edges are absent and the next is absent or present. A path that lacks an edge which is
+            absent has `_UNREACHABLE` edges and more.
+        """
+        inner = itertools.chain.from_iterable(itertools.combinations(_INTERIOR, n) for n in range(len(_INTERIOR) + 1))
+        paths = [set(itertools.pairwise((0, *vertices, OUTPUT))) for vertices in inner]
+        on = torch.tensor([[edge in path for path in paths] for edge in EDGES], dtype=torch.float32, device="cpu")
+        return [
+            (
+                1 - _UNREACHABLE * on[:t],
+                on[t + 1 :].sum(0) + _UNREACHABLE * on[:t].sum(0) + torch.stack([_UNREACHABLE * on[t], 1 + 0 * on[t]]),
+            )
+            for t in range(len(EDGES))
+        ]
 
     @cached_property
     def _by_target(self) -> Tensor:

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -74,15 +73,11 @@ sys.exit(main(sys.argv[1:]))
     [("agent", "learn", 4), ("path_sampler", "epoch_ended", 2)],
     indirect=["commands"],
 )
-def test_what_is_killed_goes_on_as_if_nothing_had_been(commands, method, at, tmp_path):
+def test_what_is_killed_goes_on_as_if_nothing_had_been(commands, method, at, server):
     """Two processes and two whole runs: what a guide says of state must hold where it is needed."""
     module, _, name = commands[0][2].partition(".")
     run, script = commands[-1][1:], KILLING.format(module=module, name=name, method=method, at=at)
-    killed = subprocess.run(
-        [sys.executable, "-c", script, *run, "--quiet"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
-        capture_output=True,
-    )
+    killed = server.run(script, [*run, "--quiet"], environment={**os.environ, "PYTHONPATH": os.getcwd()})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert main([*run, "--quiet", "--resume"]) == 0
     assert main([*run, "--quiet", "--runs", "whole"]) == 0

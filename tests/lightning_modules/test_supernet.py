@@ -3,15 +3,10 @@
 Run as a script this file is what the test of two processes starts.
 """
 
-import contextlib
 import copy
 import math
 import os
-import signal
-import subprocess
-import sys
 from datetime import timedelta
-from pathlib import Path as FilePath
 
 import pytest
 import torch
@@ -36,6 +31,7 @@ from lightning_modules.supernet import SupernetModule, average_gradients, evalua
 from lightning_modules.supernet_settings import SupernetSettings
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
+from tests.forks import ROOT
 from tests.processes import PATIENCE, kept_port
 
 SPACE = NASBench201()
@@ -448,30 +444,33 @@ def train_in_two_processes(folder):
     (folder / f"over-{module.trainer.global_rank}").touch()
 
 
+TRAIN = """
+import sys
+from pathlib import Path
+from tests.lightning_modules.test_supernet import train_in_two_processes
+train_in_two_processes(Path(sys.argv[1]))
+"""
+
+
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """The folder of what both ranks found, what they said, and how the first one ended."""
-    folder, root = tmp_path_factory.mktemp("ranks"), FilePath(__file__).parents[2]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+def two_processes(server, tmp_path_factory):
+    """The folder of what both ranks found, what they said, and how they ended."""
+    folder = tmp_path_factory.mktemp("ranks")
     with kept_port() as port:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.lightning_modules.test_supernet", str(folder)],
-            cwd=root,
-            env=environment | {"MASTER_PORT": str(port)},
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            output = f"not over after {PATIENCE} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # whatever it started ends with it
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return folder, output, process.returncode
+        # As Lightning starts the second itself, which would import everything anew.
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
+        ranks = [
+            server.start(
+                TRAIN,
+                [folder],
+                folder=ROOT,
+                environment=os.environ | place | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"},
+                stdout=folder / "said",
+            )
+            for rank in range(RANKS)
+        ]
+        codes = [server.wait(rank) for rank in ranks]
+    return folder, (folder / "said").read_text(), codes
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -494,9 +493,9 @@ def test_two_ranks_train_as_one_process_with_the_joint_batch(name, two_processes
 
 
 def test_ranks_without_a_gradient_have_nothing_to_average_and_all_ends_well(two_processes):
-    folder, output, returncode = two_processes
+    folder, output, codes = two_processes
     assert all((folder / f"over-{rank}").is_file() for rank in range(RANKS)), output[-3000:]
-    assert returncode == 0, output[-3000:]
+    assert codes == [0, 0], output[-3000:]
 
 
 def test_a_wrapper_accepts_a_sampler_that_stays_on_the_cpu():
@@ -514,7 +513,3 @@ def test_a_wrapper_leaves_everything_alone_that_a_sampler_keeps():
     module = SupernetModule(module_of().supernet, ENASSampler(SPACE))
     kept = {name for name, _ in [*module.named_parameters(), *module.named_buffers()] if name.startswith("sampler.")}
     assert "sampler.baseline" in kept and kept <= set(module._ddp_params_and_buffers_to_ignore)
-
-
-if __name__ == "__main__":
-    train_in_two_processes(FilePath(sys.argv[1]))

@@ -23,7 +23,8 @@ from search.runs.journal import Journal
 from search.studies.experiment import Experiment
 from search.tables import SHIPPED
 from search.tables.table import write_table
-from tests.processes import PATIENCE, wait_until
+from tests.forks import COMMAND_LINE
+from tests.processes import alive, wait_until
 
 COMMAND = Path(sys.executable).parent / "catchmark"
 SLOW = """
@@ -331,19 +332,12 @@ def test_two_processes_on_one_run(recipe, capsys):
     assert "another process" in line and line.count("\n") == 1
 
 
-def start_slow_run(recipe):
+def start_slow_run(server, recipe):
     """A run of twice 40 evaluations as a process of its own, once five are made; on its own it would not go on."""
     with_task(recipe, "Slow")
-    process = subprocess.Popen(
-        [COMMAND, "run", "r.yaml", "--quiet", "--budget", "40"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that starts this in the background lets its children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    wait_until(lambda: evaluations_of_the_run() == 5 or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
+    process = server.start(COMMAND_LINE, ["run", "r.yaml", "--quiet", "--budget", "40"], stderr="errors.txt")
+    wait_until(lambda: evaluations_of_the_run() == 5 or not alive(process))
+    assert alive(process), Path("errors.txt").read_text()
     return process
 
 
@@ -360,11 +354,11 @@ def evaluations_of_the_run():
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_goes_on_as_if_never_stopped(sent, recipe, capsys):
-    process = start_slow_run(recipe)
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130 and errors.count("\n") == 1, errors
+def test_a_stopped_run_goes_on_as_if_never_stopped(sent, server, recipe, capsys):
+    process = start_slow_run(server, recipe)
+    os.kill(process, sent)
+    code, errors = server.wait(process), Path("errors.txt").read_text()
+    assert code == 130 and errors.count("\n") == 1, errors
     assert not (only_run() / "summary.json").exists()
     assert evaluations_of_the_run() == 5
     journal = Journal(only_run() / "journal.sqlite", writable=False)
@@ -379,10 +373,10 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(sent, recipe, capsys):
     assert without_seconds(resumed) == without_seconds(summary_of(Path("straight/r/latest")))
 
 
-def test_report_of_an_unfinished_run(recipe, capsys):
-    process = start_slow_run(recipe)
-    process.kill()
-    process.communicate()
+def test_report_of_an_unfinished_run(server, recipe, capsys):
+    process = start_slow_run(server, recipe)
+    os.kill(process, signal.SIGKILL)
+    assert server.wait(process) == -signal.SIGKILL
     assert main(["report", "runs/r/latest", "--trust", "slow_tasks"]) == 0
     assert (only_run() / "report.html").is_file()
     targets = summary_of(only_run())["targets"]

@@ -43,14 +43,7 @@ import multiprocessing
 from search.evaluation import Evaluation
 from search.spaces.base import SearchSpace
 from search.tasks.base import OneByOne
-
-
-def told():
-    from datamodules.my_data import Few
-    from lightning_modules.path_samplers.mine import NAME
-    from search.my_agent import Mine
-
-    return f"{Few.__name__} {NAME} {Mine.__name__}"
+from search.told import told
 
 
 class InAnotherProcess(OneByOne):
@@ -59,8 +52,17 @@ class InAnotherProcess(OneByOne):
 
     def evaluate_one(self, proposal):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            assert pool.apply(told) == "Few mine Mine"
+            assert pool.apply(told) == "my data, mine, one line"
         return Evaluation(float(proposal.architecture[0]))
+"""
+
+TOLD = """
+def told():  # imports nothing that is heavy, for it is another process that does so
+    from datamodules.light import NAME as data
+    from lightning_modules.path_samplers.mine import NAME as sampler
+    from search.errors import one_line
+
+    return f"{data}, {sampler}, {one_line(Exception('one line'))}"
 """
 
 DATA = """
@@ -89,7 +91,9 @@ def folder(tmp_path):
         "experiments/my_space.py": SPACE,
         "search/my_agent.py": AGENT,
         "search/tasks/elsewhere.py": TASK,
+        "search/told.py": TOLD,
         "datamodules/my_data.py": DATA,
+        "datamodules/light.py": "NAME = 'my data'\n",
         "lightning_modules/my_module.py": MODULE,
         "lightning_modules/path_samplers/mine.py": "NAME = 'mine'\n",
         **{

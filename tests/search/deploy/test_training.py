@@ -4,10 +4,8 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,9 +30,9 @@ from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 from search.tasks.trained import TrainedTask
 from search.training.tensor_files import load_tensors, save_tensors
+from tests.forks import COMMAND_LINE
 from tests.search.listeners.wandb.test_searches import logged
 
-COMMAND = Path(sys.executable).parent / "catchmark"
 DATA = {"class_path": "DigitsDataModule", "init_args": {"batch_size": 150, "padding": 2}}
 BUILD = {"channels": 4, "cells": 1}
 ARGUMENTS = {"data": DATA, "epochs": 2, "build": BUILD, "threads": 1, "trainer": {"accelerator": "cpu"}}
@@ -208,7 +206,7 @@ def test_a_table_needs_a_training_and_takes_one(tmp_path, refused, capsys):
 # ---- stopped and resumed -------------------------------------------------------------------------------------------
 
 
-def test_stopped_and_killed_it_ends_with_the_same_weights(run, tmp_path, monkeypatch, capsys):
+def test_stopped_and_killed_it_ends_with_the_same_weights(run, server, tmp_path, monkeypatch, capsys):
     """Amid augmentation, dropout, a worker process, and a learning rate that falls every epoch."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stepwise.py").write_text(STEPWISE)
@@ -225,7 +223,7 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(run, tmp_path, monkeyp
     assert "the same 'catchmark train' again" in capsys.readouterr().err
     assert [entry["epoch"] for entry in epochs_of(broken)] == [1]
     monkeypatch.setenv("END_OF_STEPWISE", "kill in 3")
-    process = subprocess.run([COMMAND, *words, broken], cwd=tmp_path, capture_output=True, timeout=300)
+    process = server.run(COMMAND_LINE, [*words, broken], folder=tmp_path)
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert [entry["epoch"] for entry in epochs_of(broken)] == [1, 2, 3]
     with pytest.raises(CatchmarkError, match="not finished"):

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 
 import pytest
@@ -27,8 +26,8 @@ from search.training.launch import Launch, find_launch
 from search.training.trainer_arguments import arguments_here
 from search.training.watch import make_trainer
 from tests.processes import PATIENCE, kept_port
+from tests.search.distributed.ranks import ENVIRONMENT, Job
 from tests.search.distributed.recipes import SEARCH, TROUBLE
-from tests.search.distributed.server import ENVIRONMENT, Job
 from tests.search.distributed.spaces import Troubled, notes
 from tests.search.evaluating import answer
 
@@ -346,49 +345,39 @@ def test_ranks_share_the_joint_batches(count, tmp_path):
 # ---- two agents of torchrun ----------------------------------------------------------------------------------------
 
 
-def test_two_agents_start_again_what_was_killed(tmp_path, reference):
-    """As on two nodes: the second rank kills itself once, both agents start their ranks anew, and nothing is lost."""
+AGENT = """
+import sys
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from search.cli import main
+
+def rank():
+    sys.exit(main(["run", "recipe.yaml", "--quiet"]))
+
+config = LaunchConfig(2, 2, 1, run_id="two", rdzv_backend="c10d", rdzv_endpoint=sys.argv[1], max_restarts=1,
+                      local_addr="127.0.0.1", monitor_interval=0.1, start_method="fork")
+elastic_launch(config, rank)()
+"""
+
+
+def test_two_agents_start_again_what_was_killed(server, tmp_path, reference):
+    """As on two nodes: the second rank kills itself once, both agents start their ranks anew, and nothing is lost.
+
+    They are the agents that torchrun starts; their ranks, which need no fresh interpreter either, are forked.
+    """
     job = Job(None, tmp_path)
+    environment = ENVIRONMENT | {"NOTES": str(job.notes), "DIE": "1", "WANDB_MODE": "offline"}
     with kept_port() as port:
-        said = two_agents(job, port)
-    together = "\n".join(said)
+        place = {"folder": tmp_path, "environment": environment, "stdout": tmp_path / "said"}
+        agents = [server.start(AGENT, [f"127.0.0.1:{port}"], **place) for _ in range(2)]
+        codes = [server.wait(agent) for agent in agents]
+    together = (tmp_path / "said").read_text()
+    assert codes == [0, 0], together[-6000:]
     assert (
         "rank 1 (" in together and "is gone" in together and "torchrun two was started again: going on in" in together
     )
     assert_same_search(job.records(), reference)
     (folder,) = job.run_folders
     assert len(list(folder.glob("wandb/offline-run-*"))) == 3  # a search each: meta-training and two agents
-
-
-def two_agents(job, port):
-    """What both say who start a rank each."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    words += [
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        f"127.0.0.1:{port}",
-        "--rdzv-id",
-        "two",
-        "--max-restarts",
-        "1",
-    ]
-    words += ["--local-addr", "127.0.0.1", "--monitor-interval", "0.1"]
-    words += ["-m", "search.cli", "run", "recipe.yaml", "--quiet"]
-    environment = ENVIRONMENT | {"NOTES": str(job.notes), "DIE": "1", "WANDB_MODE": "offline"}
-    agents = [
-        subprocess.Popen(
-            words, cwd=job.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
-    try:
-        said = [agent.communicate(timeout=PATIENCE)[0] for agent in agents]
-    finally:
-        for agent in agents:
-            agent.kill()
-    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)[-6000:]
-    return said
 
 
 # ---- two hosts -----------------------------------------------------------------------------------------------------

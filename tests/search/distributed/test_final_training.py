@@ -11,7 +11,7 @@ import torch
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
-from tests.search.distributed.server import Job
+from tests.search.distributed.ranks import Job
 
 CONVOLUTIONS = "|nor_conv_1x1~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 RECIPE = {

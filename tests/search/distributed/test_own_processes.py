@@ -12,7 +12,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.tasks.trained import TrainedTask
 from search.training.rank_environment import OwnProcesses
 from tests.processes import alive, threads_of, wait_until
-from tests.search.distributed.server import Job
+from tests.search.distributed.ranks import Job
 from tests.search.distributed.spaces import notes
 
 RECIPE = """

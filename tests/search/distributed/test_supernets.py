@@ -16,8 +16,8 @@ from search.recipes.recipe import load_recipe
 from search.studies.supernet_job import Outcome, Stretch, checkpoint_of, read_outcome, stretch_of
 from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_here
+from tests.search.distributed.ranks import Job
 from tests.search.distributed.recipes import STUDY
-from tests.search.distributed.server import Job
 from tests.search.distributed.spaces import notes
 from tests.search.studies.test_supernet_study import timeless
 

@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -37,7 +35,8 @@ from search.tasks.trained import TrainedTask
 from search.training.launch import Launch
 from search.training.trainer_arguments import arguments_here, strategy_of_own_processes
 from tests import processes as running
-from tests.processes import PATIENCE, alive, wait_until
+from tests.forks import COMMAND_LINE, ROOT
+from tests.processes import alive, wait_until
 from tests.search.agents.toy_spaces import Grid
 from tests.search.executors.ray_tasks import (
     Faulty,
@@ -55,8 +54,6 @@ from tests.search.studies.test_supernet_study import recipe as supernets
 from tests.search.studies.test_supernet_study import timeless
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is missing: pip install "catchmark[ray]"')
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -248,14 +245,13 @@ for address in sys.argv[1:]:
 """
 
 
-def test_a_cluster_is_joined_and_left(ray_on_this_machine):
+def test_a_cluster_is_joined_and_left(server, ray_on_this_machine):
     """By another process, which leaves it as it was; and one that is not there is said so at once."""
     import ray
 
     with running.kept_port() as nobody:
         addresses = [f"127.0.0.1:{nobody}", ray.get_runtime_context().gcs_address]
-        command = [sys.executable, "-c", JOIN, *addresses]
-        refused, joined = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+        refused, joined = server.run(JOIN, addresses, folder=ROOT).stdout.splitlines()
     assert refused.startswith(f"CatchmarkError executor.address: there is no Ray cluster at '{addresses[0]}' (")
     assert joined == str(math.sin(1) + 5 / 3)
     assert ray.is_initialized()
@@ -410,22 +406,29 @@ with RayExecutor(1) as executor:
 
 
 @pytest.fixture(scope="module")
-def single_then_groups():
+def single_then_groups(server):
     """A process with a Ray of its own, which starts while groups are tested, and ends up with a group that hangs."""
     root = Path(tempfile.mkdtemp(dir="/tmp", prefix="cm"))
     fine, hanging = root / "fine", root / "hanging"
     fine.mkdir(), hanging.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SINGLE_THEN_GROUPS, fine, hanging],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(root)},
-        stdout=subprocess.PIPE,
-        text=True,
+    process = server.start(
+        SINGLE_THEN_GROUPS,
+        [fine, hanging],
+        folder=ROOT,
+        environment={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(root)},
+        stdout=root / "said",
+        stderr=root / "errors",
     )
     yield process, hanging
-    process.kill()
-    process.communicate()
+    end(server, process)
     shutil.rmtree(root)
+
+
+def end(server, process):
+    """``kill -9``, where it has not ended."""
+    if process in server.started:
+        os.kill(process, signal.SIGKILL)
+        server.wait(process)
 
 
 def test_what_a_candidate_is_not_to_blame_for():
@@ -436,13 +439,13 @@ def test_what_a_candidate_is_not_to_blame_for():
 def test_groups_may_follow_single_processes_and_end_with_a_driver_that_is_killed(single_then_groups):
     """What is reserved grows with them, beyond what Ray on this machine was started with."""
     driver, hanging = single_then_groups
-    assert float(driver.stdout.readline()) == math.sin(1) + 5 / 3
-    assert float(driver.stdout.readline()) == 2
-    wait_until(lambda: len(notes(hanging)) >= 2 or driver.poll() is not None)
-    assert driver.poll() is None, f"the group did not hang: {driver.stdout.read()}"
-    processes = descendants_of(driver.pid)
+    wait_until(lambda: len(notes(hanging)) >= 2 or not alive(driver))
+    said, errors = ((hanging.parent / name).read_text() for name in ("said", "errors"))
+    assert alive(driver), f"the group did not hang: {said}{errors}"
+    assert [*map(float, said.splitlines())] == [math.sin(1) + 5 / 3, 2]
+    processes = descendants_of(driver)
     assert {process for each in notes(hanging) for process in each} < set(processes)
-    driver.kill()
+    os.kill(driver, signal.SIGKILL)
     wait_until(lambda: not any(map(alive, processes)))
 
 
@@ -553,46 +556,42 @@ def is_agent(process):
 
 
 @pytest.fixture(scope="module")
-def ending_runs():
+def ending_runs(server):
     """Runs with a Ray of their own, one for each end. They start together, and wait for their end."""
     root = Path(tempfile.mkdtemp(dir="/tmp", prefix="cm"))  # sockets lie below it, and their paths must be short
     runs = {}
     for number in ENDS:
         (folder := root / str(int(number))).mkdir()
         (folder / "recipe.yaml").write_text(RECIPE.replace("FOLDER", str(folder)))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "TMPDIR": str(folder)}
+        begin = f"import os; os.setsid(); {COMMAND_LINE}"
         runs[number] = (
             folder,
-            subprocess.Popen(
-                [sys.executable, "-c", "import sys; from search.cli import main; sys.exit(main())", *COMMAND],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "TMPDIR": str(folder)},
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            ),
+            server.start(begin, COMMAND, folder=folder, environment=environment, stderr=folder / "errors"),
         )
     yield runs
     for _, run in runs.values():
-        run.kill()
-        run.communicate()
+        end(server, run)
     shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("number", ENDS)
-def test_a_run_that_is_ended_leaves_no_process_and_goes_on(number, ending_runs, ray_on_this_machine, monkeypatch):
+def test_a_run_that_is_ended_leaves_no_process_and_goes_on(
+    number, ending_runs, server, ray_on_this_machine, monkeypatch
+):
     """Killed, or interrupted at the terminal; for the journal the former is the harder."""
     folder, run = ending_runs[number]
-    wait_until(lambda: len(notes(folder)) >= 10 or run.poll() is not None)
-    processes = descendants_of(run.pid)
+    wait_until(lambda: len(notes(folder)) >= 10 or not alive(run))
+    processes = descendants_of(run)
     assert len(processes) > 4 and {each[0] for each in notes(folder)} < set(processes)
     # Nobody else's network is touched.
     assert set().union(*map(listening_on, processes)) == {"127.0.0.1"}
     if number == signal.SIGINT:
-        os.killpg(run.pid, number)  # as a terminal does: everybody in the foreground hears it
+        os.killpg(run, number)  # as a terminal does: everybody in the foreground hears it
     else:
-        os.kill(run.pid, number)
-    _, words = run.communicate(timeout=PATIENCE)
-    assert run.returncode == ENDS[number], words
+        os.kill(run, number)
+    code, words = server.wait(run), (folder / "errors").read_text()
+    assert code == ENDS[number], words
     wait_until(lambda: not any(map(alive, processes)))
     assert bool(list(folder.glob("catchmark-*"))) == (number == signal.SIGKILL)
     if number == signal.SIGINT:

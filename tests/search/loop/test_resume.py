@@ -1,7 +1,6 @@
 """A run that is killed with ``kill -9``, anywhere and as often as one likes, ends as if nothing had happened.
 
-Real processes run a real recipe through the command line. They are forked from a server that has imported everything,
-so that twenty of them take seconds.
+Real processes run a real recipe through the command line.
 """
 
 import io
@@ -9,10 +8,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +26,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.tables.table import write_table
 from search.tasks.base import OneByOne, TaskPool
 from search.tasks.table import TableTask
-from tests.processes import PATIENCE, alive, wait_until
+from tests.processes import alive, wait_until
 
 RECIPE = """
 description: Killed again and again.
@@ -139,68 +135,35 @@ def die_at_replacement(number, before):
     os.replace = replace
 
 
-def work(folder, resume, die):
-    os.chdir(folder)
+def work(resume, die):
     search.studies.experiment.run_search = run_search
     if die:
         die_at_replacement(*die)
     return main(["run", "recipe.yaml", "--quiet", *(["--resume"] if resume else [])])
 
 
-def serve(recipe):
-    """Fork a process for every line of the input and say its number; for the next line wait and say how it ended."""
-    import scipy.special  # noqa: F401 - the summary's
-
-    main(["run", recipe, "--dry-run"])  # imports every class that the recipe names
-    print("ready", flush=True)
-    for line in sys.stdin:
-        folder, resume, die = json.loads(line)
-        if (child := os.fork()) == 0:
-            code = 99
-            try:
-                output = os.open(os.path.join(folder, "output.txt"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                os.dup2(output, 1)
-                os.dup2(output, 2)
-                code = work(folder, resume, die)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        print(child, flush=True)
-        sys.stdin.readline()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-
-
 # ---- what kills them ---------------------------------------------------------------------------------------------
 
 
-class Server:
-    """A process that has imported everything and forks runs."""
+WORK = "import sys; from tests.search.loop.test_resume import work; sys.exit(work(%r, %r))"
 
-    def __init__(self, recipe):
-        root = str(Path(__file__).parents[3])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from tests.search.loop.test_resume import serve; serve({str(recipe)!r})"],
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": root, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        while self.read() != "ready":
-            pass
 
-    def read(self):
-        line = self.process.stdout.readline()
-        assert line, "the server has died"
-        return line.strip()
+class Runs:
+    """Starts runs."""
+
+    def __init__(self, server, recipe):
+        self.server = server
+        # Every class that the recipe names is imported once and for all.
+        server.prepare(f"from tests.search.loop.test_resume import main; main(['run', {str(recipe)!r}, '--dry-run'])")
 
     def run(self, folder, resume=False, kill_after=None, send=None, die=None):
         """One attempt, killed after so many seconds or sent a signal while it is held; its exit code, -9 if killed."""
-        print(json.dumps([str(folder), resume, die]), file=self.process.stdin, flush=True)
-        child = int(self.read())
+        child = self.server.start(
+            WORK % (resume, die),
+            folder=folder,
+            environment={**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+            stdout=folder / "output.txt",
+        )
         if kill_after is not None:
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)  # not waited for yet, so the number is still its own
@@ -208,18 +171,14 @@ class Server:
             wait_until(lambda: len(notes(folder / ANNOUNCED)) > HELD or not alive(child))
             os.kill(child, send)
             (folder / HOLD).unlink()
-        print("wait", file=self.process.stdin, flush=True)
-        return int(self.read())
+        return self.server.wait(child)
 
 
 @pytest.fixture(scope="module")
-def server(table, tmp_path_factory):
+def runs(server, table, tmp_path_factory):
     recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     recipe.write_text(RECIPE.replace("TABLE", str(table)))
-    server = Server(recipe)
-    yield server
-    server.process.stdin.close()
-    server.process.wait(timeout=PATIENCE)
+    return Runs(server, recipe)
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +195,8 @@ def table(tmp_path_factory):
 class Run:
     """A folder for one run and what it left there."""
 
-    def __init__(self, server, table, folder):
-        self.server, self.folder = server, folder
+    def __init__(self, runs, table, folder):
+        self.runs, self.folder = runs, folder
         folder.mkdir()
         (folder / "recipe.yaml").write_text(RECIPE.replace("TABLE", str(table)))
         self.committed = Counter()
@@ -252,7 +211,7 @@ class Run:
         made_before = len(notes(self.folder / MADE))
         if "send" in options:
             (self.folder / HOLD).touch()
-        code = self.server.run(self.folder, resume=resume, **options)
+        code = self.runs.run(self.folder, resume=resume, **options)
         made = Counter(json.dumps(each) for each in notes(self.folder / MADE)[made_before:])
         assert not made & self.committed, "an evaluation was paid for twice"
         records = self.records()
@@ -286,9 +245,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def reference(server, table, tmp_path_factory):
+def reference(runs, table, tmp_path_factory):
     """The run that nothing interrupts, how long it took, and how often it replaced a file."""
-    run = Run(server, table, tmp_path_factory.mktemp("reference") / "run")
+    run = Run(runs, table, tmp_path_factory.mktemp("reference") / "run")
     start = time.monotonic()
     assert run.attempt() == 0, (run.folder / "output.txt").read_text()
     seconds = time.monotonic() - start
@@ -316,10 +275,10 @@ KILLS = [1] * 14 + [2] * 3 + [4] * 2 + [8]
 
 
 @pytest.mark.parametrize("scenario", range(len(KILLS)))
-def test_killed_at_a_random_moment(scenario, server, table, reference, tmp_path):
+def test_killed_at_a_random_moment(scenario, runs, table, reference, tmp_path):
     result, seconds = reference
     choose = random.Random(scenario)
-    run = Run(server, table, tmp_path / "run")
+    run = Run(runs, table, tmp_path / "run")
     for _ in range(KILLS[scenario]):
         done = len(run.records()) / len(result[1])
         moment = choose.uniform(0, seconds * min(1, 2 / KILLS[scenario]))
@@ -332,8 +291,8 @@ def test_killed_at_a_random_moment(scenario, server, table, reference, tmp_path)
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("number, name", [(1, "the link"), (2, "the weights"), (3, "the summary"), (4, "the report")])
-def test_killed_as_a_file_is_put_in_place(number, name, before, server, table, reference, tmp_path):
-    run = Run(server, table, tmp_path / "run")
+def test_killed_as_a_file_is_put_in_place(number, name, before, runs, table, reference, tmp_path):
+    run = Run(runs, table, tmp_path / "run")
     code = run.attempt(die=(number, before))
     assert code == -signal.SIGKILL or name == "the report"
     if name == "the summary":
@@ -342,20 +301,20 @@ def test_killed_as_a_file_is_put_in_place(number, name, before, server, table, r
     check_against(reference[0], run)
 
 
-def test_a_second_process_is_refused_and_harms_nothing(server, table, reference, tmp_path):
-    run = Run(server, table, tmp_path / "run")
+def test_a_second_process_is_refused_and_harms_nothing(runs, table, reference, tmp_path):
+    run = Run(runs, table, tmp_path / "run")
     assert run.attempt(send=signal.SIGKILL) == -signal.SIGKILL
     journal = Journal(run.latest / "journal.sqlite")
-    assert server.run(run.folder, resume=True) == 1
+    assert runs.run(run.folder, resume=True) == 1
     journal.close()
     assert "is being written by another process" in (run.folder / "output.txt").read_text().splitlines()[-1]
     assert run.attempt() == 0, (run.folder / "output.txt").read_text()
     check_against(reference[0], run)
 
 
-def test_a_terminated_run_can_go_on_at_once(server, table, reference, tmp_path):
+def test_a_terminated_run_can_go_on_at_once(runs, table, reference, tmp_path):
     """SIGTERM, as a scheduler sends it."""
-    run = Run(server, table, tmp_path / "run")
+    run = Run(runs, table, tmp_path / "run")
     assert run.attempt(send=signal.SIGTERM) == 130
     assert HELD < len(run.records()) < len(reference[0][1])
     last = (run.folder / "output.txt").read_text().splitlines()[-1]

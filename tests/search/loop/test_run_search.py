@@ -125,12 +125,21 @@ def reference(tmp_path_factory):
 
 
 every_agent = pytest.mark.parametrize("agent_name", AGENTS)
-every_shape = pytest.mark.parametrize("batch, trials", [(1, 1), (3, 2), (4, 1)])
 
 
-@every_agent
-@every_shape
-@pytest.mark.parametrize("share", [SAVE_ALWAYS, SAVE_ONCE, 0.1])
+def shapes_and_shares(shapes, shares):
+    """For every agent each shape once and each share of the time that saving may take; over all agents every pair."""
+    return pytest.mark.parametrize(
+        ("agent_name", "batch", "trials", "share"),
+        [
+            (agent_name, *shape, shares[(k + number) % len(shares)])
+            for number, agent_name in enumerate(AGENTS)
+            for k, shape in enumerate(shapes)
+        ],
+    )
+
+
+@shapes_and_shares([(1, 1), (3, 2), (4, 1)], [SAVE_ALWAYS, SAVE_ONCE, 0.1])
 def test_resuming_past_half_way_changes_nothing(agent_name, batch, trials, share, reference, tmp_path):
     path = tmp_path / "journal.sqlite"
     before, evaluated = attempt(path, agent_name, batch, trials, share, dies_at=17 * trials)
@@ -227,9 +236,7 @@ def test_a_search_ends_with_the_step_in_which_the_last_trial_runs_out_of_time(ba
     assert len(set(ends)) > 1 or trials == 1  # trials end apart, and wait for each other
 
 
-@every_agent
-@pytest.mark.parametrize("batch, trials", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("share", [SAVE_ALWAYS, SAVE_ONCE])
+@shapes_and_shares([(1, 1), (2, 3)], [SAVE_ALWAYS, SAVE_ONCE])
 def test_resuming_a_search_with_a_limit_of_time(agent_name, batch, trials, share, timed_reference, tmp_path):
     expected, count, _ = timed_reference(agent_name, batch, trials)
     path, evaluated = tmp_path / "journal.sqlite", []

@@ -21,6 +21,7 @@ from search.errors import CatchmarkError
 from search.recipes.recipe import load_recipe, read_recipe
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.tables.table import write_table
+from tests.forks import COMMAND_LINE
 
 RECIPE = {
     "space": "NASBench201",
@@ -619,17 +620,22 @@ def test_weights_of_something_else(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("changes", "arguments", "words"),
+    ("fresh", "changes", "arguments", "words"),
     [
-        ({"agents.random": "RandomSerch"}, [], ["agents.random:", "did you mean 'RandomSearch'?"]),
-        ({TASK + "table": "nope.npz"}, [], ["targets.images:", "nope.npz"]),
-        ({}, ["--agents.catch.settings.candidates", "0"], [SETTINGS, "candidates is 0"]),
+        (True, {"agents.random": "RandomSerch"}, [], ["agents.random:", "did you mean 'RandomSearch'?"]),
+        (False, {TASK + "table": "nope.npz"}, [], ["targets.images:", "nope.npz"]),
+        (False, {}, ["--agents.catch.settings.candidates", "0"], [SETTINGS, "candidates is 0"]),
     ],
 )
-def test_as_a_process(changes, arguments, words, folder):
+def test_as_a_process(fresh, changes, arguments, words, server, folder):
+    """Nothing else is said, one time with all imports under way."""
     Path("r.yaml").write_text(dump_yaml(changed(**changes)))
-    command = [Path(sys.executable).parent / "catchmark", "run", "r.yaml", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    arguments = ["run", "r.yaml", *arguments]
+    if fresh:
+        command = [Path(sys.executable).parent / "catchmark", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+    else:
+        done = server.run(COMMAND_LINE, arguments)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
     assert all(word in done.stderr for word in words)
     assert not Path("runs").exists(), "a wrong recipe leaves no run behind"

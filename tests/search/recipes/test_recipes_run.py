@@ -13,7 +13,7 @@ from PIL import Image
 
 from search.cli import main
 from search.listeners.wandb.sweep import numbers
-from search.recipes.recipe import RECIPES, load_recipe, read_recipe
+from search.recipes.recipe import RECIPES, read_recipe
 from search.recipes.tiny import NOTICE
 from search.tables.table import find_table
 
@@ -96,14 +96,13 @@ def test_recipe_at_full_size(path, capsys):
     description = recipe.get("init_args", recipe).get("description", "")
     assert len(str(description)) >= 20, f"{path.name}: say in 'description' what the recipe shows"
     skip_without_data(recipe)
-    experiment, resolved = load_recipe(path)
-    assert experiment.name == path.stem
-    planned = experiment.planned()
-    assert all(evaluations > 0 for evaluations in planned.values())
-    assert main(["run", str(path), "--dry-run"]) == 0
+    assert main(["run", str(path), "--dry-run"]) == 0  # loading takes seconds: once is enough
     text = capsys.readouterr().out
-    assert yaml.safe_load(text) == yaml.safe_load(resolved)
-    assert f"# in all: {sum(planned.values())} {experiment.unit}" in text
+    resolved = yaml.safe_load(text)
+    assert resolved.get("init_args", resolved)["description"] == description
+    planned = {search: int(count) for search, count in re.findall(r"^# (.+?): (\d+) ", text, re.MULTILINE)}
+    total = planned.pop("in all")
+    assert planned and min(planned.values()) > 0 and sum(planned.values()) == total
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))

@@ -284,7 +284,10 @@ def test_wrong_settings_are_refused(arguments, message):
 def test_every_backbone_builds_and_gives_what_it_declares():
     space = ResidualBackbone(**SMALL)
     pictures = torch.rand(1, 3, 64, 64)
-    for arch in some(space, 500, seed=7):
+    drawn = some(space, 150, seed=7)
+    many = some(space, 5000, seed=8)  # among which is every choice that a decision can have: all are drawn
+    assert [*map(set, zip(*drawn, strict=True))] == [*map(set, zip(*many, strict=True))]
+    for arch in drawn:
         _check_shapes(space.build(arch, width=0.5).backbone, pictures, space.layout(arch), 0.5)
 
 

@@ -29,6 +29,7 @@ from search.spaces.nasbench201 import NASBench201
 from search.studies.shared_weights import SharedWeightsTask
 from search.studies.supernet_job import checkpoint_of, read_outcome
 from search.tasks.base import OneByOne
+from tests.search.distributed.ranks import start_command
 from tests.search.listeners.wandb.test_searches import logged
 
 SAMPLER = {"class_path": "UniformSampler", "init_args": {"population": 3, "tournament": 2, "budget": 6}}
@@ -273,7 +274,7 @@ def check_wandb(folder):
 def start(server, path, runs, *words, **environment):
     """Run a study in a process of its own; its exit code."""
     command = ["run", path, "--quiet", "--runs", runs, *words]
-    return server.wait(server.start(path.parent, command, {"WANDB_MODE": "offline", **environment}))
+    return server.wait(start_command(server, path.parent, command, {"WANDB_MODE": "offline", **environment}))
 
 
 def test_several_workers_give_the_same(server, tmp_path):

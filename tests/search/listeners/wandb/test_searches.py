@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
+from tests import forks
 from tests.processes import PATIENCE, kept_port
 from tests.search.agents.toy_spaces import Grid
 
@@ -329,23 +331,36 @@ def test_what_was_sent_already_is_kept(tmp_path):
 # ---- in processes of their own -----------------------------------------------------------------------------------
 
 
-def in_a_process(folder, code, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **environment):
-    """Run some code with no W&B settings but these; exit code, output and errors."""
-    root = str(Path(__file__).parents[4])
+IMPORTS = "import os, sys; from pathlib import Path; from tests.search.listeners.wandb.test_searches import *\n"
+
+
+@contextmanager
+def nothing_known_of_wandb(folder, **environment):
+    """An environment with no W&B settings but these, and a home directory of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     home = folder / "home"
     home.mkdir(exist_ok=True)
-    settings = {"PYTHONPATH": root, "HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
-    imports = "import os, sys; from pathlib import Path; from tests.search.listeners.wandb.test_searches import *\n"
+    settings = {"PYTHONPATH": str(forks.ROOT), "HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
     with kept_port() as nobody:  # whoever tries to reach W&B gets no further than this machine
-        settings |= {"WANDB_BASE_URL": f"http://127.0.0.1:{nobody}", **environment}
+        yield inherited | settings | {"WANDB_BASE_URL": f"http://127.0.0.1:{nobody}", **environment}
+
+
+def in_a_process(folder, code, terminal=None, **environment):
+    """Run some code with no W&B settings but these, perhaps on a terminal; exit code, output and errors."""
+    streams = {} if terminal is None else dict.fromkeys(("stdin", "stderr"), os.ttyname(terminal))
+    with nothing_known_of_wandb(folder, **environment) as known:
+        return forks.server().run(IMPORTS + code, folder=forks.ROOT, environment=known, **streams)
+
+
+def in_a_fresh_process(folder, code, **environment):
+    """Likewise, where W&B is not imported yet."""
+    with nothing_known_of_wandb(folder, **environment) as known:
         return subprocess.run(
-            [sys.executable, "-c", imports + code],
-            cwd=root,
-            env=inherited | settings,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
+            [sys.executable, "-c", IMPORTS + code],
+            cwd=forks.ROOT,
+            env=known,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
@@ -369,7 +384,7 @@ def folder(tmp_path):
 def test_offline_is_the_default_and_leaves_the_home_directory_alone(tmp_path, folder):
     timed = "import time; start = time.monotonic(); import wandb; imported = time.monotonic()\n"
     timed += TWO_SEARCHES + "\nprint(f'import {{imported - start:.2f}} s, run {{time.monotonic() - imported:.2f}} s')"
-    finished = in_a_process(tmp_path, timed.format(folder=str(folder)))
+    finished = in_a_fresh_process(tmp_path, timed.format(folder=str(folder)))
     assert (finished.returncode, finished.stderr) == (0, "")
     print(finished.stdout)
     whole_of_two(folder)
@@ -377,7 +392,7 @@ def test_offline_is_the_default_and_leaves_the_home_directory_alone(tmp_path, fo
 
 
 def test_without_a_home_directory(tmp_path, folder):
-    finished = in_a_process(tmp_path, TWO_SEARCHES.format(folder=str(folder)), HOME="/proc/nowhere")
+    finished = in_a_fresh_process(tmp_path, TWO_SEARCHES.format(folder=str(folder)), HOME="/proc/nowhere")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
     whole_of_two(folder)
 
@@ -395,9 +410,7 @@ def test_online_without_a_key_asks_nobody(tmp_path, folder):
     """On a terminal W&B would wait for someone to type the key."""
     keyboard, terminal = pty.openpty()
     try:
-        finished = in_a_process(
-            tmp_path, TWO_SEARCHES.format(folder=str(folder)), stdin=terminal, stderr=terminal, WANDB_MODE="online"
-        )
+        finished = in_a_process(tmp_path, TWO_SEARCHES.format(folder=str(folder)), terminal, WANDB_MODE="online")
         os.close(terminal)
         said = os.read(keyboard, 10_000).decode()
     finally:
@@ -491,6 +504,6 @@ class SpacedToy(Toy):
 
 
 def test_disabled_means_not_even_imported(tmp_path, folder):
-    finished = in_a_process(tmp_path, DISABLED.format(folder=str(folder)), WANDB_MODE="disabled")
+    finished = in_a_fresh_process(tmp_path, DISABLED.format(folder=str(folder)), WANDB_MODE="disabled")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[-1] == "False False"
