@@ -3,9 +3,9 @@
     python experiments/benchmarks/few_shot_latency.py [--table nasbench201_latency.npz] [--samples 10] [--draws 20]
         [--devices titan_rtx_256 ...]
 
-The six devices and the sources are those of HELP (Lee et al., NeurIPS 2021, Table 3; its repository names them). What is
-printed is Spearman's rank correlation over all networks of NAS-Bench-201 that were not timed, mean and standard
-deviation over draws of the networks to time. Beside it, as HELP's code does it: over 1,000 random networks without the
+The six devices and the sources are those of HELP (Lee et al., NeurIPS 2021, Table 3; its repository names them). What
+is printed is Spearman's rank correlation over all networks of NAS-Bench-201 that were not timed, mean and standard
+deviation over draws of the networks to time; last, as HELP's code has it, over 1,000 random networks without the
 fastest and the slowest tenth.
 
 HELP sees 900 networks of each source. Here a row of its own has that; the others have the sources' whole tables.

@@ -127,7 +127,7 @@ def latency_features(space: SearchSpace, table: LatencyTable, sources: Sequence[
     return torch.cat([_smooth(space, table.archs, columns) / len(sources) ** 0.5, operators], dim=1)
 
 
-def networks_to_time(features: Tensor, samples: int, pool: int, seed: int) -> Tensor:
+def networks_to_time(features: Tensor, samples: int = 10, pool: int = 900, seed: int = 0) -> Tensor:
     """The most informative of random networks; which they are does not depend on any timing.
 
     Args:
