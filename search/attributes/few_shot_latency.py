@@ -172,13 +172,12 @@ def predict_latency(features: Tensor, networks: Tensor, milliseconds: Tensor) ->
 
 def _smooth(space: SearchSpace, archs: Tensor, columns: Tensor) -> Tensor:
     """Latencies ``[size, devices]``, NaN where not measured, as choices and pairs of them explain; standardised."""
-    choices = space.one_hot(archs).double()
-    blocks = [choices[:, start:end] for start, end in itertools.pairwise(space.offsets)]
+    # Without the first choice of each decision, which the others are compared with: a third fewer columns.
+    blocks = [space.one_hot(archs)[:, start + 1 : end].double() for start, end in itertools.pairwise(space.offsets)]
     pairs = [(one[:, :, None] * other[:, None]).flatten(1) for one, other in itertools.combinations(blocks, 2)]
-    terms = torch.cat([torch.ones(len(archs), 1, dtype=torch.float64), choices, *pairs], dim=1)
-    # The choices of a decision add up to 1, so their weights need a penalty to be unique, however small.
+    terms = torch.cat([torch.ones(len(archs), 1, dtype=torch.float64), *blocks, *pairs], dim=1)
     penalty = torch.full((terms.shape[1],), _PAIRS, dtype=torch.float64)
-    penalty[0], penalty[1 : 1 + choices.shape[1]] = 0, 1e-3
+    penalty[: 1 + sum(each.shape[1] for each in blocks)] = 1e-6
     known = ~columns.isnan().any(1)
     if int(known.sum()) < 2:
         raise ValueError("no two networks were measured on all of the other devices")
