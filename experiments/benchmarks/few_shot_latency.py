@@ -1,6 +1,6 @@
 """How well latencies on a device are predicted from 10 networks timed on it.
 
-    python experiments/benchmarks/few_shot_latency.py [--table nasbench201_latency.npz] [--samples 10] [--draws 20]
+    python experiments/benchmarks/few_shot_latency.py [--table nasbench201_latency.npz] [--samples 10] [--draws 10]
         [--devices titan_rtx_256 ...]
 
 The six devices and the sources are those of HELP (Lee et al., NeurIPS 2021, Table 3; its repository names them). What
@@ -26,6 +26,7 @@ from search.attributes.few_shot_latency import latency_features, networks_to_tim
 from search.randomness import TrialRandom, derive_seed
 from search.spaces.nasbench201 import NASBench201
 from search.tables.latency import LatencyTable, read_latency
+from search.tables.table import find_table
 
 TARGETS = ("titan_rtx_256", "gold_6226", "pixel2", "raspi4", "eyeriss", "fpga")
 """HELP's unseen devices."""
@@ -53,26 +54,32 @@ def main() -> None:
     parser.add_argument("--table", default="nasbench201_latency.npz")
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--pool", type=int, default=900)
-    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--devices", nargs="+", default=list(TARGETS))
     chosen = parser.parse_args()
     space = NASBench201()
     table = read_latency(chosen.table, space)
     print(f"{'sources':34} {'timed':12}", *(f"{device:>15}" for device in chosen.devices), f"{'mean':>15}", "middle")
+    flops = _flops(space)
+    correlations = [_spearman(flops, table.of(device)) for device in chosen.devices]
+    cells = [*correlations, sum(correlations) / len(correlations)]
+    print(f"{'FLOPs':47}", *(f"{cell:8.3f}       " for cell in cells))
     for label, sources, known, informative in _rows():
         seen = table if known is None else _only(table, known)
         found = np.zeros((2, chosen.draws, len(chosen.devices)))
-        counts = []
+        features: dict[Sequence[str], Tensor] = {}
         for at, device in enumerate(chosen.devices):
             names = _without_twins(table, device, sources) if isinstance(sources, float) else sources
-            counts.append(len(names))
-            features, column = latency_features(space, seen, names), table.of(device)
+            if names not in features:
+                features[names] = latency_features(space, seen, names)
+            column = table.of(device)
             for draw in range(chosen.draws):
                 pool = chosen.pool if informative else chosen.samples
-                networks = networks_to_time(features, chosen.samples, pool, draw)
-                predicted = predict_latency(features, networks, column[networks])
+                networks = networks_to_time(features[names], chosen.samples, pool, draw)
+                predicted = predict_latency(features[names], networks, column[networks])
                 found[:, draw, at] = _correlations(predicted, column, networks, draw)
-        count = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        counts = sorted({len(names) for names in features})
+        count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         how = "informative" if informative else "random"
         cells = [*found[0].T, found[0].mean(1), found[1].mean(1)]
         print(f"{f'{label}: {count}':34} {how:12}", *(f"{cell.mean():8.3f} ±{cell.std(ddof=1):.3f}" for cell in cells))
@@ -91,6 +98,12 @@ def _rows() -> list[tuple[str, Sequence[str] | float, int | None, bool]]:
         ("none above .90", 0.90, None, True),
         ("none", (), None, True),
     ]
+
+
+def _flops(space: NASBench201) -> Tensor:
+    """Of every network, as NAS-Bench-201 has them."""
+    with np.load(find_table("nasbench201.npz"), allow_pickle=False) as arrays:
+        return torch.from_numpy(arrays["flops_m"])[space.indices_by_code]
 
 
 def _without_twins(table: LatencyTable, device: str, most: float) -> tuple[str, ...]:

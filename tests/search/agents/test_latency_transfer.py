@@ -133,9 +133,9 @@ def test_a_study_tells_it_the_device():
 def test_refuses_what_does_not_fit(learned):
     with pytest.raises(CatchmarkError, match=r"agents\.few_shot: .*no device 'pixel33'"):
         Experiment(SPACE, {}, {"few_shot": lambda *a, **k: LatencyTransfer(*a, held_out=["pixel33"], **k)})
-    with pytest.raises(ValueError, match="exponent is 0.3"):
+    with pytest.raises(ValueError, match="exponent is"):
         LatencyTransfer(SPACE, exponent=0.3)
-    with pytest.raises(ValueError, match="its latencies are of the space 'NAS-Bench-201'|latencies are of the space"):
+    with pytest.raises(ValueError, match="its latencies are of the space"):
         LatencyTransfer(Grid(), device="fpga")
     with pytest.raises(ValueError, match="does not hold the weights of a LatencyTransfer"):
         LatencyTransfer(SPACE).load_weights(NaiveTransfer(SPACE).weights())
