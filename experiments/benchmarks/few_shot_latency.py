@@ -5,8 +5,8 @@
 
 The six devices and the sources are those of HELP (Lee et al., NeurIPS 2021, Table 3; its repository names them). What
 is printed is Spearman's rank correlation over all networks of NAS-Bench-201 that were not timed, mean and standard
-deviation over draws of the networks to time; last, as HELP's code has it, over 1,000 random networks without the
-fastest and the slowest tenth.
+deviation over draws of the networks to time; below it, as HELP's code has it, over 1,000 random networks without the
+fastest and the slowest tenth, which is harder.
 
 HELP sees 900 networks of each source. Here a row of its own has that; the others have the sources' whole tables.
 """
@@ -59,14 +59,15 @@ def main() -> None:
     chosen = parser.parse_args()
     space = NASBench201()
     table = read_latency(chosen.table, space)
-    print(f"{'sources':34} {'timed':12}", *(f"{device:>15}" for device in chosen.devices), f"{'mean':>15}", "middle")
-    flops = _flops(space)
-    correlations = [_spearman(flops, table.of(device)) for device in chosen.devices]
-    cells = [*correlations, sum(correlations) / len(correlations)]
-    print(f"{'FLOPs':47}", *(f"{cell:8.3f}       " for cell in cells))
+    print(f"{'sources':34} {'timed':12}", *(f"{device:>15}" for device in chosen.devices), f"{'mean':>15}")
+    flops, nothing = _flops(space), torch.zeros(0, dtype=torch.long)
+    found = np.array(
+        [[_correlations(flops, table.of(device), nothing, draw) for device in chosen.devices] for draw in range(10)]
+    )
+    _print("FLOPs", "", found)
     for label, sources, known, informative in _rows():
         seen = table if known is None else _only(table, known)
-        found = np.zeros((2, chosen.draws, len(chosen.devices)))
+        found = np.zeros((chosen.draws, len(chosen.devices), 2))
         features: dict[Sequence[str], Tensor] = {}
         for at, device in enumerate(chosen.devices):
             names = _without_twins(table, device, sources) if isinstance(sources, float) else sources
@@ -77,12 +78,18 @@ def main() -> None:
                 pool = chosen.pool if informative else chosen.samples
                 networks = networks_to_time(features[names], chosen.samples, pool, draw)
                 predicted = predict_latency(features[names], networks, column[networks])
-                found[:, draw, at] = _correlations(predicted, column, networks, draw)
+                found[draw, at] = _correlations(predicted, column, networks, draw)
         counts = sorted({len(names) for names in features})
         count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         how = "informative" if informative else "random"
-        cells = [*found[0].T, found[0].mean(1), found[1].mean(1)]
-        print(f"{f'{label}: {count}':34} {how:12}", *(f"{cell.mean():8.3f} ±{cell.std(ddof=1):.3f}" for cell in cells))
+        _print(f"{label}: {count}", how, found)
+
+
+def _print(label: str, how: str, found: np.ndarray) -> None:
+    """A row for all networks and one for the middle of a thousand; ``found`` is ``[draws, devices, 2]``."""
+    for place, of in enumerate(("", "  middle")):
+        cells = [*found[..., place].T, found[..., place].mean(1)]
+        print(f"{of or label:34} {how:12}", *(f"{cell.mean():8.3f} ±{cell.std(ddof=1):.3f}" for cell in cells))
 
 
 def _rows() -> list[tuple[str, Sequence[str] | float, int | None, bool]]:
