@@ -6,6 +6,7 @@ The baseline that any claim of transfer must beat: it spends the same source eva
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -127,22 +128,33 @@ class NaiveTransfer(MetaAgent):
         sources = [(codes, rewards) for codes, rewards in self._sources if codes.shape[1]]
         if self._ranking is not None or not sources:
             return
-        from sklearn.ensemble import RandomForestRegressor
-
-        assert self._all is not None
         ranks = [normalise(rewards, "rank").double() for _, rewards in sources]
-        space_features = self.space.one_hot(self._decode(self._all)).numpy()
         rankings = []
-        for trial in range(self.trials):
+        for trial, predicted in enumerate(self._predictions([codes for codes, _ in sources], ranks)):
             seed = derive_seed(self.rng.seed + trial, "naive transfer")
-            predicted = torch.zeros(len(self._all), dtype=torch.float64)
-            for (codes, _), scores in zip(sources, ranks, strict=True):
-                forest = RandomForestRegressor(self.trees, random_state=seed)
-                forest.fit(self.space.one_hot(self._decode(codes[trial])).numpy(), scores[trial].numpy())
-                predicted += torch.from_numpy(forest.predict(space_features)) / len(sources)
             shuffled = TrialRandom(seed).permutation(len(predicted))[0]  # equal predictions in random order
             rankings.append(shuffled[predicted[shuffled].argsort(descending=True, stable=True)])
         self._ranking = torch.stack(rankings).int()
+
+    def _predictions(self, codes: Sequence[Tensor], scores: Sequence[Tensor]) -> Iterator[Tensor]:
+        """For one trial after another the mean prediction of a forest for each source task: float64 ``[size]``.
+
+        Args:
+            codes: ``[trials, n]`` of each source task.
+            scores: float64 ``[trials, n]`` likewise.
+        """
+        from sklearn.ensemble import RandomForestRegressor
+
+        assert self._all is not None
+        space_features = self.space.one_hot(self._decode(self._all)).numpy()
+        for trial in range(self.trials):
+            seed = derive_seed(self.rng.seed + trial, "naive transfer")
+            predicted = torch.zeros(len(self._all), dtype=torch.float64)
+            for known, wanted in zip(codes, scores, strict=True):
+                forest = RandomForestRegressor(self.trees, random_state=seed)
+                forest.fit(self.space.one_hot(self._decode(known[trial])).numpy(), wanted[trial].numpy())
+                predicted += torch.from_numpy(forest.predict(space_features)) / len(codes)
+            yield predicted
 
     def weights(self) -> dict[str, Any]:
         """The space ranked by each trial's forests; no ranking where there was no source task."""
@@ -152,16 +164,20 @@ class NaiveTransfer(MetaAgent):
 
     def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
         """Start from rankings; they are dealt out to this agent's trials in turn."""
-        if not isinstance(weights, dict) or not {"space", "sizes", "ranking"} <= weights.keys():
-            raise ValueError("this file does not hold the weights of a NaiveTransfer")
-        if weights["space"] != self.space.name or weights["sizes"] != list(self.space.sizes):
-            raise ValueError(
-                f"these NaiveTransfer weights belong to the space '{weights['space']}', this search is on "
-                f"'{self.space.name}'"
-            )
+        self._check_weights(weights, "ranking")
         ranking = weights["ranking"]
         self._sources, self._order = [], None
         self._ranking = ranking.roll(-first, 0) if len(ranking) else None
+
+    def _check_weights(self, weights: dict[str, Any], what: str) -> None:
+        """Refuse weights of another kind of agent, which lack ``what``, or of another space."""
+        if not isinstance(weights, dict) or not {"space", "sizes", what} <= weights.keys():
+            raise ValueError(f"this file does not hold the weights of a {type(self).__name__}")
+        if weights["space"] != self.space.name or weights["sizes"] != list(self.space.sizes):
+            raise ValueError(
+                f"these {type(self).__name__} weights belong to the space '{weights['space']}', this search is on "
+                f"'{self.space.name}'"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The source evaluations, the ranking, and what was asked of the present task."""

@@ -178,12 +178,12 @@ class Experiment(Study):
             seed: of trial 0; None for the experiment's.
             task: what it will search on. An agent that has ``objectives`` (and ``score_metric``), an argument of its
                 constructor and an attribute that is empty where the recipe says nothing of it, is given the task's. In
-                the same way it is given the experiment's ``attributes``.
+                the same way it is given the experiment's ``attributes``, and the ``device`` of a task that has one.
         """
         trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
         make = partial(self._make_agents[name], self.space, trials, seed)
         agent = _built(f"agents.{name}", make)
-        known: dict[str, Any] = {"attributes": self.attributes}
+        known: dict[str, Any] = {"attributes": self.attributes, "device": getattr(task, "device", "")}
         if task is not None and task.objectives:
             known |= {"objectives": task.objectives, "score_metric": task.score_metric}
         wanted = {key: value for key, value in known.items() if value and not getattr(agent, key, value)}

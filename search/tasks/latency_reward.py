@@ -108,6 +108,7 @@ class LatencyRewardTask(RewardTask):
     ) -> None:
         term = TableLatency(quality, latencies, device, exponent, None, target_quantile)
         self._compose(quality, [term], objectives=objectives)
+        self.device = device
         self.target, self._archs, self._offer = term.target, term.archs, offer
         self._quality = quality.scores(term.archs)
         if (self._quality < 0).any():

@@ -21,7 +21,7 @@ PAIRS = [
     (attribute, space)
     for attribute in ATTRIBUTES
     for space in SPACES
-    if attribute != "TableLatency" or space == "NASBench201"
+    if attribute not in ("TableLatency", "FewShotLatency") or space == "NASBench201"
 ]
 
 
