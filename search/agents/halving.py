@@ -96,6 +96,8 @@ class Halving(Agent):
         ValueError: an argument is out of range.
     """
 
+    batched = False
+
     def __init__(
         self,
         space: SearchSpace,
