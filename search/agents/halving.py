@@ -6,9 +6,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from search.agents.base import Agent
@@ -111,7 +112,7 @@ class Halving(Agent):
     ):
         super().__init__(space, trials, seed)
         name = type(self).__name__
-        if len(levels) < 2 or any(b <= a for a, b in zip(levels, levels[1:], strict=False)) or levels[0] <= 0:
+        if len(levels) < 2 or any(b <= a for a, b in pairwise(levels)) or levels[0] <= 0:
             raise ValueError(f"{name}: levels is {list(levels)}, at least two rising numbers above 0 are needed")
         if not 1 < eta < math.inf:
             raise ValueError(f"{name}: eta is {eta}, it must be above 1")
@@ -184,8 +185,8 @@ class Halving(Agent):
 
     def ranked(self, rung: Iterable[Entry]) -> list[Entry]:
         """What was told on a rung and did not fail, the best first, of equals what was asked first."""
-        known = [entry for entry in rung if entry.values is not None and not entry.failed]
-        return sorted(known, key=lambda entry: entry.values or [], reverse=True)
+        known = [entry for entry in rung if entry.values is not None and entry.violation < math.inf]
+        return sorted(known, key=attrgetter("values"), reverse=True)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 

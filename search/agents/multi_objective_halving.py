@@ -9,6 +9,7 @@ import torch
 
 from search.agents.asha import ASHA
 from search.agents.halving import Entry
+from search.agents.several_objectives import objective_values, violation_of
 from search.evaluation import Evaluation, Objective, read_objectives
 from search.spaces.base import SearchSpace
 from search.statistics.pareto import crowding_distance, non_dominated_ranks
@@ -57,22 +58,16 @@ class MultiObjectiveHalving(ASHA):
 
     def worth(self, evaluation: Evaluation, reward: float) -> tuple[list[float], float]:
         """Every objective with its sign, higher is better; one that was not measured is as good as a failure."""
-        if len(self.objectives) < 2 or evaluation.status != "ok":
+        if len(self.objectives) < 2:
             return super().worth(evaluation, reward)
-        scores = {self.score_metric: evaluation.score}
-        values = [evaluation.metrics.get(name, scores.get(name, math.nan)) for name in self.objectives]
-        if any(math.isnan(value) for value in values):
-            return [reward], math.inf
-        own = sum(each.violation(value) for each, value in zip(self.objectives.values(), values, strict=True))
-        signed = [
-            value if each.direction == "max" else -value
-            for each, value in zip(self.objectives.values(), values, strict=True)
-        ]
-        return signed, max(own, evaluation.violation)
+        values = objective_values(evaluation, [*self.objectives], self.score_metric)
+        violation = violation_of(evaluation, self.objectives, values)
+        directions = [each.direction for each in self.objectives.values()]
+        return [value if way == "max" else -value for value, way in zip(values, directions, strict=True)], violation
 
     def ranked(self, rung: Iterable[Entry]) -> list[Entry]:
         """What was told on a rung and did not fail, the best first."""
-        known = [entry for entry in rung if entry.values is not None and not entry.failed]
+        known = [entry for entry in rung if entry.values is not None and entry.violation < math.inf]
         # Told by rewards alone an entry has one value, whatever the objectives.
         if len(known) < 2 or len({len(entry.values or []) for entry in known}) > 1 or len(known[0].values or []) < 2:
             return super().ranked(known)

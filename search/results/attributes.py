@@ -19,7 +19,7 @@ def summarise_attributes(records: Iterable[Record], attributes: Mapping[str, Att
     """Kendall's tau-b of each attribute with the score, over the architectures that were evaluated.
 
     Args:
-        records: evaluations of one target, of which full ones count; of an architecture with several, the mean score counts.
+        records: evaluations of one target, of which full ones count; of an architecture with several, the mean score.
         attributes: by name.
 
     Returns:

@@ -23,8 +23,8 @@ class ObjectiveValues:
     """The objectives of one search's evaluations.
 
     Attributes:
-        values: float64 ``[trials, n, objectives]``, NaN where there is none, or of less than a full evaluation.
-        feasible: bool ``[trials, n]``, which evaluations can be the best: full ones that succeeded and keep every limit.
+        values: float64 ``[trials, n, objectives]``, NaN where there is none, or the evaluation is not a full one.
+        feasible: bool ``[trials, n]``, which evaluations can be the best (`Record.can_be_best`).
         scores: of the first trial's evaluations, NaN where they are not feasible.
     """
 
