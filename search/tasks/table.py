@@ -198,13 +198,13 @@ class TableTask(Task):
             if proposal.fidelity or proposal.parent is not None:
                 few, share = self._asked(proposal)
                 costs[k] *= share
-                if few != self.epochs:
+                if few in self._lower:
                     scores[k] = float(self._lower[few][position[k]]) if known[k] else math.nan
         for k, (architecture, score, cost) in enumerate(zip(architectures, scores, costs, strict=True)):
             if math.isnan(score):
-                yield Evaluation.failed(
-                    f"{self._table_name} has no {self.column} of {self.space.format(architecture)}", cost
-                )
+                after = "".join(f" after {few:g} epochs" for few in proposals[k].fidelity.values())
+                reason = f"{self._table_name} has no {self.column} of {self.space.format(architecture)}{after}"
+                yield Evaluation.failed(reason, cost)
             else:
                 values = zip(self._further, (column[k] for column in further), strict=True)
                 yield Evaluation(score, {name: value for name, value in values if not math.isnan(value)}, cost)
