@@ -22,8 +22,8 @@ class OptunaMultiObjective(OptunaSampler):
 
     By default the multi-objective tree-structured Parzen estimator (Ozaki et al., JAIR 2022). ``GPSampler`` is a
     Gaussian process with expected hypervolume improvement where there are several objectives, and constrained expected
-    improvement where there is one and a limit. A failed evaluation is a failed trial of the study, which samplers pass
-    over. With fewer than two objectives the score is climbed, with the limits as constraints.
+    improvement where there is one and a limit. A failed evaluation counts as the worst so far by every objective and as
+    missing every limit. With fewer than two objectives the score is climbed, with the limits as constraints.
 
     Args:
         space: what can be asked.
@@ -71,15 +71,33 @@ class OptunaMultiObjective(OptunaSampler):
             return
         for trial, row in enumerate(proposals):
             for proposal, evaluation in zip(row, evaluations[trial], strict=True):
-                self._finish(trial, proposal.architecture, *self._values_and_notes(evaluation))
+                values = objective_values(evaluation, [*self.objectives], self.score_metric)
+                if math.isinf(violation_of(evaluation, self.objectives, values)):
+                    self._finish(trial, proposal.architecture, *self._worst_of(trial))
+                    continue
+                found = zip(self.objectives.values(), values, strict=True)
+                margins = [_excess(each, value) for each, value in found if each.limit is not None]
+                self._finish(
+                    trial,
+                    proposal.architecture,
+                    values if self._several else [evaluation.score],
+                    {CONSTRAINTS: margins} if margins else {},
+                )
 
-    def _values_and_notes(self, evaluation: Evaluation) -> tuple[list[float] | None, dict[str, Any]]:
-        values = objective_values(evaluation, [*self.objectives], self.score_metric)
-        if math.isinf(violation_of(evaluation, self.objectives, values)):
+    def _worst_of(self, trial: int) -> tuple[list[float] | None, dict[str, Any]]:
+        """What stands in for a failure: of each value, and of each limit, the worst so far; None while there is none.
+
+        A failed trial samplers would pass over, and ask for the same again.
+        """
+        told = [(values, notes) for _, values, notes in self._told[trial] if values is not None]
+        if not told:
             return None, {}
-        found = zip(self.objectives.values(), values, strict=True)
-        margins = [_excess(each, value) for each, value in found if each.limit is not None]
-        return (values if self._several else [evaluation.score]), ({CONSTRAINTS: margins} if margins else {})
+        worst = [
+            (min if word == "MAXIMIZE" else max)(column)
+            for word, column in zip(self._directions(), zip(*(values for values, _ in told), strict=True), strict=True)
+        ]
+        margins = [max(1.0, *column) for column in zip(*(notes.get(CONSTRAINTS, []) for _, notes in told), strict=True)]
+        return worst, {CONSTRAINTS: margins} if margins else {}
 
 
 def _excess(objective: Objective, value: float) -> float:

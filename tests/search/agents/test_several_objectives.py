@@ -214,8 +214,15 @@ def test_suggests_what_a_plain_study_with_the_same_history_does(sampler, climb_s
                 system_attrs={"constraints": [(b - limit) / limit]},
             )
         )
-    failed = dict(zip(parameters, archs[0, -1].tolist(), strict=True))
-    study.add_trial(create_trial(params=failed, distributions=parameters, state=optuna.trial.TrialState.FAIL))
+    worst = [min(a for a, _ in values[:-1]), max(b for _, b in values[:-1])]
+    study.add_trial(
+        create_trial(
+            params=dict(zip(parameters, archs[0, -1].tolist(), strict=True)),
+            distributions=parameters,
+            values=worst[:1] if climb_score else worst,
+            system_attrs={"constraints": [max(1.0, (worst[1] - limit) / limit)]},
+        )
+    )
     trial = study.ask()
     assert [trial.suggest_categorical(name, [0, 1, 2]) for name in parameters] == suggested
 
