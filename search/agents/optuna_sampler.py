@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.agents.optuna_values import StudyValues
 from search.errors import nearest
-from search.evaluation import Architecture
+from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class OptunaSampler(Agent):
     An architecture that was asked and not yet told is a running trial of the study; with Optuna's "constant liar", the
     default, TPE spreads a batch out.
 
+    A study of the score alone learns from rewards, and so of hard limits too. One of more is told of whole evaluations;
+    a failed one counts as the worst so far by every value, and as missing every limit, for samplers pass over a failed
+    trial and ask for the same again.
+
     A parameter's name is the decision's name. Where the earlier choices rule some out, the valid ones are part of the
     name, because a parameter of a study has one fixed set of values.
 
@@ -47,6 +52,11 @@ class OptunaSampler(Agent):
         seed: the seed of trial 0; trial ``k`` has seed ``seed + k``.
         sampler: name of a class in ``optuna.samplers``.
         options: the sampler's own arguments, for instance ``{"n_startup_trials": 5}``; Optuna's defaults otherwise.
+        sees: the ``score`` alone; or the score with hard ``limits`` as the study's constraints (with ``GPSampler``
+            constrained expected improvement); or all ``objectives``, and limits as constraints (with ``TPESampler``
+            the estimator of Ozaki et al., JAIR 2022; with ``GPSampler`` expected hypervolume improvement).
+        objectives: by name ``max``, ``min`` or an `Objective` with a limit; None for those of the target.
+        score_metric: the name of the objective that is the score itself; empty for the target's.
 
     Raises:
         ValueError: there is no such sampler or option, or the sampler cannot use categorical parameters.
@@ -62,9 +72,19 @@ class OptunaSampler(Agent):
         seed: int = 0,
         sampler: str = "TPESampler",
         options: dict[str, Any] | None = None,
+        sees: Literal["score", "limits", "objectives"] = "score",
+        objectives: dict[str, str | Objective] | None = None,
+        score_metric: str = "",
     ):
         super().__init__(space, trials, seed)
         self.sampler, self.options = sampler, dict(options or {})
+        if sees not in ("score", "limits", "objectives"):
+            raise ValueError(f"OptunaSampler: sees is '{sees}', allowed: score, limits, objectives")
+        self._values = StudyValues({}, "", several=False)
+        if sees != "score":
+            # Empty, this asks for the target's; an agent that sees the score alone has no such attribute.
+            self.objectives = read_objectives(objectives or {})
+            self._values = StudyValues(self.objectives, score_metric, several=sees == "objectives")
         self._check_sampler()
         self._forget()
 
@@ -146,7 +166,9 @@ class OptunaSampler(Agent):
         from optuna.study import StudyDirection
 
         storage = optuna.storages.InMemoryStorage()
-        study = optuna.create_study(storage=storage, directions=[StudyDirection[word] for word in self._directions()])
+        study = optuna.create_study(
+            storage=storage, directions=[StudyDirection[word] for word in self._values.directions]
+        )
         study_id = storage.get_study_id_from_name(study.study_name)
         for key, value in self._study_notes[trial].items():
             storage.set_study_system_attr(study_id, key, value)
@@ -155,10 +177,6 @@ class OptunaSampler(Agent):
         for arch, notes in self._running[trial]:
             study.add_trial(self._frozen(arch, notes, None, "RUNNING"))
         return study, storage, study_id
-
-    def _directions(self) -> list[str]:
-        """Of the study's values, in Optuna's words."""
-        return ["MAXIMIZE"]
 
     def _frozen(self, arch: Architecture, notes: dict[str, Any], values: list[float] | None, state: str) -> FrozenTrial:
         """Optuna's record of an architecture."""
@@ -183,6 +201,18 @@ class OptunaSampler(Agent):
         if len(choices) < len(valid):
             name = f"{name} of {','.join(map(str, choices))}"
         return name, CategoricalDistribution(choices)
+
+    def observe(
+        self, proposals: Sequence[Sequence[Proposal]], evaluations: Sequence[Sequence[Evaluation]], rewards: Tensor
+    ) -> None:
+        """Learn from whole evaluations, where more than the score is seen."""
+        if not self._values.objectives:
+            super().observe(proposals, evaluations, rewards)
+            return
+        for trial, row in enumerate(proposals):
+            for proposal, evaluation in zip(row, evaluations[trial], strict=True):
+                known = [(values, notes) for _, values, notes in self._told[trial] if values is not None]
+                self._finish(trial, proposal.architecture, *self._values.of(evaluation, known))
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Turn running trials into finished ones; what was never asked joins them."""

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
 from search.agents.multi_objective_local_search import MultiObjectiveLocalSearch
-from search.agents.optuna_multi_objective import OptunaMultiObjective
+from search.agents.optuna_sampler import OptunaSampler
 from search.agents.parego import ParEGO
 from search.agents.random_search import RandomSearch
 from search.evaluation import Evaluation, Objective
@@ -24,7 +24,7 @@ TWO = {"first": "max", "second": "min"}
 KINDS = {
     "parego": lambda space, trials, objectives: ParEGO(space, trials, candidates=20, objectives=objectives),
     "local": lambda space, trials, objectives: MultiObjectiveLocalSearch(space, trials, objectives=objectives),
-    "tpe": lambda space, trials, objectives: OptunaMultiObjective(space, trials, objectives=objectives),
+    "tpe": lambda space, trials, objectives: OptunaSampler(space, trials, sees="objectives", objectives=objectives),
 }
 
 
@@ -169,7 +169,8 @@ def test_expected_improvement_equals_a_plain_gaussian_process():
         (ParEGO, {"scales": ()}, "at least one number above 0"),
         (MultiObjectiveLocalSearch, {"initial": 0}, "initial is 0"),
         (MultiObjectiveLocalSearch, {"tries": 0}, "tries is 0"),
-        (OptunaMultiObjective, {"objectives": {"a": "least"}}, "objectives.a: direction is 'least'"),
+        (OptunaSampler, {"sees": "objectives", "objectives": {"a": "least"}}, "objectives.a: direction is 'least'"),
+        (OptunaSampler, {"sees": "everything"}, "sees is 'everything', allowed: score, limits, objectives"),
     ],
 )
 def test_what_they_can_not_do_is_refused(kind, arguments, words):
@@ -185,12 +186,12 @@ def test_what_they_can_not_do_is_refused(kind, arguments, words):
 def test_suggests_what_a_plain_study_with_the_same_history_does(sampler, climb_score):
     """Objectives, constraints and a failure, told at once; then again one by one."""
     space, limit = Grid(3, 3), 10.0
-    agent = OptunaMultiObjective(
+    agent = OptunaSampler(
         space,
         1,
         8,
         sampler,
-        climb_score=climb_score,
+        sees="limits" if climb_score else "objectives",
         objectives={"a": "max", "b": Objective("min", limit)},
         score_metric="a",
     )
@@ -230,7 +231,7 @@ def test_suggests_what_a_plain_study_with_the_same_history_does(sampler, climb_s
 def test_told_one_by_one_it_is_the_study_that_is_made_anew():
     """What the kept study knows is what a resumed agent builds: objectives, constraints, failures."""
     objectives = {"first": "max", "second": Objective("min", 0.0)}
-    space, agents = Grid(), [OptunaMultiObjective(Grid(), seed=5, objectives=objectives) for _ in range(2)]
+    space, agents = Grid(), [OptunaSampler(Grid(), seed=5, sees="objectives", objectives=objectives) for _ in range(2)]
     asked = [[], []]
     for k, (which, agent) in itertools.product(range(20), enumerate(agents)):
         archs = agent.ask(1)
@@ -238,6 +239,6 @@ def test_told_one_by_one_it_is_the_study_that_is_made_anew():
         (found,) = evaluations_of(space, archs, objectives)
         agent.observe(proposals_of(archs), [[Evaluation.failed("x")] if k % 7 == 3 else found], torch.zeros(1, 1))
         if which:
-            agents[1] = OptunaMultiObjective(Grid(), seed=77, objectives=objectives)
+            agents[1] = OptunaSampler(Grid(), seed=77, sees="objectives", objectives=objectives)
             agents[1].load_state_dict(agent.state_dict())
     assert torch.equal(torch.cat(asked[0]), torch.cat(asked[1]))
