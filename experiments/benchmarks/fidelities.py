@@ -5,8 +5,9 @@
     options: --epochs counts trained epochs instead of seconds; --baseline random
 
 A row an agent: the share of trials that got there within what they spent; the mean cost until then, where a trial that
-never got there counts with all that it spent, so that the mean is too low for agents that often fail; its 95% interval over
-trials; and the ratio to the baseline's mean, with a 95% interval from 2,000 bootstrap samples of both agents' trials.
+never got there counts with all that it spent, so that the mean is too low for agents that often fail; its 95%
+interval over trials; and the ratio to the baseline's mean, with a 95% interval from 2,000 bootstrap samples of both
+agents' trials.
 """
 
 from __future__ import annotations

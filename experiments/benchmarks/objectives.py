@@ -3,8 +3,8 @@
     python experiments/benchmarks/objectives.py RUN [--after 50 100 200]
 
 A row an agent: of each target the share of the hypervolume of the true front (or, where that is not known, of the front
-of all that was evaluated), down to the worst value of each objective: mean over trials, and its 95% interval. The report of
-the run has the same in the end, and curves.
+of all that was evaluated), down to the worst value of each objective: mean over trials, and its 95% interval. The report
+of the run has the same in the end, and curves.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class ASHA(Halving):
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
-        """Something goes up soon."""
-        return {"eta": 2.0}
+        """Of three levels the last is reached by the sixth evaluation."""
+        return {"eta": 1.5}
 
     def choose(self, trial: int) -> tuple[Bracket, int]:
         """The highest level that something can go up to, or the bottom."""
