@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/objectives.py RUN [--after 50 100 200]
 
-A row an agent: of each target the share of the hypervolume of the true front (or, where that is not known, of the front
-of all that was evaluated), down to the worst value of each objective: mean over trials, and its 95% interval. The report
-of the run has the same in the end, and curves.
+A row an agent: of each target the share of the hypervolume of the true front (or, where that is not known, of the
+front of all that was evaluated), down to the worst value of each objective: mean over trials, and its 95% interval. The
+report of the run has the same in the end, and curves.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ def main() -> None:
                 if journal.progress(f"{name}/{agent}")[0]
             }
             curves = coverage(found, directions_of(task.objectives), feasible_space(task)).curves
-            print(
-                f"\n**{name}**, {experiment.trials} trials\n\n| agent | {' | '.join(f'after {n}' for n in chosen.after)} |"
-            )
+            heads = " | ".join(f"after {n}" for n in chosen.after)
+            print(f"\n**{name}**, {experiment.trials} trials\n\n| agent | {heads} |")
             print("|---|" + "---|" * len(chosen.after))
             for agent, curve in sorted(curves.items(), key=lambda each: -float(each[1][:, -1].mean())):
                 print(f"| {agent} | {' | '.join(_cell(curve, n) for n in chosen.after)} |")
