@@ -211,7 +211,8 @@ def replayed(agent_name, records, workers):
             index, architecture = under_way.pop(record.slot)
             assert (record.step, record.architecture) == (told, architecture)
             assert record.seed == derive_seed(5, record.stage, index)
-            agent.tell(torch.tensor([[architecture]]), torch.tensor([[record.evaluation.score]], dtype=torch.float64))
+            reward = torch.tensor([[record.evaluation.score]], dtype=torch.float64)
+            agent.observe([[record.proposal]], [[record.evaluation]], reward)
             told += 1
     return agent.state_dict()
 
