@@ -59,28 +59,44 @@ class MultiObjectiveLocalSearch(SeveralObjectives):
         """Neighbours after a few evaluations."""
         return {"initial": 3}
 
-    def ask_one(self) -> Tensor:
-        """An untried neighbour of the front, or a random architecture."""
-        random = self.new_at_random(self.tries)
-        draw = self.rng.uniform(1)
-        if self._codes.shape[1] < self.initial or not self._archs.shape[1]:
-            return random
+    def ask(self, n: int = 1) -> Tensor:
+        """Untried neighbours of the front, or random architectures: int64 ``[trials, n, decisions]``."""
+        drawn = self.space.sample(self.rng, n * self.tries).split(self.tries, dim=1)
+        picks = self.rng.uniform(n)
+        front = self._front() if self._archs.shape[1] else None
+        chosen = []
+        for k in range(n):
+            random = self.first_new(drawn[k])
+            opening = front is None or self._codes.shape[1] < self.initial
+            chosen.append(self.asked(random if opening else self._neighbour(*front, picks[:, k : k + 1], random)))
+        return torch.stack(chosen, dim=1)
+
+    def _front(self) -> tuple[Tensor, Tensor]:
+        """Places of what was told, those with most room first, and which places are on the front: ``[trials, n]``."""
         ranks = non_dominated_ranks(self._values, self._directions, self._violation)
-        worth = torch.where(ranks == 0, crowding_distance(self._values, ranks), -torch.inf)
-        order = worth.argsort(dim=1, descending=True, stable=True)
-        chosen, rows = random, torch.arange(self.trials)
+        room = torch.where(ranks == 0, crowding_distance(self._values, ranks), -torch.inf)
+        order = room.argsort(dim=1, descending=True, stable=True)
+        return order, (ranks == 0).gather(1, order)
+
+    def _neighbour(self, order: Tensor, on_front: Tensor, pick: Tensor, otherwise: Tensor) -> Tensor:
+        """An untried neighbour of the first on the front that has one.
+
+        Args:
+            order: as `_front` gives it.
+            on_front: likewise.
+            pick: float64 ``[trials, 1]`` in (0, 1), which of the untried ones.
+            otherwise: int64 ``[trials, decisions]``, what to ask for where all neighbours of the front were tried.
+        """
+        chosen, rows = otherwise, torch.arange(self.trials)
         left = torch.ones(self.trials, dtype=torch.bool)
         for place in range(order.shape[1]):
-            member = order[:, place]
-            left = left & (ranks[rows, member] == 0)
+            left = left & on_front[:, place]
             if not left.any():
                 break
-            neighbours, valid = self.space.neighbours(self._archs[rows, member])
+            neighbours, valid = self.space.neighbours(self._archs[rows, order[:, place]])
             untried = valid & self.is_new(neighbours) & left[:, None]
             found = untried.any(1)
-            # The k-th untried one, with k from the trial's own draw.
-            count = untried.sum(1, keepdim=True)
-            wanted = (draw * count).long() + 1
+            wanted = (pick * untried.sum(1, keepdim=True)).long() + 1
             index = (untried.cumsum(1) >= wanted).long().argmax(1)
             chosen = torch.where(found[:, None], neighbours[rows, index], chosen)
             left = left & ~found

@@ -73,25 +73,33 @@ class ParEGO(SeveralObjectives):
         """A model after a few evaluations, and few candidates."""
         return {"initial": 3, "candidates": 8, "scales": [2.0]}
 
-    def ask_one(self) -> Tensor:
-        """The candidate with the highest expected improvement by weights of the moment."""
-        drawn = self.space.sample(self.rng, self.candidates)
-        # Exponential variates, divided by their sum, are uniform on the simplex.
-        weights = -self.rng.uniform(len(self._directions)).log()
-        if self._codes.shape[1] < self.initial or self._archs.shape[1] < 2:
-            return self._first_new(drawn, torch.zeros(drawn.shape[:2], dtype=torch.float64))
-        worth = self.scalarised(weights / weights.sum(1, keepdim=True))
-        parents = worth.argsort(dim=1, descending=True, stable=True)[:, : self.candidates]
-        # In turn, the best ones first: a quarter of the candidates has as many parents as there are.
-        places = torch.arange(self.candidates) % min(parents.shape[1], max(1, self.candidates // 4))
-        best = self._archs.gather(1, parents[:, places, None].expand(-1, -1, self._archs.shape[-1]))
-        candidates = torch.cat([self.space.mutate(best, self.rng), drawn], dim=1)
-        return self._first_new(candidates, self._improvement(candidates, worth))
+    def ask(self, n: int = 1) -> Tensor:
+        """The candidates with the highest expected improvement, each by weights of its own.
 
-    def _first_new(self, archs: Tensor, worth: Tensor) -> Tensor:
-        """The best new one, of equals the first; the best of all where none is new."""
-        index = torch.where(self.is_new(archs), worth, worth - 1e12).argmax(1)
-        return archs[torch.arange(self.trials), index]
+        Returns:
+            Int64 ``[trials, n, decisions]``.
+        """
+        drawn = self.space.sample(self.rng, n * self.candidates)
+        # Exponential variates, divided by their sum, are uniform on the simplex.
+        weights = -self.rng.uniform(n, len(self._directions)).log()
+        if self._codes.shape[1] < self.initial or self._archs.shape[1] < 2:
+            chosen = [self.asked(self.first_new(part)) for part in drawn.split(self.candidates, dim=1)]
+            return torch.stack(chosen, dim=1)
+        worths = [self.scalarised(each / each.sum(1, keepdim=True)) for each in weights.unbind(1)]
+        mutants = self.space.mutate(torch.cat([self._parents(worth) for worth in worths], dim=1), self.rng)
+        chosen = []
+        for worth, *parts in zip(
+            worths, mutants.split(self.candidates, 1), drawn.split(self.candidates, 1), strict=True
+        ):
+            candidates = torch.cat(parts, dim=1)
+            chosen.append(self.asked(self.first_new(candidates, self._improvement(candidates, worth))))
+        return torch.stack(chosen, dim=1)
+
+    def _parents(self, worth: Tensor) -> Tensor:
+        """As many as there are candidates, of the best quarter as many in turn: int64 ``[trials, m, decisions]``."""
+        best = worth.argsort(dim=1, descending=True, stable=True)[:, : max(1, self.candidates // 4)]
+        places = best[:, torch.arange(self.candidates) % best.shape[1]]
+        return self._archs.gather(1, places[..., None].expand(-1, -1, self._archs.shape[-1]))
 
     def scalarised(self, weights: Tensor) -> Tensor:
         """One number for all that was told, higher is better, normalised: ``[trials, objectives]`` to ``[trials, n]``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,26 +70,29 @@ class SeveralObjectives(Agent):
         super().begin_task(budget, adapting)
         self._forget()
 
-    def ask(self, n: int = 1) -> Tensor:
-        """One after another, each as if those before were under way: int64 ``[trials, n, decisions]``."""
-        asked = []
-        for _ in range(n):
-            asked.append(self.ask_one())
-            self._codes = torch.cat([self._codes, self.space.code(asked[-1])[:, None]], dim=1)
-        return torch.stack(asked, dim=1)
-
-    @abstractmethod
-    def ask_one(self) -> Tensor:
-        """The next architecture of each trial: int64 ``[trials, decisions]``."""
+    def asked(self, archs: Tensor) -> Tensor:
+        """Note what a trial asks for next: int64 ``[trials, decisions]``, which is given back."""
+        self._codes = torch.cat([self._codes, self.space.code(archs)[:, None]], dim=1)
+        return archs
 
     def is_new(self, archs: Tensor) -> Tensor:
         """Which architectures were neither asked nor told: int64 ``[trials, m, decisions]`` to bool ``[trials, m]``."""
         return (self.space.code(archs)[:, :, None] != self._codes[:, None]).all(-1)
 
-    def new_at_random(self, tries: int) -> Tensor:
-        """Of some random architectures the first new one, or any: int64 ``[trials, decisions]``."""
-        drawn = self.space.sample(self.rng, tries)
-        return drawn[torch.arange(self.trials), self.is_new(drawn).long().argmax(1)]
+    def first_new(self, archs: Tensor, worth: Tensor | None = None) -> Tensor:
+        """Of some architectures the best new one, or the best of all where none is new; of equals the first.
+
+        Args:
+            archs: int64 ``[trials, m, decisions]``.
+            worth: float64 ``[trials, m]``; None where all are worth the same.
+
+        Returns:
+            Int64 ``[trials, decisions]``.
+        """
+        worth = torch.zeros(archs.shape[:2], dtype=torch.float64) if worth is None else worth
+        new = self.is_new(archs)
+        best = torch.where(new | ~new.any(1, keepdim=True), worth, -torch.inf).argmax(1)
+        return archs[torch.arange(self.trials), best]
 
     def observe(
         self, proposals: Sequence[Sequence[Proposal]], evaluations: Sequence[Sequence[Evaluation]], rewards: Tensor
