@@ -66,9 +66,10 @@ class MultiObjectiveLocalSearch(SeveralObjectives):
         front = self._front() if self._archs.shape[1] else None
         chosen = []
         for k in range(n):
-            random = self.first_new(drawn[k])
-            opening = front is None or self._codes.shape[1] < self.initial
-            chosen.append(self.asked(random if opening else self._neighbour(*front, picks[:, k : k + 1], random)))
+            arch = self.first_new(drawn[k])
+            if front is not None and self._codes.shape[1] >= self.initial:
+                arch = self._neighbour(*front, picks[:, k : k + 1], arch)
+            chosen.append(self.asked(arch))
         return torch.stack(chosen, dim=1)
 
     def _front(self) -> tuple[Tensor, Tensor]:
