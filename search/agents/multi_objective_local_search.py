@@ -10,7 +10,7 @@ from torch import Tensor
 from search.agents.several_objectives import SeveralObjectives
 from search.evaluation import Objective
 from search.spaces.base import SearchSpace
-from search.statistics.pareto import crowding_distance, non_dominated_ranks
+from search.statistics.pareto import crowding_distance, oriented
 
 
 class MultiObjectiveLocalSearch(SeveralObjectives):
@@ -74,10 +74,16 @@ class MultiObjectiveLocalSearch(SeveralObjectives):
 
     def _front(self) -> tuple[Tensor, Tensor]:
         """Places of what was told, those with most room first, and which places are on the front: ``[trials, n]``."""
-        ranks = non_dominated_ranks(self._values, self._directions, self._violation)
-        room = torch.where(ranks == 0, crowding_distance(self._values, ranks), -torch.inf)
+        values, violation = oriented(self._values, self._directions), self._violation
+        as_good, better = (
+            (values[:, :, None] >= values[:, None]).all(-1),
+            (values[:, :, None] > values[:, None]).any(-1),
+        )
+        less, same = violation[:, :, None] < violation[:, None], violation[:, :, None] == violation[:, None]
+        behind = (less | (same & as_good & better)).any(1)
+        room = torch.where(behind, -torch.inf, crowding_distance(values, behind.long()))
         order = room.argsort(dim=1, descending=True, stable=True)
-        return order, (ranks == 0).gather(1, order)
+        return order, ~behind.gather(1, order)
 
     def _neighbour(self, order: Tensor, on_front: Tensor, pick: Tensor, otherwise: Tensor) -> Tensor:
         """An untried neighbour of the first on the front that has one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -125,20 +124,19 @@ class ParEGO(SeveralObjectives):
     def _improvement(self, candidates: Tensor, worth: Tensor) -> Tensor:
         """The logarithm of the expected improvement: int64 ``[trials, m, decisions]`` to float64 ``[trials, m]``."""
         codes, others = self.space.one_hot(self._archs).double(), self.space.one_hot(candidates).double()
-        decisions = self._archs.shape[-1]
+        decisions, rows = self._archs.shape[-1], torch.arange(self.trials)
         differing, across = decisions - codes @ codes.mT, decisions - codes @ others.mT
-        likeliest = torch.full((self.trials, 1), -math.inf, dtype=torch.float64)
-        found = torch.zeros(candidates.shape[:2], dtype=torch.float64)
+        factors, residuals, likely = [], [], []
         for scale in self.scales:
             kernel = (-differing / scale).exp()
-            factor = torch.linalg.cholesky(kernel + _NOISE * torch.eye(kernel.shape[-1], dtype=torch.float64))
-            known = torch.cat([(-across / scale).exp(), worth[..., None]], -1)
-            solved = torch.linalg.solve_triangular(factor, known, upper=False)
-            explained, residual = solved[..., :-1], solved[..., -1:]
+            factors.append(torch.linalg.cholesky(kernel + _NOISE * torch.eye(kernel.shape[-1], dtype=torch.float64)))
+            residuals.append(torch.linalg.solve_triangular(factors[-1], worth[..., None], upper=False))
             # But for a constant the logarithm of the marginal likelihood.
-            likely = -0.5 * residual.square().sum(1) - factor.diagonal(dim1=1, dim2=2).log().sum(1, keepdim=True)
-            mean, variance = (explained * residual).sum(1), 1 - explained.square().sum(1)
-            improvement = log_expected_improvement(mean, variance.clamp(min=1e-9), worth.amax(1, keepdim=True))
-            found = torch.where(likely > likeliest, improvement, found)
-            likeliest = torch.maximum(likely, likeliest)
-        return found
+            explained = -0.5 * residuals[-1].square().sum((1, 2))
+            likely.append(explained - factors[-1].diagonal(dim1=1, dim2=2).log().sum(1))
+        best = torch.stack(likely).argmax(0)
+        factor, residual = torch.stack(factors)[best, rows], torch.stack(residuals)[best, rows]
+        scales = torch.tensor(self.scales, dtype=torch.float64)[best]
+        solved = torch.linalg.solve_triangular(factor, (-across / scales[:, None, None]).exp(), upper=False)
+        mean, variance = (solved * residual).sum(1), 1 - solved.square().sum(1)
+        return log_expected_improvement(mean, variance.clamp(min=1e-9), worth.amax(1, keepdim=True))
