@@ -37,6 +37,9 @@ class Agent(ABC):
     """Whether rewards change what is asked next: then contract tests want it to beat random search."""
     batched: bool = True
     """Whether many trials cost little more than one; False where they advance one after another."""
+    demands: frozenset[str] = frozenset()
+    """What it may ask of a task beyond full evaluations of fresh weights: names as in `search.tasks.base.Task.honours`.
+    An experiment refuses to begin where a target does not honour all of it."""
     caches: frozenset[str] = frozenset()
     """Attributes that are made anew where they are missing, out of others: they need no place in `state_dict`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
+from search.agents.several_objectives import objective_values, violation_of
 from search.evaluation import Evaluation, Objective, Proposal, read_objectives
 from search.spaces.base import SearchSpace
 from search.statistics.pareto import crowding_distance, non_dominated_ranks
@@ -122,23 +122,14 @@ class NSGA2(Agent):
             super().observe(proposals, evaluations, rewards)
             return
         archs = torch.tensor([[each.architecture for each in row] for row in proposals])
-        values = [[self._values_of(each) for each in row] for row in evaluations]
+        values = [
+            [objective_values(each, [*self.objectives], self.score_metric) for each in row] for row in evaluations
+        ]
         missed = [
-            [self._violation_of(each, found) for each, found in zip(row, rows, strict=True)]
+            [violation_of(each, self.objectives, found) for each, found in zip(row, rows, strict=True)]
             for row, rows in zip(evaluations, values, strict=True)
         ]
         self._take(archs, torch.tensor(values, dtype=torch.float64), torch.tensor(missed, dtype=torch.float64))
-
-    def _values_of(self, evaluation: Evaluation) -> list[float]:
-        scores = {self.score_metric: evaluation.score}
-        return [evaluation.metrics.get(name, scores.get(name, math.nan)) for name in self.objectives]
-
-    def _violation_of(self, evaluation: Evaluation, values: Sequence[float]) -> float:
-        """By how much it breaks limits, its own or the target's; without end where it failed."""
-        if evaluation.status != "ok":
-            return math.inf
-        own = sum(each.violation(value) for each, value in zip(self.objectives.values(), values, strict=True))
-        return max(own, evaluation.violation)
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Learn from the score alone, where there are no other objectives."""

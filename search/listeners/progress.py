@@ -167,7 +167,7 @@ class ProgressBar(Listener):
         self._made += len(records)
         for record in records:
             self._failed += record.evaluation.status == "failed"
-            if record.evaluation.feasible and record.evaluation.score > self._best:
+            if record.can_be_best and record.evaluation.score > self._best:
                 self._best = record.evaluation.score
 
     def _best_in_words(self) -> str:

@@ -39,13 +39,15 @@ class Artifacts:
         if record.evaluation.artifact is not None:
             self._latest[record.trial, record.architecture] = record.evaluation.artifact
 
-    def of_parent(self, trial: int, proposal: Proposal) -> str | None:
+    def of_parent(self, task: Task, trial: int, proposal: Proposal) -> str | None:
         """What a proposal inherits, a path below the run's folder; None where it names no parent.
+
+        None too where the task keeps no artifacts: a table needs none to say what going on from a parent gives.
 
         Raises:
             RunError: no evaluation of the parent in this trial has left anything.
         """
-        if proposal.parent is None:
+        if proposal.parent is None or not task.keeps_artifact:
             return None
         if (trial, proposal.parent) not in self._latest:
             raise RunError(

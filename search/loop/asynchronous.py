@@ -229,7 +229,8 @@ class AsynchronousWalk(Walk):
             trial.agent.begin_task(stage.budget, stage.adapting)
         offered = None if course.offered is None else course.offered[[trial.number], place : place + 1]
         ((proposal,),) = self.ask(trial.agent, stage, 1, offered, (trial.number, trial.asked))
-        trial.flying.append(_Flight(trial.asked, proposal, self.artifacts.of_parent(trial.number, proposal)))
+        inherited = self.artifacts.of_parent(course.task, trial.number, proposal)
+        trial.flying.append(_Flight(trial.asked, proposal, inherited))
 
     def next_evaluation(self, course: _Course) -> None:
         """Wait for an evaluation to finish; tell it, commit it, announce it."""

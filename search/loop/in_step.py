@@ -118,7 +118,7 @@ class SynchronousWalk(Walk):
         ]
         given = []
         for slot, trial in todo:
-            inherited = self.artifacts.of_parent(trial, asked[trial][slot])
+            inherited = self.artifacts.of_parent(task, trial, asked[trial][slot])
             given.append(self.artifacts.place(task, asked[trial][slot], trial, self.done + slot, inherited))
         for index, evaluation in self.evaluations(task, given):
             slot, trial = todo[index]

@@ -210,6 +210,7 @@ def _row(experiment: Experiment, trial: int, _: int, count: int, search: str, re
     evaluation = record.evaluation
     text = experiment.space.format(record.architecture)
     metrics = [f"{key} {value:.4g}" for key, value in evaluation.metrics.items()]
+    asked = "".join(f", {key} {value:g}" for key, value in record.proposal.fidelity.items())
     return {
         "search": search,
         "task": record.stage,
@@ -219,6 +220,6 @@ def _row(experiment: Experiment, trial: int, _: int, count: int, search: str, re
         "score": ABSENT if math.isnan(evaluation.score) else f"{evaluation.score:.6g}",
         "metrics": ", ".join(metrics[:4]) + (" …" if len(metrics) > 4 else ""),
         "cost": f"{evaluation.cost_seconds:.3g}",
-        "status": "over a limit" if evaluation.violation > 0 else evaluation.status,
+        "status": ("over a limit" if evaluation.violation > 0 else evaluation.status) + asked,
         "reason": evaluation.reason[:120],
     }

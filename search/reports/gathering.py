@@ -99,7 +99,7 @@ def gather(experiment: Experiment, journal: Journal, readers: Sequence[Reader] =
             final = curve[:, -1] if curve.shape[1] else np.full(experiment.trials, math.nan)
             gathered.finals.setdefault(phase, {})[agent] = final
             time_budget = TimeBudget(seconds)
-            good = [row for row in rows if time_budget.counts(row[-1]) and row[-1].evaluation.feasible]
+            good = [row for row in rows if time_budget.counts(row[-1]) and row[-1].can_be_best]
             if good:
                 best_rows.append(max(good, key=lambda row: row[-1].evaluation.score))
         gathered.rows += sorted(rows, key=lambda row: row[:3])[:MOST_ROWS]

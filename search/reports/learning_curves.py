@@ -24,12 +24,12 @@ class _Child:
     Attributes:
         history: what it logged.
         score: NaN where it failed.
-        feasible: whether it can be the best.
+        can_be_best: as `Record.can_be_best`.
     """
 
     history: list[dict[str, float]]
     score: float
-    feasible: bool
+    can_be_best: bool
 
     def line(self, metric: str, label: str = "", color: int = 0) -> Line:
         """What was logged, by epoch, from 1."""
@@ -66,8 +66,8 @@ class LearningCurves:
         target, _, agent = search.partition("/")
         if target not in self.experiment.targets:
             return
-        found = [record.evaluation for record in records if record.evaluation.history]
-        children = [_Child(each.history, each.score, each.feasible) for each in found]
+        found = [record for record in records if record.evaluation.history]
+        children = [_Child(each.evaluation.history, each.evaluation.score, each.can_be_best) for each in found]
         if children:
             self._targets.setdefault(target, _Target()).by_agent[agent] = children
 
@@ -89,7 +89,7 @@ def _draw(target: _Target, metric: str, colors: Mapping[str, int]) -> str:
     best = [
         max(good, key=lambda child: child.score).line(metric, agent, colors[agent])
         for agent, children in target.by_agent.items()
-        if (good := [child for child in children if child.feasible])
+        if (good := [child for child in children if child.can_be_best])
     ]
     named = ", ".join(line.label for line in best) or "nobody"
     return line_chart(

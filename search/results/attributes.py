@@ -19,7 +19,7 @@ def summarise_attributes(records: Iterable[Record], attributes: Mapping[str, Att
     """Kendall's tau-b of each attribute with the score, over the architectures that were evaluated.
 
     Args:
-        records: evaluations of one target; of an architecture with several, the mean score counts.
+        records: evaluations of one target, of which full ones count; of an architecture with several, the mean score.
         attributes: by name.
 
     Returns:
@@ -30,7 +30,7 @@ def summarise_attributes(records: Iterable[Record], attributes: Mapping[str, Att
     scores: dict[Architecture, list[float]] = {}
     values: dict[Architecture, dict[str, float]] = {}
     for record in records:
-        if record.evaluation.status == "ok":
+        if record.full and record.evaluation.status == "ok":
             scores.setdefault(record.architecture, []).append(record.evaluation.score)
             values[record.architecture] = record.evaluation.attributes
     summary = {}

@@ -23,8 +23,8 @@ class ObjectiveValues:
     """The objectives of one search's evaluations.
 
     Attributes:
-        values: float64 ``[trials, n, objectives]``, NaN where there is none.
-        feasible: bool ``[trials, n]``, which evaluations succeeded and keep every limit.
+        values: float64 ``[trials, n, objectives]``, NaN where there is none, or the evaluation is not a full one.
+        feasible: bool ``[trials, n]``, which evaluations can be the best (`Record.can_be_best`).
         scores: of the first trial's evaluations, NaN where they are not feasible.
     """
 
@@ -55,10 +55,11 @@ def objective_values(
     scores = []
     for record in within(records, seconds):
         evaluation = record.evaluation
-        points[record.trial].append([_finite(task.value(evaluation, name)) for name in task.objectives])
-        feasible[record.trial].append(evaluation.feasible)
+        known = [_finite(task.value(evaluation, name)) for name in task.objectives] if record.full else nothing
+        points[record.trial].append(known)
+        feasible[record.trial].append(record.can_be_best)
         if record.trial == 0:
-            scores.append(evaluation.score if evaluation.feasible else math.nan)
+            scores.append(evaluation.score if record.can_be_best else math.nan)
     longest = max(map(len, points))
     padded = [row + [nothing] * (longest - len(row)) for row in points]
     kept = [row + [False] * (longest - len(row)) for row in feasible]
@@ -117,7 +118,7 @@ def front_records(records: Iterable[Record], task: Task) -> list[Record]:
         From the best to the worst value of the first objective.
     """
     directions = directions_of(task.objectives)
-    good = [record for record in records if record.evaluation.feasible]
+    good = [record for record in records if record.can_be_best]
     if not good:
         return []
     values = torch.tensor(

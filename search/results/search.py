@@ -30,15 +30,15 @@ def best_so_far(records: Iterable[Record], trials: int, seconds: float | None = 
         seconds: a trial's limit of time, if it has one (`within`).
 
     Returns:
-        Float64 ``[trials, evaluations]``, NaN while nothing has succeeded within the task's hard limits. With a
-        limit of time, ``evaluations`` is the most that count of any trial; where fewer count, what the trial has found
-        stays.
+        Float64 ``[trials, evaluations]``, NaN while no full evaluation has succeeded within the task's hard limits.
+        With a limit of time, ``evaluations`` is the most that count of any trial; where fewer count, what the trial has
+        found stays.
     """
     scores: list[list[float]] = [[] for _ in range(trials)]
     time_budget, counted = TimeBudget(seconds), [0] * trials
     for record in records:
         counts = time_budget.counts(record)
-        scores[record.trial].append(record.evaluation.score if counts and record.evaluation.feasible else math.nan)
+        scores[record.trial].append(record.evaluation.score if counts and record.can_be_best else math.nan)
         counted[record.trial] += counts
     length = min(min(len(row) for row in scores), max(counted))
     # fmax ignores NaN: a failed evaluation leaves the best as it was.
@@ -66,15 +66,16 @@ def summarise_search(
     Returns:
         Plain numbers, strings and lists. ``evaluations`` are those of a trial, with a limit of time the most of any
         trial; their mean is then there too. Nothing that misses a hard limit is the best of anything; how many did is
-        said as ``infeasible``, where some did. With ``all_scores`` also how often the best and one of the best three
-        were found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score there is:
-        in the end, and ``on_the_way`` after 5, 10, 20 and 50 evaluations.
+        said as ``infeasible``, where some did. Nor is what asked for a fidelity, which is no full evaluation; how many
+        did is said as ``partial``, where some did. With ``all_scores`` also how often the best and one of the best
+        three were found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score
+        there is: in the end, and ``on_the_way`` after 5, 10, 20 and 50 evaluations.
     """
     curve = best_so_far(records, trials, budget_seconds)
     records = within(records, budget_seconds)
     final = curve[:, -1] if curve.shape[1] else np.full(trials, np.nan)
     succeeded = final[~np.isnan(final)]
-    good = [record for record in records if record.evaluation.feasible]
+    good = [record for record in records if record.can_be_best]
     infeasible = sum(record.evaluation.violation > 0 for record in records)
     summary: dict[str, Any] = {
         "trials": trials,
@@ -92,6 +93,8 @@ def summarise_search(
     }
     if infeasible:
         summary["infeasible"] = infeasible
+    if partial := sum(not record.full for record in records):
+        summary["partial"] = partial
     if budget_seconds is not None:
         summary["evaluations_mean"] = len(records) / trials
     if good:

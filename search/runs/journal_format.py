@@ -88,6 +88,16 @@ class Record:
         """The seed it was evaluated with."""
         return self.proposal.seed
 
+    @property
+    def full(self) -> bool:
+        """Whether it asked for no fidelity: else its score is that of less than a full evaluation."""
+        return not self.proposal.fidelity
+
+    @property
+    def can_be_best(self) -> bool:
+        """Whether it is a full evaluation that succeeded and keeps every hard limit: only then it can be the best."""
+        return self.full and self.evaluation.feasible
+
     def row(self, search: str) -> tuple[Any, ...]:
         """The row of an evaluation of a search, but for its checksum."""
         proposal, evaluation = self.proposal, self.evaluation

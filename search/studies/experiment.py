@@ -102,7 +102,7 @@ class Experiment(Study):
         self.budget_seconds = budget_seconds
         _check_time(budget_seconds, self.targets)
         for key in agents:
-            self.agent(key, trials=1)
+            _check_demands(key, self.agent(key, trials=1), self.targets)
         self.phases = self._phases(meta_training, meta_training_for or {})
 
     def _phases(self, shared: MetaTraining | None, by_target: Mapping[str, Sequence[MetaTraining]]) -> list[MetaPhase]:
@@ -304,6 +304,17 @@ def _built(key: str, make: Callable[[], Any]) -> Any:
         return make()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         raise CatchmarkError(f"{key}: {one_line(error)}") from error
+
+
+def _check_demands(name: str, agent: Agent, targets: Mapping[str, Task]) -> None:
+    """Refuse an agent that would ask of a target what that can't do."""
+    for target, task in targets.items():
+        if missing := sorted(agent.demands - task.honours):
+            known = ", ".join(sorted(task.honours)) or "nothing but full evaluations"
+            raise CatchmarkError(
+                f"agents.{name}: {type(agent).__name__} asks for {', '.join(missing)}, which the target '{target}' "
+                f"({type(task).__name__}) does not honour; it honours {known}"
+            )
 
 
 def _check_time(limits: float | Mapping[str, float] | None, targets: Mapping[str, Task]) -> None:

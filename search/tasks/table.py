@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.errors import RunError
 from search.evaluation import LARGEST, Evaluation, Proposal, read_objectives
 from search.spaces.base import SearchSpace
 from search.tables.table import column_name, find_table, read_columns
@@ -71,6 +72,10 @@ class TableTask(Task):
     Split and epochs have no default: a validation accuracy after 12 epochs and a test accuracy after 200 are different
     tasks, and a recipe must say which one it means.
 
+    Where ``fidelities`` names epochs that the table has as well, an agent may ask for them: what such an evaluation
+    gives and costs is that after so many epochs. A proposal whose parent is the architecture itself goes on with its
+    training: it costs what lies beyond the next lower of the ``fidelities``. Of other parents a table knows nothing.
+
     Args:
         space: the search space of the table.
         table: the table's path (format: `search.tables.table`); a relative one is looked for below the current folder,
@@ -85,11 +90,13 @@ class TableTask(Task):
             that were not measured are left out.
         objectives: what is wanted of the column, by its name, and of these, ``max`` or ``min``, each
             perhaps with a hard limit: ``{flops_m: {direction: min, limit: 50.0}}``.
+        fidelities: epochs, lower than ``epochs``, that an agent may ask for: of each the table has the column, and an
+            evaluation costs its share of the epochs. Empty: every evaluation is the full one.
 
     Raises:
         FileNotFoundError: there is no such table.
-        ValueError: there is no such column (the nearest ones are named), the table is of another space, or a cost is
-            out of range.
+        ValueError: there is no such column (the nearest ones are named), the table is of another space, or a cost or
+            a fidelity is out of range.
     """
 
     instant = True
@@ -105,6 +112,7 @@ class TableTask(Task):
         cost_seconds: float | CostModel = 0.0,
         also: Sequence[Measurement] = (),
         objectives: dict[str, Any] | None = None,
+        fidelities: Sequence[int] = (),
     ):
         path = find_table(table)
         model = cost_seconds
@@ -119,8 +127,14 @@ class TableTask(Task):
         for name in self.objectives:
             if name not in (known := (self.column, *further)):
                 raise ValueError(f"objectives has '{name}', allowed: {', '.join(known)}")
+        self.epochs, lower = epochs, sorted(set(fidelities))
+        if lower and (epochs is None or lower[0] < 1 or lower[-1] >= epochs):
+            raise ValueError(f"fidelities is {list(fidelities)}, numbers from 1 to below epochs ({epochs}) are allowed")
+        self.honours = frozenset({"epochs", "parent"}) if lower else frozenset()
+        at = {few: column_name(dataset, split, metric, few) for few in lower}
         # FLOPs are read only where they decide something: not every table has them.
-        content = read_columns(path, [self.column, *further, *([FLOPS] if model.flops_share else [])])
+        wanted = [self.column, *further, *at.values(), *([FLOPS] if model.flops_share else [])]
+        content = read_columns(path, list(dict.fromkeys(wanted)))
         archs = torch.from_numpy(content.arch).long()
         if content.space not in (None, space.name):
             raise ValueError(f"{path}: the table is of the space '{content.space}', the task's is '{space.name}'")
@@ -131,6 +145,7 @@ class TableTask(Task):
         columns = {name: _measured(torch.from_numpy(column).double()) for name, column in content.columns.items()}
         self._scores = columns[self.column][order]
         self._further = {name: columns[name][order] for name in further}
+        self._lower = {few: columns[name][order] for few, name in at.items()}
         # All at once, so that no rounding depends on which architectures are asked together.
         self._costs = model.costs(columns[FLOPS] if model.flops_share else torch.ones(len(order)))[order]
         if (self._codes[1:] == self._codes[:-1]).any():
@@ -167,7 +182,11 @@ class TableTask(Task):
         return position, self._codes[position] == codes
 
     def evaluate(self, proposals: Sequence[Proposal]) -> Iterator[Evaluation]:
-        """The table's values, looked up together; seeds change nothing, for a table has one value an architecture."""
+        """The table's values, looked up together; seeds change nothing, for a table has one value an architecture.
+
+        Raises:
+            RunError: a proposal asks for epochs that are not among the ``fidelities``, or for another one's weights.
+        """
         if not proposals:
             return
         architectures = [proposal.architecture for proposal in proposals]
@@ -175,14 +194,32 @@ class TableTask(Task):
         scores = torch.where(known, self._scores[position], math.nan).tolist()
         costs = torch.where(known, self._costs[position], self.cost_seconds).tolist()
         further = [column[position].tolist() for column in self._further.values()]
+        for k, proposal in enumerate(proposals):
+            if proposal.fidelity or proposal.parent is not None:
+                few, share = self._asked(proposal)
+                costs[k] *= share
+                if few in self._lower:
+                    scores[k] = float(self._lower[few][position[k]]) if known[k] else math.nan
         for k, (architecture, score, cost) in enumerate(zip(architectures, scores, costs, strict=True)):
             if math.isnan(score):
-                yield Evaluation.failed(
-                    f"{self._table_name} has no {self.column} of {self.space.format(architecture)}", cost
-                )
+                after = "".join(f" after {few:g} epochs" for few in proposals[k].fidelity.values())
+                reason = f"{self._table_name} has no {self.column} of {self.space.format(architecture)}{after}"
+                yield Evaluation.failed(reason, cost)
             else:
                 values = zip(self._further, (column[k] for column in further), strict=True)
                 yield Evaluation(score, {name: value for name, value in values if not math.isnan(value)}, cost)
+
+    def _asked(self, proposal: Proposal) -> tuple[int, float]:
+        """The epochs that a proposal asks for, and which share of a full evaluation it costs."""
+        assert self.epochs is not None, "without epochs nothing of this is honoured"
+        epochs = proposal.fidelity.get("epochs", float(self.epochs))
+        known = [*self._lower, self.epochs]
+        if epochs not in known:
+            raise RunError(f"the agent asks for {epochs:g} epochs, the target's fidelities are {known}")
+        if proposal.parent not in (None, proposal.architecture):
+            raise RunError(f"the agent asks for the weights of {proposal.parent}, a table knows nothing of inheriting")
+        done = 0 if proposal.parent is None else max((few for few in known if few < epochs), default=0)
+        return int(epochs), (epochs - done) / self.epochs
 
     def all_scores(self) -> Tensor | None:
         """The score of every architecture, float64 ``[size]`` in the order of `SearchSpace.enumerate`.

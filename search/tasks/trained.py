@@ -26,7 +26,7 @@ from search.evaluation import Architecture, Evaluation, Objective, Proposal, rea
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
 from search.tasks.base import OneByOne
-from search.training.fit import check_plan, fit, inherit
+from search.training.fit import check_plan, epochs_of, fit, inherit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
 from search.training.trainer_arguments import TINY_TRAINER
@@ -51,6 +51,10 @@ class TrainedTask(OneByOne):
     CPU, with one number of threads, to the last bit; on a GPU where ``trainer`` also says ``deterministic: true``.
 
     One process trains one child at a time: Lightning's logging and torch's random state are shared by threads.
+
+    A proposal whose parent is the architecture itself goes on with its training, where that took fewer epochs than are
+    asked for now, and the task has no stages: only the epochs that are missing are trained, from the weights that it
+    left, with a schedule of learning rates of their own (warm restarts, as in SGDR).
 
     Args:
         space: builds the networks.
@@ -195,7 +199,12 @@ class TrainedTask(OneByOne):
         epochs = proposal.fidelity.get("epochs")
         whole = None if epochs is None else _epochs(epochs)
         parent, leave = (None if path is None else Path(path) for path in (proposal.inherit, proposal.leave))
-        answer = self.train(proposal.architecture, proposal.seed, whole, proposal.stop_below, parent, leave)
+        done = epochs_of(parent) if parent is not None and proposal.parent == proposal.architecture else 0
+        wanted = self.epochs if whole is None else whole
+        if len(self.stages()) > 1 or done >= wanted:
+            done = 0
+        left = wanted - done if done else whole
+        answer = self.train(proposal.architecture, proposal.seed, left, proposal.stop_below, parent, leave, done)
         return replace(answer, artifact=proposal.leave) if answer.status == "ok" else answer
 
     def train(
@@ -206,6 +215,7 @@ class TrainedTask(OneByOne):
         stop_below: float | None = None,
         parent: Path | None = None,
         leave: Path | None = None,
+        before: int = 0,
     ) -> Evaluation:
         """Train one child, perhaps not to the end.
 
@@ -218,6 +228,7 @@ class TrainedTask(OneByOne):
                 below this. None for never.
             parent: the trained weights of another network, to begin with those of the same names and shapes.
             leave: where to leave the trained weights, as a ``parent`` of others.
+            before: epochs of this very training that the parent's weights have behind them.
 
         Returns:
             As `evaluate_one`; with ``epochs``, how many it took, among the metrics where it may be fewer.
@@ -229,7 +240,7 @@ class TrainedTask(OneByOne):
         watched: list[dict[str, float]] = []
         metrics: dict[str, float] = {}
         try:
-            plan = replace(self.plan(seed, epochs, stop), leave=leave)
+            plan = replace(self.plan(seed, epochs, stop), leave=leave, before=before)
             fitted = fit(partial(self.start, architecture, seed, parent), self.data, plan, watched)
             metrics = fitted.metrics | {"parameters": float(sum(each.numel() for each in fitted.module.parameters()))}
             if epochs is not None or stop_below is not None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule
 
 
+_EPOCHS = "catchmark.epochs"
+"""Where a file of trained weights says for how many epochs they were trained; no parameter is called that."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What a training gave.
@@ -74,7 +78,7 @@ def fit(
             metrics, epochs = logged_by(trainer), len(history) or plan.epochs
             check_finite(plan.stop, metrics, epochs)
             if plan.leave is not None and trainer.is_global_zero:
-                save_tensors(plan.leave, module.state_dict())
+                save_tensors(plan.leave, {**module.state_dict(), _EPOCHS: plan.before + epochs})
         except SystemExit as error:
             # Lightning turns Ctrl+C into SystemExit, and a scheduler's word to end into one of its own.
             if isinstance(error, SIGTERMException) or isinstance(error.__context__, KeyboardInterrupt):
@@ -107,6 +111,17 @@ def inherit(module: nn.Module, path: Path) -> int:
     }
     module.load_state_dict(own | fitting)
     return len(fitting)
+
+
+def epochs_of(path: Path) -> int:
+    """For how many epochs the weights were trained that a `FitPlan` has left; 0 where the file does not say.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds anything but tensors and plain values.
+    """
+    epochs = load_tensors(path, mmap=True).get(_EPOCHS, 0)
+    return epochs if isinstance(epochs, int) else 0
 
 
 def check_plan(plan: FitPlan) -> None:

@@ -84,6 +84,7 @@ class FitPlan:
         keep: the checkpoint that is replaced after every epoch; None for none.
         resume: the checkpoint to go on from; None to begin.
         leave: the file that the trained weights are left in; None for nowhere.
+        before: epochs that the weights it begins with were trained by the same plan, for that file to say.
         callbacks: before those of the fit itself.
         told: told of every epoch, by the first process alone.
     """
@@ -98,6 +99,7 @@ class FitPlan:
     keep: Path | None = None
     resume: Path | None = None
     leave: Path | None = None
+    before: int = 0
     callbacks: Sequence[Callback] = ()
     told: Told | None = None
 

@@ -97,7 +97,7 @@ class SearchRuns(Listener):
         for record in records:
             if len(self._rows) < _MOST_ROWS:
                 self._rows.append(record)
-            if self._time_budget.counts(record) and record.evaluation.feasible:
+            if self._time_budget.counts(record) and record.can_be_best:
                 if self._best is None or record.evaluation.score > self._best.evaluation.score:
                     self._best = record
                 self._best_of[record.trial] = max(self._best_of[record.trial], record.evaluation.score)

@@ -15,6 +15,7 @@ from search.contracts.toy_spaces import MaskedSpace
 from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
 
+from .fidelity_search import best_at_cost
 from .toy_spaces import Grid, best_reward, integer_reward
 
 __all__ = ["BUDGET", "nothing_works", "through_a_file", "with_failures"]
@@ -105,9 +106,12 @@ def test_resuming_in_another_process_changes_nothing(server, tmp_path):
 
 def regret(agent, evaluations=60):
     """How far the best of a search stays below the known optimum: float64 ``[trials]``."""
-    agent.begin_task(evaluations, adapting=True)
-    asked = advance(agent, evaluations)
-    return best_reward(agent.space) - integer_reward(agent.space, asked).max(dim=1).values
+    if agent.demands:
+        best = best_at_cost(agent, evaluations)
+    else:
+        agent.begin_task(evaluations, adapting=True)
+        best = integer_reward(agent.space, advance(agent, evaluations)).max(dim=1).values
+    return best_reward(agent.space) - best
 
 
 @functools.cache

@@ -45,6 +45,8 @@ every_agent = pytest.mark.parametrize("agent_name", AGENTS)
 class Toy(OneByOne):
     """Additive rewards; some architectures have none. Notes its evaluations, and stops at one of them."""
 
+    honours = frozenset({"epochs", "parent"})  # agents of several fidelities ask for these; they change nothing
+
     def __init__(self, label="toy", stop_at=None, instant=False, evaluated=None, cost=1.0):
         self.space, self.label, self.stop_at, self.instant, self.cost = Grid(), label, stop_at, instant, cost
         self.evaluated = [] if evaluated is None else evaluated
@@ -209,7 +211,8 @@ def replayed(agent_name, records, workers):
             index, architecture = under_way.pop(record.slot)
             assert (record.step, record.architecture) == (told, architecture)
             assert record.seed == derive_seed(5, record.stage, index)
-            agent.tell(torch.tensor([[architecture]]), torch.tensor([[record.evaluation.score]], dtype=torch.float64))
+            reward = torch.tensor([[record.evaluation.score]], dtype=torch.float64)
+            agent.observe([[record.proposal]], [[record.evaluation]], reward)
             told += 1
     return agent.state_dict()
 

@@ -29,6 +29,7 @@ from search.spaces.head import OWN_HEAD, Head
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask
+from search.training.fit import epochs_of
 from search.training.plan import FitPlan, StopRule, TrainingStage
 from search.training.watch import Watch
 
@@ -341,6 +342,29 @@ def test_a_proposal_may_stop_a_training_and_hand_weights_on(tmp_path):
     child = evaluate_one(task, Proposal((0,), 4, {"epochs": 1}, parent=(0,), inherit=place))
     assert parent.artifact == place and Path(place).exists()
     assert child.history[0]["val_loss"] < parent.history[-1]["val_loss"], "it goes on where its parent stopped"
+
+
+def test_a_training_goes_on_where_the_same_architecture_was_left(tmp_path):
+    """As many epochs as are missing, from those weights: what the same epochs give by hand."""
+    task = TrainedTask(Faults(), digits(), epochs=3, trainer=CPU, keep_weights=True)
+    first, second, last = (str(tmp_path / name) for name in ("first", "second", "last"))
+    low = evaluate_one(task, Proposal((0,), 4, {"epochs": 1}, leave=first))
+    middle = evaluate_one(task, Proposal((0,), 5, {"epochs": 2}, parent=(0,), inherit=first, leave=second))
+    full = evaluate_one(task, Proposal((0,), 6, parent=(0,), inherit=second, leave=last))
+    assert [len(each.history) for each in (low, middle, full)] == [1, 1, 1]
+    assert [each.metrics["epochs"] for each in (low, middle, full)] == [1.0, 1.0, 1.0]
+    assert [epochs_of(Path(place)) for place in (first, second, last)] == [1, 2, 3]
+    by_hand = task.train((0,), 6, 1, None, Path(second))
+    assert (full.score, full.history) == (by_hand.score, by_hand.history)
+    assert full.history[0]["val_loss"] < middle.history[0]["val_loss"] < low.history[0]["val_loss"]
+    # Another architecture's weights, and those of a longer training, are a beginning like any other.
+    other = evaluate_one(task, Proposal((0,), 6, {"epochs": 2}, parent=(7,), inherit=first))
+    longer = evaluate_one(task, Proposal((0,), 6, {"epochs": 2}, parent=(0,), inherit=last))
+    assert len(other.history) == len(longer.history) == 2
+    stages = TrainedTask(
+        Faults(), digits(), stages=[TrainingStage(1), TrainingStage(1)], trainer=CPU, keep_weights=True
+    )
+    assert len(evaluate_one(stages, Proposal((0,), 6, parent=(0,), inherit=first)).history) == 2
 
 
 def test_a_limit_of_parameters():
