@@ -52,7 +52,7 @@ class PredictorAgent(Agent):
     """
 
     batched = False  # a hundred trials take nearly a hundred times as long as one
-    caches = frozenset({"_pool", "_model", "_features", "_names", "_examples"})
+    caches = frozenset({"_pool", "_model", "_features", "_predicted"})
 
     def __init__(
         self,
@@ -110,6 +110,7 @@ class PredictorAgent(Agent):
     def _drop_caches(self) -> None:
         self._model: Model | None = None
         self._features: Tensor | None = None
+        self._predicted: tuple[Candidates, Tensor, Tensor] | None = None  # what the model said of which candidates
 
     @property
     def pool(self) -> Pool:
@@ -146,18 +147,20 @@ class PredictorAgent(Agent):
         if self.predictor.conditions:
             model.condition(examples)
             if self.pending.shape[1]:  # believed to give what is predicted of them, so that a batch spreads out
-                features = self.pool.look_up(self.pending)[0]
+                features = self.pool.features(self.pending)
                 believed = torch.cat([examples.targets, model.predict(features)[0]], 1)
                 known = torch.cat([examples.features, features], 1)
                 model.condition(self._examples_of(known, believed))
-        mean, deviation = model.predict(candidates.features)
+        if self.predictor.conditions or self._predicted is None or self._predicted[0] is not candidates:
+            self._predicted = (candidates, *model.predict(candidates.features))
+        _, mean, deviation = self._predicted
         return acquire(self.acquisition, mean, deviation, examples.targets, self.rng, self.confidence)
 
     def _fitted(self, examples: Examples) -> Model:
         """The model, fitted anew where it is time; a resumed search fits again what had been fitted."""
         count = examples.targets.shape[1]
         if not self.fitted or count - self.fitted >= self.predictor.refit:
-            self.fitted, self._model = count, None
+            self.fitted, self._model, self._predicted = count, None, None
         if self._model is None:
             first = self.rewards[:, : self.fitted]
             targets = normalise(first, self.normalisation).double()
@@ -168,7 +171,7 @@ class PredictorAgent(Agent):
         """All evaluations."""
         done = 0 if self._features is None else self._features.shape[1]
         if done < self.archs.shape[1]:
-            features, _ = self.pool.look_up(self.archs[:, done:])
+            features = self.pool.features(self.archs[:, done:])
             self._features = features if self._features is None else torch.cat([self._features, features], 1)
         assert self._features is not None
         return self._examples_of(self._features, normalise(self.rewards, self.normalisation).double())
@@ -179,7 +182,7 @@ class PredictorAgent(Agent):
 
     def _choose(self, candidates: Candidates, worth: Tensor) -> Tensor:
         """The best new candidate of each trial, of equal ones any: int64 ``[trials, 1, decisions]``."""
-        known = self.pool.look_up(torch.cat([self.archs, self.pending], 1))[1]
+        known = self.pool.names(torch.cat([self.archs, self.pending], 1))
         names = candidates.names.expand(self.trials, -1)
         old = torch.stack([torch.isin(row, seen) for row, seen in zip(names, known, strict=True)])
         worth = worth.masked_fill(old & ~old.all(1, keepdim=True), -torch.inf)

@@ -56,8 +56,12 @@ class Pool(ABC):
         """
 
     @abstractmethod
-    def look_up(self, archs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[trials, n, columns]`` and names ``[trials, n]`` of architectures ``[trials, n, decisions]``."""
+    def features(self, archs: Tensor) -> Tensor:
+        """Of any architectures: int64 ``[trials, n, decisions]`` to float32 ``[trials, n, columns]``."""
+
+    @abstractmethod
+    def names(self, archs: Tensor) -> Tensor:
+        """Of any architectures: int64 ``[trials, n, decisions]`` to ``[trials, n]``; equal networks share theirs."""
 
 
 class WholeSpace(Pool):
@@ -86,10 +90,13 @@ class WholeSpace(Pool):
         """All of them, always the same."""
         return self._all
 
-    def look_up(self, archs: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, archs: Tensor) -> Tensor:
         """As they were encoded."""
-        place = self._by_code[self.space.code(archs)]
-        return self._all.features[0][place], self._all.names[0][place]
+        return self._all.features[0][self._by_code[self.space.code(archs)]]
+
+    def names(self, archs: Tensor) -> Tensor:
+        """As they were found."""
+        return self._all.names[0][self._by_code[self.space.code(archs)]]
 
 
 class Neighbourhood(Pool):
@@ -118,13 +125,16 @@ class Neighbourhood(Pool):
         if mutants:
             parents = best[:, torch.arange(mutants) % best.shape[1]]
             archs = torch.cat([archs, self.space.mutate(parents, rng)], 1)
-        return Candidates(archs, *self.look_up(archs))
+        return Candidates(archs, self.features(archs), self.names(archs))
 
-    def look_up(self, archs: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, archs: Tensor) -> Tensor:
         """Encoded now, in the canonical form."""
         flat = self.space.canonical(archs.reshape(-1, archs.shape[-1]))
-        features, names = self._columns(flat), names_of(self.space, flat)
-        return features.reshape(*archs.shape[:-1], -1), names.reshape(archs.shape[:-1])
+        return self._columns(flat).reshape(*archs.shape[:-1], len(self.blocks))
+
+    def names(self, archs: Tensor) -> Tensor:
+        """Found now."""
+        return names_of(self.space, archs.reshape(-1, archs.shape[-1])).reshape(archs.shape[:-1])
 
 
 def _first_of_each(names: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ An encoding says what it is (`Encoding`); looking at a space it becomes an `Enco
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -176,10 +177,8 @@ def names_of(space: SearchSpace, archs: Tensor) -> Tensor:
         Int64 ``[n]``. Different networks have different ones but for a chance of one in 2^63 a pair.
     """
     canonical = space.canonical(archs)
-    if not space.identity:
+    if not space.identity or not len(archs):
         return space.code(canonical)
-    import hashlib
-
     names = (graph_of(space, tuple(arch)).name for arch in canonical.tolist())
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.long)
