@@ -10,7 +10,7 @@ from torch import Tensor
 
 from search.agents.catcher.gaussian_process import posterior
 from search.agents.predictor.base import Examples, Model, Predictor
-from search.agents.predictor.encodings import Encoding, OneHotEncoding, SubtreeEncoding
+from search.agents.predictor.encodings import Encoding, OneHotEncoding, PathEncoding, SubtreeEncoding
 
 _JITTER = 1e-4
 """Smallest noise variance: keeps a kernel matrix of near-equal architectures positive definite."""
@@ -46,8 +46,8 @@ class GaussianProcess(Predictor):
         return {"refit": 8, "steps": 3}
 
     def encodings(self) -> list[Encoding]:
-        """Decisions and subtrees."""
-        return [OneHotEncoding(), SubtreeEncoding()]
+        """Decisions, subtrees and paths."""
+        return [OneHotEncoding(), SubtreeEncoding(), PathEncoding(counts=True)]
 
     def fit(self, examples: Examples) -> Model:
         """Find the kernel; condition on the examples."""
