@@ -42,6 +42,7 @@ class AdaptiveTransfer(NaiveTransfer):
         refit: evaluations between two fits of the kernel.
         steps: of Adam in each fit, which starts anew.
         confidence: standard deviations above the mean, of the confidence bound.
+        candidates: a larger space is not looked at as a whole, but so many of its architectures, drawn for each choice.
     """
 
     batched = False
@@ -57,16 +58,20 @@ class AdaptiveTransfer(NaiveTransfer):
         refit: int = 5,
         steps: int = 30,
         confidence: float = 1.0,
+        candidates: int = 50_000,
     ):
-        if refit < 1 or steps < 0:
-            raise ValueError(f"AdaptiveTransfer: refit is {refit} and steps {steps}; at least 1 and 0 are needed")
-        self.refit, self.steps, self.confidence = refit, steps, confidence
+        if refit < 1 or steps < 0 or candidates < 1:
+            raise ValueError(
+                f"AdaptiveTransfer: refit is {refit}, steps {steps}, candidates {candidates}; at least 1, 0 and 1 are "
+                "needed"
+            )
+        self.refit, self.steps, self.confidence, self.count = refit, steps, confidence, candidates
         super().__init__(space, trials, seed, trees)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
         """Cheap arguments, as a recipe gives them."""
-        return {"trees": 10, "refit": 8, "steps": 3}
+        return {"trees": 10, "refit": 8, "steps": 3, "candidates": 60}
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Forget the target, beside what the naive transfer forgets."""
@@ -90,15 +95,21 @@ class AdaptiveTransfer(NaiveTransfer):
         return self._decode(torch.stack(asked, 1))
 
     @torch.no_grad()
-    def _most_promising(self, codes: Tensor) -> Tensor:
+    def _most_promising(self, everything: Tensor) -> Tensor:
         """One new code a trial, of equally promising ones any: ``[trials]``."""
-        prior = self.prior()
-        worth = prior if self.told.shape[1] == 0 else self._worth(codes, prior)
-        old = torch.stack([torch.isin(codes, known) for known in self._known])
+        size = len(everything)
+        if size > self.count:
+            places = self.rng.integers(size, self.count)
+        else:
+            places = torch.arange(size).expand(self.trials, -1)
+        prior, codes = self.prior(), everything[places]
+        worth = self._worth(everything, places, prior) if self.told.shape[1] else prior.gather(1, places)
+        old = torch.stack([torch.isin(row, known) for row, known in zip(codes, self._known, strict=True)])
         worth = worth.masked_fill(old & ~old.all(1, keepdim=True), -torch.inf)
         most = worth.amax(1, keepdim=True)
         as_good = worth >= most - _TIE * most.abs().clamp(min=1)
-        return codes[torch.where(as_good, self.rng.uniform(len(codes)), -1.0).argmax(1)]
+        chosen = torch.where(as_good, self.rng.uniform(places.shape[1]), -1.0).argmax(1)
+        return codes[torch.arange(self.trials), chosen]
 
     def prior(self) -> Tensor:
         """What the sources say of every architecture: float64 ``[trials, size]``."""
@@ -111,34 +122,40 @@ class AdaptiveTransfer(NaiveTransfer):
         means.scatter_(1, self._ranking.long(), quantiles.expand(len(means), -1))
         return means[torch.arange(self.trials) % len(means)]
 
-    def _worth(self, codes: Tensor, prior: Tensor) -> Tensor:
-        """What evaluating each code is worth: ``[trials, size]``."""
+    def _worth(self, everything: Tensor, places: Tensor, prior: Tensor) -> Tensor:
+        """What evaluating those in some places of the space is worth: ``[trials, m]``."""
         rewards = normalise(self.rewards, "rank").double()
-        self._fit_kernel(codes, prior)
-        assert self._kernel is not None
-        space_codes = self.space.one_hot(self._decode(codes)).double()
-        worth = []
+        self._fit_kernel(everything, prior)
+        found = []
         for trial in range(self.trials):  # one after another: all at once would take gigabytes
-            kernel = _of_trial(self._kernel, trial)
-            everything = space_codes[None], prior[trial : trial + 1]
+
+            def at(where: Tensor, trial: int = trial) -> tuple[Tensor, Tensor]:
+                return self._features(everything[where])[None], prior[trial, where][None]
+
             told, values = self.told[trial], rewards[trial : trial + 1]
+            kernel, asked = self._kernel_of(trial), at(places[trial])
             under_way = self._known[trial][~torch.isin(self._known[trial], told)]
+            known = torch.searchsorted(everything, told)
             if len(under_way):  # believed to give what is predicted of them, so that a batch spreads out
-                believed, _ = posterior(
-                    kernel, *self._at(codes, told, *everything), values, *self._at(codes, under_way, *everything)
-                )
-                told, values = torch.cat([told, under_way]), torch.cat([values, believed], 1)
-            mean, variance = posterior(kernel, *self._at(codes, told, *everything), values, *everything)
-            worth.append((mean, variance.sqrt()))
-        mean, deviation = (torch.cat(each) for each in zip(*worth, strict=True))
-        return acquire("in turn", mean, deviation, rewards, self.rng, self.confidence)
+                waiting = torch.searchsorted(everything, under_way)
+                believed, _ = posterior(kernel, *at(known), values, *at(waiting))
+                known, values = torch.cat([known, waiting]), torch.cat([values, believed], 1)
+            found.append(posterior(kernel, *at(known), values, *asked))
+        mean, variance = (torch.cat(each) for each in zip(*found, strict=True))
+        return acquire("in turn", mean, variance.sqrt(), rewards, self.rng, self.confidence)
 
-    def _at(self, codes: Tensor, some: Tensor, features: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and prior means of some codes of one trial, both with a trials dimension."""
-        places = torch.searchsorted(codes, some)
-        return features[:, places], prior[:, places]
+    def _features(self, codes: Tensor) -> Tensor:
+        """One-hot codes in float64, of the canonical architectures."""
+        return self.space.one_hot(self.space.canonical(self._decode(codes))).double()
 
-    def _fit_kernel(self, codes: Tensor, prior: Tensor) -> None:
+    def _kernel_of(self, trial: int) -> ArchitectureKernel:
+        """The kernel of one trial alone."""
+        assert self._kernel is not None
+        alone = ArchitectureKernel(self.space, 1, torch.float64)
+        alone.load_state_dict({name: value[trial : trial + 1] for name, value in self._kernel.state_dict().items()})
+        return alone
+
+    def _fit_kernel(self, everything: Tensor, prior: Tensor) -> None:
         """Fit the kernel where it is time; a resumed search fits again what had been fitted."""
         count = self.told.shape[1]
         if not self.fitted or count - self.fitted >= self.refit:
@@ -152,8 +169,8 @@ class AdaptiveTransfer(NaiveTransfer):
             parameter.fill_(value).log_()
         origin = [parameter.clone() for parameter in parameters]
         told = self.told[:, : self.fitted].contiguous()
-        features = self.space.one_hot(self._decode(told)).double()
-        means = prior.gather(1, torch.searchsorted(codes, told))
+        features = self._features(told)
+        means = prior.gather(1, torch.searchsorted(everything, told))
         residual = (normalise(self.rewards[:, : self.fitted], "rank").double() - means).unsqueeze(2)
         optimizer = torch.optim.Adam(parameters, lr=0.1)
         for _ in range(self.steps):
@@ -191,13 +208,3 @@ class AdaptiveTransfer(NaiveTransfer):
         super().load_state_dict(state)
         self.told, self.rewards, self.fitted = state["told"].clone(), state["rewards"].clone(), state["fitted"]
         self._kernel = None
-
-
-def _of_trial(kernel: ArchitectureKernel, trial: int) -> ArchitectureKernel:
-    """The kernel of one trial alone."""
-    import copy
-
-    alone = copy.deepcopy(kernel)
-    for parameter in alone.parameters():
-        parameter.data = parameter.data[trial : trial + 1]
-    return alone

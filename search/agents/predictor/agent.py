@@ -92,7 +92,7 @@ class PredictorAgent(Agent):
     def toy(cls) -> dict[str, Any]:
         """Few candidates, a predictor that is cheap."""
         predictor = {"class_path": "GaussianProcess", "init_args": GaussianProcess.toy()}
-        return {"predictor": predictor, "candidates": 12, "whole": 0, "initial": 5}
+        return {"predictor": predictor, "encodings": ["OneHotEncoding"], "candidates": 8, "whole": 0, "initial": 5}
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Start with nothing known."""
