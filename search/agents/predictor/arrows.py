@@ -12,7 +12,7 @@ from search.agents.predictor.encodings import Encoder, Encoding, graph_of
 from search.randomness import TrialRandom
 from search.spaces.base import SearchSpace
 
-_DRAWN = 256
+_DRAWN = 64
 """Architectures of a large space by which the number of arrows is told (assumed: few have more)."""
 _KINDS = 32
 """Columns that the labels of a large space share (assumed)."""

@@ -71,12 +71,12 @@ class CellGraph:
         if node not in self._arrows:
             live: list[Arrow] = []
             for label, source in self._drawn.get(node, ()):
-                if source not in self._ends.inputs and not self.arrows(source):
+                inside = () if source in self._ends.inputs else self.arrows(source)
+                if len(inside) == 1 and self._hands_on(*inside[0]):
+                    source, inside = inside[0][1], ()  # the node is an input handed on
+                if source not in self._ends.inputs and not inside:
                     continue
-                if label == self._identity and source not in self._ends.inputs:
-                    live.extend(self.arrows(source))
-                else:
-                    live.append((label, source))
+                live.extend(inside if label == self._identity and inside else [(label, source)])
             self._arrows[node] = tuple(sorted(live))
         return self._arrows[node]
 

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from search.agents.catcher.stacked import StackedMLP
 from search.agents.predictor.base import Examples, Model, Predictor
-from search.agents.predictor.encodings import Encoding, PathEncoding
+from search.agents.predictor.encodings import Encoding, OneHotEncoding, PathEncoding
 from search.randomness import TrialRandom
 
 
@@ -55,8 +55,8 @@ class MLPEnsemble(Predictor):
         return {"members": 2, "layers": 1, "width": 8, "steps": 5}
 
     def encodings(self) -> list[Encoding]:
-        """Paths."""
-        return [PathEncoding()]
+        """Decisions and paths; in BANANAS paths alone, which say nothing where a drawing is a chain."""
+        return [OneHotEncoding(), PathEncoding()]
 
     def fit(self, examples: Examples) -> Model:
         """All networks of all trials together."""
