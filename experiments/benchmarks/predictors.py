@@ -21,7 +21,9 @@ RECIPE = Path(__file__).resolve().parents[1] / "predictors" / "nasbench201.yaml"
 
 def main() -> None:
     """Print a row for each agent and target."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--agents", nargs="*", help="those of the recipe to run; all without it")
     chosen, rest = parser.parse_known_args()

@@ -184,5 +184,3 @@ class _Columns:
             quantile = torch.special.ndtri((places(values[None], known[None])[0] + 0.5) / (len(known) + 1))
             columns.append(torch.where(values.isnan(), 0.0, quantile)[:, None].float())
         return torch.cat(columns, 1) * self._scale
-
-

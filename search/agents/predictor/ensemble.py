@@ -61,7 +61,9 @@ class MLPEnsemble(Predictor):
     def fit(self, examples: Examples) -> Model:
         """All networks of all trials together."""
         sizes = [examples.features.shape[2], *[self.width] * self.layers, 1]
-        networks = stacked([StackedMLP(TrialRandom(seed, self.members), sizes, torch.float32) for seed in examples.seeds])
+        networks = stacked(
+            [StackedMLP(TrialRandom(seed, self.members), sizes, torch.float32) for seed in examples.seeds]
+        )
         assert isinstance(networks, StackedMLP)
         features = examples.features.repeat_interleave(self.members, 0)
         targets = examples.targets.float().repeat_interleave(self.members, 0)

@@ -45,7 +45,10 @@ def test_prior_is_the_normal_quantile_of_the_naive_ranking():
 
 def test_begins_where_the_sources_point_and_leaves_where_they_mislead():
     """Sources whose best is the target's worst: the naive transfer stays, this one turns round."""
-    sources = [meta_trained(lambda space, archs: -integer_reward(space, archs), kind) for kind in (AdaptiveTransfer, NaiveTransfer)]
+    sources = [
+        meta_trained(lambda space, archs: -integer_reward(space, archs), kind)
+        for kind in (AdaptiveTransfer, NaiveTransfer)
+    ]
     ours, naive = (walk(agent, 40) for agent in sources)
     assert torch.equal(ours[:, 0], naive[:, 0])
     reached, stayed = (integer_reward(SPACE, asked).amax(1) for asked in (ours, naive))

@@ -59,9 +59,7 @@ def test_renumbered_cells_have_one_name():
 def test_paths_and_subtrees_of_a_cell_by_hand():
     """1 reads 0 by a 3x3; 2 reads 0 by a 1x1 and 1 by a skip; 3 reads 0 by a skip, 1 by nothing, 2 by a pooling."""
     cell = graph((3, 2, 1, 1, 0, 4))
-    assert cell.paths() == Counter(
-        {(): 1, ("nor_conv_1x1", "avg_pool_3x3"): 1, ("nor_conv_3x3", "avg_pool_3x3"): 1}
-    )
+    assert cell.paths() == Counter({(): 1, ("nor_conv_1x1", "avg_pool_3x3"): 1, ("nor_conv_3x3", "avg_pool_3x3"): 1})
     shallow = cell.subtrees(0)
     assert shallow == Counter({"0:=0": 1, "0:avg_pool_3x3<": 1, "0:nor_conv_1x1<": 1, "0:nor_conv_3x3<": 1})
     deeper = cell.subtrees(1)

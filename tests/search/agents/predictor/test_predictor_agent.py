@@ -103,7 +103,10 @@ def test_an_attribute_that_knows_it_helps(whole):
 
 
 def test_an_experiment_hands_its_attributes_on():
-    target = {"class_path": "TableTask", "init_args": {"table": "nasbench201.npz", "dataset": "cifar10", "split": "test"}}
+    target = {
+        "class_path": "TableTask",
+        "init_args": {"table": "nasbench201.npz", "dataset": "cifar10", "split": "test"},
+    }
     target["init_args"] |= {"metric": "acc", "epochs": 200}
     recipe = {
         "class_path": "Experiment",

@@ -56,9 +56,7 @@ def test_learns_a_hundred_of_256(name):
     features = pool._all.features.expand(2, -1, -1)
     order = torch.randperm(len(rewards), generator=torch.Generator().manual_seed(0))
     known, others = order[:100], order[100:]
-    model = predictor.fit(
-        Examples(features[:, known], targets[:, known], pool.blocks, pool.groups, (1, 2))
-    )
+    model = predictor.fit(Examples(features[:, known], targets[:, known], pool.blocks, pool.groups, (1, 2)))
     mean, deviation = model.predict(pool._all.features[:, others])
     assert mean.shape == deviation.shape == (2, len(others)) and (deviation >= 0).all()
     for trial in range(2):
