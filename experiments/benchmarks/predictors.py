@@ -3,9 +3,9 @@
     python experiments/benchmarks/predictors.py [--recipe FILE] [--agents NAME ...] [--seed 0] [--KEY VALUE ...]
 
 Agents, target and attributes are the recipe's (`experiments/predictors/nasbench201.yaml` without one), whose table must
-have the whole space. Further options replace its values, as of ``catchmark run``. A row has the mean regret, the best of
-the table less the best found, with its standard error over trials and the share of the trials that found the best; and the
-processor's seconds that the agent's own work took, for one trial of those that advance together.
+have the whole space. Further options replace its values, as of ``catchmark run``. A row has the mean regret, the best
+of the table less the best found, with its standard error over trials and the share of the trials that found the best;
+and the processor's seconds that the agent's own work took, for one trial of those that advance together.
 """
 
 from __future__ import annotations

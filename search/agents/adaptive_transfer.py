@@ -1,7 +1,7 @@
 """Adaptive transfer: what the sources showed is the prior mean of a Gaussian process that the target corrects.
 
-The baseline for agents that meta-learn how to adapt: it spends the same source evaluations, and learns nothing from them
-but which architectures are good.
+The baseline for agents that meta-learn how to adapt: it spends the same source evaluations, and learns nothing from
+them but which architectures are good.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class AdaptiveTransfer(NaiveTransfer):
     """The naive transfer's forests as a prior mean, and a Gaussian process on what the target says otherwise.
 
     The prior mean of an architecture is the normal quantile of its place in the ranking of `NaiveTransfer`. On a target
-    the normalised reward is a level, plus a slope times that mean, plus a process of the decisions in common, plus noise
-    (`search.agents.catcher.gaussian_process`). The kernel's parameters are fitted to the target's own evaluations by
+    the normalised reward is a level, plus a slope times that mean, plus a process of the decisions in common, plus
+    noise (`search.agents.catcher.gaussian_process`). The kernel's parameters are fitted to the target's own evaluations by
     maximum a posteriori, log-normal about fixed values; nothing is meta-learned. The next architecture is the best of
     the whole space by expected improvement and upper confidence bound in turn. With nothing learned the mean is 0
     everywhere, and the first architectures are random.

@@ -26,9 +26,9 @@ _TIE = 1e-6
 class PredictorAgent(Agent):
     """Fits a predictor to what was evaluated and asks what it holds most promising.
 
-    The first ``initial`` architectures are random. Before each later one the predictor, fitted to all evaluations so far
-    or to those that there were when it was last fitted, says of each candidate what it may give and how surely, and the
-    acquisition says which is worth an evaluation. No network is asked twice while there is another: neither an
+    The first ``initial`` architectures are random. Before each later one the predictor, fitted to all evaluations so
+    far or to those that there were when it was last fitted, says of each candidate what it may give and how surely, and
+    the acquisition says which is worth an evaluation. No network is asked twice while there is another: neither an
     architecture of the same canonical form, nor one whose graph says the same (`SearchSpace.identity`).
 
     With BANANAS's parts it is BANANAS, with NASBOWL's it is NASBOWL but for details that ``docs/methods/predictors.md``
