@@ -29,8 +29,8 @@ class AdaptiveTransfer(NaiveTransfer):
 
     The prior mean of an architecture is the normal quantile of its place in the ranking of `NaiveTransfer`. On a target
     the normalised reward is a level, plus a slope times that mean, plus a process of the decisions in common, plus
-    noise (`search.agents.catcher.gaussian_process`). The kernel's parameters are fitted to the target's own evaluations by
-    maximum a posteriori, log-normal about fixed values; nothing is meta-learned. The next architecture is the best of
+    noise (`search.agents.catcher.gaussian_process`). The kernel's parameters are fitted to the target's own
+    evaluations by maximum a posteriori, log-normal about fixed values; nothing is meta-learned. The next architecture is the best of
     the whole space by expected improvement and upper confidence bound in turn. With nothing learned the mean is 0
     everywhere, and the first architectures are random.
 

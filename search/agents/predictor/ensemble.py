@@ -18,8 +18,8 @@ class MLPEnsemble(Predictor):
     """Several perceptrons fitted to all evaluations from different initial weights (White et al., BANANAS, AAAI 2021).
 
     They are fitted anew after every tenth evaluation, since BANANAS evaluates ten at a time; of what is asked in
-    between the last fit decides. Loss is the mean absolute error, as there. Small networks on all examples at once are fitted
-    here, which many trials can share.
+    between the last fit decides. Loss is the mean absolute error, as there. Small networks on all examples at once are
+    fitted here, which many trials can share.
 
     Args:
         members: networks a trial (5 there).

@@ -19,8 +19,8 @@ class GraphNetwork(Predictor):
     """A few small graph networks, fitted to all evaluations from different initial weights.
 
     An arrow's state begins with its label; in each round it is renewed from itself, from the arrows that feed it and
-    from those that it feeds, with weights of their own (a relational graph network, Schlichtkrull et al., 2018). A linear
-    layer reads the sum of all states. What other encodings and attributes say is added linearly.
+    from those that it feeds, with weights of their own (a relational graph network, Schlichtkrull et al., 2018). A
+    linear layer reads the sum of all states. What other encodings and attributes say is added linearly.
 
     Args:
         members: networks a trial (assumed).
