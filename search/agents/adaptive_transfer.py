@@ -30,9 +30,9 @@ class AdaptiveTransfer(NaiveTransfer):
     The prior mean of an architecture is the normal quantile of its place in the ranking of `NaiveTransfer`. On a target
     the normalised reward is a level, plus a slope times that mean, plus a process of the decisions in common, plus
     noise (`search.agents.catcher.gaussian_process`). The kernel's parameters are fitted to the target's own
-    evaluations by maximum a posteriori, log-normal about fixed values; nothing is meta-learned. The next architecture is the best of
-    the whole space by expected improvement and upper confidence bound in turn. With nothing learned the mean is 0
-    everywhere, and the first architectures are random.
+    evaluations by maximum a posteriori, log-normal about fixed values; nothing is meta-learned. The next architecture
+    is the best of the whole space by expected improvement and upper confidence bound in turn. With nothing learned the
+    mean is 0 everywhere, and the first architectures are random.
 
     Args:
         space: what can be asked; at most 2^20 combinations of choices, in larger ones it asks at random.
@@ -145,13 +145,13 @@ class AdaptiveTransfer(NaiveTransfer):
         return acquire("in turn", mean, variance.sqrt(), rewards, self.rng, self.confidence)
 
     def _features(self, codes: Tensor) -> Tensor:
-        """One-hot codes in float64, of the canonical architectures."""
-        return self.space.one_hot(self.space.canonical(self._decode(codes))).double()
+        """One-hot codes of the canonical architectures, float32."""
+        return self.space.one_hot(self.space.canonical(self._decode(codes)))
 
     def _kernel_of(self, trial: int) -> ArchitectureKernel:
         """The kernel of one trial alone."""
         assert self._kernel is not None
-        alone = ArchitectureKernel(self.space, 1, torch.float64)
+        alone = ArchitectureKernel(self.space, 1, torch.float32)
         alone.load_state_dict({name: value[trial : trial + 1] for name, value in self._kernel.state_dict().items()})
         return alone
 
@@ -169,7 +169,7 @@ class AdaptiveTransfer(NaiveTransfer):
             parameter.fill_(value).log_()
         origin = [parameter.clone() for parameter in parameters]
         told = self.told[:, : self.fitted].contiguous()
-        features = self._features(told)
+        features = self._features(told).double()
         means = prior.gather(1, torch.searchsorted(everything, told))
         residual = (normalise(self.rewards[:, : self.fitted], "rank").double() - means).unsqueeze(2)
         optimizer = torch.optim.Adam(parameters, lr=0.1)
