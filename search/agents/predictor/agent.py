@@ -52,7 +52,7 @@ class PredictorAgent(Agent):
     """
 
     batched = False  # a hundred trials take nearly a hundred times as long as one
-    caches = frozenset({"_pool", "_model", "_features", "_predicted"})
+    caches = frozenset({"_pool", "_model", "_features", "_predicted", "attributes"})
 
     def __init__(
         self,

@@ -20,8 +20,8 @@ from search.agents.predictor.cell_graph import CellGraph, Ends
 from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 
-_GRAPHS = 2**16
-"""Graphs that are kept: all of a space that is searched as a whole, so that several agents read it once."""
+_GRAPHS = 2**14
+"""Graphs that are kept, some kilobytes each: all of NAS-Bench-201, which several agents then read once."""
 _HASHED_COLUMNS = 512
 """Columns of a space that is too large to know all of its patterns (assumed: few of them meet in one)."""
 
