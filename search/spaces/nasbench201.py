@@ -29,6 +29,7 @@ class NASBench201(SearchSpace):
     """
 
     name = "nasbench201"
+    identity = "skip_connect"
     decisions = tuple(Decision(f"{target}<-{source}", OPERATION_NAMES) for target, source in EDGES)
 
     @classmethod
