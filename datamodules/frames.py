@@ -1,0 +1,248 @@
+"""Sequences of consecutive frames out of a video, for networks that predict the next one.
+
+The end of each video is held out. Everything about a batch is a pure function of (seed, epoch, sequence).
+"""
+
+from __future__ import annotations
+
+import copy
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from datamodules.batches import generator_of
+from datamodules.epochs import EpochDataModule
+from datamodules.locations import locations, looked_in
+from datamodules.moving_squares import MOVING_SQUARES, moving_squares
+from datamodules.pictures import SUFFIXES, read_rgb
+from lightning_modules.spelling import nearest
+
+_CURE = (
+    "name an .npz or .npy file of frames (uint8 [n, height, width, 3]), a folder of pictures in the order of their names, "
+    "or a folder of such folders"
+)
+_CHUNK = 256  # frames at a time, so that the float32 copy of a long video never exists as a whole
+
+
+class FrameSequences(Dataset):
+    """Batches of sequences out of uint8 memory.
+
+    Args:
+        frames: uint8 ``[n, height, width, channels]``, several videos one after the other.
+        starts: the first frame of each sequence.
+        length: frames of a sequence.
+        limit: sequences of an epoch, drawn anew for each; None for all.
+        seed: of that draw.
+    """
+
+    def __init__(self, frames: np.ndarray, starts: Sequence[int], length: int, limit: int | None = None, seed: int = 0):
+        self.frames, self.length, self.limit, self.seed = torch.from_numpy(frames), length, limit, seed
+        self.starts = torch.tensor(list(starts), dtype=torch.long)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the sequences of an epoch; where fewer are there than are wanted, some come again."""
+        self._chosen = self.starts
+        if self.limit is not None:
+            generator = generator_of(self.seed, epoch, 1)
+            rounds = [self.starts[torch.randperm(len(self.starts), generator=generator)] for _ in range(self._rounds)]
+            self._chosen = torch.cat(rounds)[: self.limit]
+
+    @property
+    def _rounds(self) -> int:
+        return -(-(self.limit or 1) // len(self.starts))
+
+    def __len__(self) -> int:
+        return len(self.starts) if self.limit is None else self.limit
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """A whole batch: float32 ``[batch, time, channels, height, width]`` in 0 to 1."""
+        places = self._chosen[torch.tensor(indices)][:, None] + torch.arange(self.length)
+        return self.frames[places].permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+class FramesDataModule(EpochDataModule):
+    """Next-frame prediction on videos: sequences of consecutive frames, the end of each video held out.
+
+    Args:
+        frames: an ``.npz`` file with an array ``frames``, or an ``.npy`` file, uint8 ``[n, height, width, 3]``; or a
+            folder of pictures, one video in the order of their names; or a folder of such folders, a video each, as
+            KITTI's drives are. A relative path is looked for below the current folder, then below ``$CATCHMARK_DATA``.
+            ``moving_squares`` stands for a drawn video that is always there.
+        length: frames of a sequence; 10 in PredNet.
+        batch_size: sequences a step.
+        height: to resize frames to, in pixels; None to take them as they are. What the proportions of height and width
+            leave over is cut off at both sides.
+        width: likewise.
+        held_out: the last so many frames of each video are for validation; a number below 1 is their share.
+        train_step: from the start of one training sequence to that of the next, in frames.
+        val_step: of the validation, likewise; None for ``length``, so that no frame comes twice.
+        train_sequences: of an epoch, drawn anew for each; None for all.
+        val_sequences: only the first so many; None for all.
+        num_workers: processes that make batches.
+        seed: of the order.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    num_classes = 0
+    in_channels = 3
+
+    def __init__(
+        self,
+        frames: str | PathLike[str],
+        length: int = 10,
+        batch_size: int = 4,
+        height: int | None = None,
+        width: int | None = None,
+        held_out: int | float = 0.2,
+        train_step: int = 1,
+        val_step: int | None = None,
+        train_sequences: int | None = None,
+        val_sequences: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__(batch_size, num_workers, seed)
+        numbers = {
+            "length": length - 1,
+            "train_step": train_step,
+            "val_step": val_step,
+            "height": height,
+            "width": width,
+        }
+        numbers |= {"train_sequences": train_sequences, "val_sequences": val_sequences}
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is out of range, at least {2 if name == 'length' else 1} is needed")
+        if (height is None) != (width is None):
+            raise ValueError("height and width: give both or neither")
+        if not held_out > 0:
+            raise ValueError(f"held_out is {held_out}, frames of a video or their share are needed")
+        self.frames, self.length, self.height, self.width, self.held_out = Path(frames), length, height, width, held_out
+        self.train_step, self.val_step = train_step, val_step or length
+        self.train_sequences, self.val_sequences = train_sequences, val_sequences
+        self._found = None if str(frames) == MOVING_SQUARES else _find(frames)
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"length": 3, "height": 16, "width": 20, "train_sequences": 8, "val_sequences": 4}
+
+    def with_sequences(self, batch_size: int, train_sequences: int, val_sequences: int) -> FramesDataModule:
+        """The same videos in other batches and numbers of sequences; what was read is not read again."""
+        _ = self._joined
+        changed = copy.copy(self)
+        changed.batch_size, changed.train_sequences, changed.val_sequences = batch_size, train_sequences, val_sequences
+        return changed
+
+    @cached_property
+    def videos(self) -> list[np.ndarray]:
+        """Uint8 ``[n, height, width, 3]`` each, read and resized on first use.
+
+        Raises:
+            ValueError: a video is none, or too short to be held out of.
+        """
+        found = [moving_squares()] if self._found is None else _read(self._found)
+        size = None if self.height is None or self.width is None else (self.height, self.width)
+        videos = [video if size is None else _covering(video, *size) for video in found]
+        if len({video.shape[1:] for video in videos}) > 1:
+            raise ValueError(f"{self._found}: videos have frames of several sizes; give height and width")
+        for video in videos:
+            first = self._first_held_out(len(video))
+            if first < self.length or len(video) - first < self.length:
+                raise ValueError(
+                    f"{self._found or MOVING_SQUARES}: of a video of {len(video)} frames {len(video) - first} are held "
+                    f"out; a sequence of {self.length} frames must fit into them, and into the others"
+                )
+        return videos
+
+    def training_set(self, augmented: bool = True) -> FrameSequences:
+        """All sequences before what is held out; ``augmented`` as many of them an epoch as are wanted."""
+        starts = self._starts(lambda frames: (0, self._first_held_out(frames)), self.train_step)
+        return FrameSequences(self._joined, starts, self.length, self.train_sequences if augmented else None, self.seed)
+
+    def validation_set(self) -> FrameSequences:
+        """The sequences of what is held out."""
+        starts = self._starts(lambda frames: (self._first_held_out(frames), frames), self.val_step)
+        return FrameSequences(self._joined, starts[: self.val_sequences], self.length)
+
+    @cached_property
+    def _joined(self) -> np.ndarray:
+        return np.concatenate(self.videos)
+
+    def _first_held_out(self, frames: int) -> int:
+        return frames - (round(self.held_out * frames) if self.held_out < 1 else int(self.held_out))
+
+    def _starts(self, part: Any, step: int) -> list[int]:
+        """Where the sequences of a part of each video begin, counted in all videos together."""
+        starts: list[int] = []
+        before = 0
+        for video in self.videos:
+            first, end = part(len(video))
+            starts += range(before + first, before + end - self.length + 1, step)
+            before += len(video)
+        return starts
+
+
+def _find(path: str | PathLike[str]) -> Path:
+    for candidate in locations(path):
+        if candidate.exists():
+            return candidate
+    raise FileNotFoundError(f"no frames '{Path(path).expanduser()}'{looked_in(path)}; {_CURE}")
+
+
+def _read(path: Path) -> list[np.ndarray]:
+    """The videos of a file or folder."""
+    if path.is_file():
+        return [_read_array(path)]
+    folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
+    pictures = [sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES) for folder in folders]
+    videos = [np.stack([np.asarray(read_rgb(file)) for file in files]) for files in pictures if files]
+    if not videos:
+        raise ValueError(f"{path} has no pictures; {_CURE}")
+    return videos
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                if "frames" not in loaded.files:
+                    raise ValueError(f"{path} has no array 'frames'{nearest('frames', loaded.files)}")
+                loaded = loaded["frames"]
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no NumPy file, or damaged; {_CURE}") from error
+    if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:
+        raise ValueError(
+            f"{path}: frames are {loaded.dtype} {list(loaded.shape)}, uint8 [n, height, width, 3] is needed"
+        )
+    return loaded
+
+
+def _covering(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Frames resized to cover a size, less what sticks out of it at both sides."""
+    scale = max(height / frames.shape[1], width / frames.shape[2])
+    size = [max(least, round(scale * side)) for least, side in zip((height, width), frames.shape[1:3], strict=True)]
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    resized = np.empty((len(frames), height, width, 3), dtype=np.uint8)
+    for start in range(0, len(frames), _CHUNK):
+        chunk = torch.from_numpy(frames[start : start + _CHUNK]).permute(0, 3, 1, 2).float()
+        chunk = functional.interpolate(chunk, size=size, mode="bilinear", antialias=True)
+        chunk = chunk[..., top : top + height, left : left + width].round().clamp(0, 255).to(torch.uint8)
+        resized[start : start + len(chunk)] = chunk.permute(0, 2, 3, 1).numpy()
+    return resized
