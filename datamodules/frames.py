@@ -27,8 +27,8 @@ from datamodules.pictures import SUFFIXES, read_rgb
 from lightning_modules.spelling import nearest
 
 _CURE = (
-    "name an .npz or .npy file of frames (uint8 [n, height, width, 3]), a folder of pictures in the order of their names, "
-    "or a folder of such folders"
+    "name an .npz or .npy file of frames (uint8 [n, height, width, 3]), a folder of pictures in the order of their "
+    "names, or a folder of such folders"
 )
 _CHUNK = 256  # frames at a time, so that the float32 copy of a long video never exists as a whole
 
@@ -156,11 +156,8 @@ class FramesDataModule(EpochDataModule):
         Raises:
             ValueError: a video is none, or too short to be held out of.
         """
-        found = [moving_squares()] if self._found is None else _read(self._found)
         size = None if self.height is None or self.width is None else (self.height, self.width)
-        videos = [video if size is None else _covering(video, *size) for video in found]
-        if len({video.shape[1:] for video in videos}) > 1:
-            raise ValueError(f"{self._found}: videos have frames of several sizes; give height and width")
+        videos = [_sized(moving_squares(), size)] if self._found is None else _read(self._found, size)
         for video in videos:
             first = self._first_held_out(len(video))
             if first < self.length or len(video) - first < self.length:
@@ -205,16 +202,19 @@ def _find(path: str | PathLike[str]) -> Path:
     raise FileNotFoundError(f"no frames '{Path(path).expanduser()}'{looked_in(path)}; {_CURE}")
 
 
-def _read(path: Path) -> list[np.ndarray]:
-    """The videos of a file or folder."""
+def _read(path: Path, size: tuple[int, int] | None) -> list[np.ndarray]:
+    """The videos of a file or folder, resized if a size is given."""
     if path.is_file():
-        return [_read_array(path)]
+        return [_sized(_read_array(path), size)]
     folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
     pictures = [sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES) for folder in folders]
-    videos = [np.stack([np.asarray(read_rgb(file)) for file in files]) for files in pictures if files]
+    # One picture after another: at its own size a drive of KITTI's would not fit into memory.
+    videos = [[_sized(np.asarray(read_rgb(file))[None], size) for file in files] for files in pictures if files]
     if not videos:
         raise ValueError(f"{path} has no pictures; {_CURE}")
-    return videos
+    if len({frame.shape for video in videos for frame in video}) > 1:
+        raise ValueError(f"{path}: frames have several sizes; give height and width")
+    return [np.concatenate(video) for video in videos]
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -234,15 +234,18 @@ def _read_array(path: Path) -> np.ndarray:
     return loaded
 
 
-def _covering(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Frames resized to cover a size, less what sticks out of it at both sides."""
+def _sized(frames: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Frames resized to cover a size, less what sticks out of it at both sides; without a size as they are."""
+    if size is None or size == frames.shape[1:3]:
+        return frames
+    height, width = size
     scale = max(height / frames.shape[1], width / frames.shape[2])
-    size = [max(least, round(scale * side)) for least, side in zip((height, width), frames.shape[1:3], strict=True)]
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    whole = [max(least, round(scale * side)) for least, side in zip(size, frames.shape[1:3], strict=True)]
+    top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
     resized = np.empty((len(frames), height, width, 3), dtype=np.uint8)
     for start in range(0, len(frames), _CHUNK):
         chunk = torch.from_numpy(frames[start : start + _CHUNK]).permute(0, 3, 1, 2).float()
-        chunk = functional.interpolate(chunk, size=size, mode="bilinear", antialias=True)
+        chunk = functional.interpolate(chunk, size=whole, mode="bilinear", antialias=True)
         chunk = chunk[..., top : top + height, left : left + width].round().clamp(0, 255).to(torch.uint8)
         resized[start : start + len(chunk)] = chunk.permute(0, 2, 3, 1).numpy()
     return resized

@@ -198,5 +198,5 @@ def _hard_sigmoid(x: Tensor) -> Tensor:
 
 def _doubled(upper: Tensor, like: Tensor) -> Tensor:
     """Each pixel four times, less what sticks out where a side is odd."""
-    doubled = upper.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
+    doubled = functional.interpolate(upper, scale_factor=2, mode="nearest")
     return doubled[..., : like.shape[-2], : like.shape[-1]]

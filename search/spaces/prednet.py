@@ -40,8 +40,9 @@ class PredNetSpace(SearchSpace):
     """Which PredNet, and how to train it.
 
     The choices are those of the paper's public code: 2 to 6 layers (its released file fixes 4), channels 3, n, 2 n,
-    4 n, ... (n fixed at 48), filters of 1 to 8 pixels for target, prediction and representation of each layer, 10 to 390 epochs, batches of 2 to 8, 100 to 1,900 sequences an epoch and to validate on, learning rates of 1e-1 to
-    1e-5, of which powers of ten are assumed. Filters of layers that are not there are fixed on the first choice.
+    4 n, ... (n fixed at 48), filters of 1 to 8 pixels for target, prediction and representation of each layer, 10 to
+    390 epochs, batches of 2 to 8, 100 to 1,900 sequences an epoch and as many to validate on, learning rates of 1e-1
+    to 1e-5, of which powers of ten are assumed. Filters of layers that are not there are fixed on the first choice.
 
     How an architecture is trained is `training`'s; `search.tasks.prednet.PredNetTask` follows it.
 

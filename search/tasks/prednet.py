@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
+from search.errors import RunError, one_line
 from search.evaluation import Architecture, Evaluation
 from search.spaces.base import SearchSpace
 from search.spaces.prednet import PredNetSpace
@@ -91,7 +92,10 @@ class PredNetTask(TrainedTask):
         if not isinstance(self.space, PredNetSpace):
             return self
         said, task, data = self.space.training(architecture), copy.copy(self), cast(Any, self.data)
-        task.data = data.with_sequences(said.batch_size, said.train_sequences, said.val_sequences)
+        try:
+            task.data = data.with_sequences(said.batch_size, said.train_sequences, said.val_sequences)
+        except (OSError, ValueError) as error:
+            raise RunError(f"data: {one_line(error)}") from error  # no architecture has a part in it
         if self._says_epochs:
             task.epochs, task._stages = said.epochs, [TrainingStage(said.epochs)]
         return task
