@@ -167,6 +167,10 @@ class FramesDataModule(EpochDataModule):
                 )
         return videos
 
+    def leaves_out_rest(self, images: int) -> bool:
+        """Nothing: networks that predict frames take no statistics over a batch."""
+        return False
+
     def training_set(self, augmented: bool = True) -> FrameSequences:
         """All sequences before what is held out; ``augmented`` as many of them an epoch as are wanted."""
         starts = self._starts(lambda frames: (0, self._first_held_out(frames)), self.train_step)
@@ -209,7 +213,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> list[np.ndarray]:
     folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
     pictures = [sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES) for folder in folders]
     # One picture after another: at its own size a drive of KITTI's would not fit into memory.
-    videos = [[_sized(np.asarray(read_rgb(file))[None], size) for file in files] for files in pictures if files]
+    videos = [[_sized(np.array(read_rgb(file))[None], size) for file in files] for files in pictures if files]
     if not videos:
         raise ValueError(f"{path} has no pictures; {_CURE}")
     if len({frame.shape for video in videos for frame in video}) > 1:
@@ -222,10 +226,12 @@ def _read_array(path: Path) -> np.ndarray:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
-                if "frames" not in loaded.files:
-                    raise ValueError(f"{path} has no array 'frames'{nearest('frames', loaded.files)}")
-                loaded = loaded["frames"]
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+                names, loaded = loaded.files, loaded["frames"] if "frames" in loaded.files else None
+            if loaded is None:
+                raise KeyError(f"{path} has no array 'frames'{nearest('frames', names)}")
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no NumPy file, or damaged; {_CURE}") from error
     if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:
         raise ValueError(

@@ -31,7 +31,8 @@ def dissimilarity(activations: Tensor) -> Tensor:
     norms = rows.norm(dim=1, keepdim=True)
     # What rounding leaves of equal activations is no pattern.
     rows = torch.where(norms > 1e-12 * rows.shape[1] ** 0.5, rows / norms, rows * 0.0)
-    return (1 - rows @ rows.T).fill_diagonal_(0.0)
+    products = rows @ rows.T
+    return (1 - (products + products.T) / 2).fill_diagonal_(0.0)  # to the last bit symmetric
 
 
 def upper_triangle(matrix: Tensor) -> Tensor:
@@ -112,11 +113,18 @@ def bootstrap_interval(
         seed: of the draws.
         draws: how many.
         share: of the draws that lie within.
+
+    Raises:
+        ValueError: there are fewer than 3 stimuli.
     """
+    if len(matrix) < 3:
+        raise ValueError(f"an interval over stimuli needs 3 or more, there are {len(matrix)}")
     generator, values = torch.Generator().manual_seed(seed), []
     for _ in range(draws):
         drawn = torch.randint(len(matrix), (len(matrix),), generator=generator)
         different = upper_triangle(drawn[:, None] != drawn)
+        if different.sum() < 2:
+            continue  # of few stimuli, one and the same again and again
         one, other = (upper_triangle(each.cpu()[drawn][:, drawn])[different] for each in (matrix, reference))
         values.append(spearman(one, other))
     ends = torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)
