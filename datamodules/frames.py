@@ -41,21 +41,38 @@ class FrameSequences(Dataset):
         starts: the first frame of each sequence.
         length: frames of a sequence.
         limit: sequences of an epoch, drawn anew for each; None for all.
-        seed: of that draw.
+        crop: height and width of the part of the frames that is taken; None for all of them.
+        random: whether each sequence takes another part in each epoch, or else the middle.
+        seed: of these draws.
     """
 
-    def __init__(self, frames: np.ndarray, starts: Sequence[int], length: int, limit: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        frames: np.ndarray,
+        starts: Sequence[int],
+        length: int,
+        limit: int | None = None,
+        crop: tuple[int, int] | None = None,
+        random: bool = False,
+        seed: int = 0,
+    ):
         self.frames, self.length, self.limit, self.seed = torch.from_numpy(frames), length, limit, seed
         self.starts = torch.tensor(list(starts), dtype=torch.long)
+        self.crop, self.random = crop or frames.shape[1:3], random
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the sequences of an epoch; where fewer are there than are wanted, some come again."""
+        """Draw the sequences of an epoch, and what is taken of each; of fewer than are wanted some come again."""
         self._chosen = self.starts
         if self.limit is not None:
             generator = generator_of(self.seed, epoch, 1)
             rounds = [self.starts[torch.randperm(len(self.starts), generator=generator)] for _ in range(self._rounds)]
             self._chosen = torch.cat(rounds)[: self.limit]
+        spare = torch.tensor(self.frames.shape[1:3]) - torch.tensor(self.crop)
+        self._corners = (spare // 2).expand(len(self._chosen), 2)
+        if self.random:
+            share = torch.rand(len(self._chosen), 2, generator=generator_of(self.seed, epoch, 2), dtype=torch.float64)
+            self._corners = (share * (spare + 1)).long()
 
     @property
     def _rounds(self) -> int:
@@ -69,8 +86,13 @@ class FrameSequences(Dataset):
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         """A whole batch: float32 ``[batch, time, channels, height, width]`` in 0 to 1."""
-        places = self._chosen[torch.tensor(indices)][:, None] + torch.arange(self.length)
-        return self.frames[places].permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format) / 255
+        height, width = self.crop
+        parts = []
+        for index in indices:
+            first, (top, left) = int(self._chosen[index]), self._corners[index].tolist()
+            parts.append(self.frames[first : first + self.length, top : top + height, left : left + width])
+        batch = torch.stack(parts).permute(0, 1, 4, 2, 3)
+        return batch.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 class FramesDataModule(EpochDataModule):
@@ -86,6 +108,8 @@ class FramesDataModule(EpochDataModule):
         height: to resize frames to, in pixels; None to take them as they are. What the proportions of height and width
             leave over is cut off at both sides.
         width: likewise.
+        crop: height and width of the part of the frames that is taken, in pixels: of a training sequence another part
+            in each epoch, of a validation sequence the middle. None for all of them.
         held_out: the last so many frames of each video are for validation; a number below 1 is their share.
         train_step: from the start of one training sequence to that of the next, in frames.
         val_step: of the validation, likewise; None for ``length``, so that no frame comes twice.
@@ -108,6 +132,7 @@ class FramesDataModule(EpochDataModule):
         batch_size: int = 4,
         height: int | None = None,
         width: int | None = None,
+        crop: list[int] | None = None,
         held_out: int | float = 0.2,
         train_step: int = 1,
         val_step: int | None = None,
@@ -130,9 +155,12 @@ class FramesDataModule(EpochDataModule):
                 raise ValueError(f"{name} is out of range, at least {2 if name == 'length' else 1} is needed")
         if (height is None) != (width is None):
             raise ValueError("height and width: give both or neither")
+        if crop is not None and (len(crop) != 2 or min(crop) < 1):
+            raise ValueError(f"crop is {crop}, height and width in pixels are needed")
         if not held_out > 0:
             raise ValueError(f"held_out is {held_out}, frames of a video or their share are needed")
         self.frames, self.length, self.height, self.width, self.held_out = Path(frames), length, height, width, held_out
+        self.crop = None if crop is None else (crop[0], crop[1])
         self.train_step, self.val_step = train_step, val_step or length
         self.train_sequences, self.val_sequences = train_sequences, val_sequences
         self._found = None if str(frames) == MOVING_SQUARES else _find(frames)
@@ -140,7 +168,7 @@ class FramesDataModule(EpochDataModule):
     @classmethod
     def toy(cls) -> dict[str, Any]:
         """Cheap arguments, as a recipe gives them."""
-        return {"length": 3, "height": 16, "width": 20, "train_sequences": 8, "val_sequences": 4}
+        return {"length": 3, "height": 16, "width": 20, "crop": [8, 10], "train_sequences": 8, "val_sequences": 4}
 
     def with_sequences(self, batch_size: int, train_sequences: int, val_sequences: int) -> FramesDataModule:
         """The same videos in other batches and numbers of sequences; what was read is not read again."""
@@ -158,6 +186,10 @@ class FramesDataModule(EpochDataModule):
         """
         size = None if self.height is None or self.width is None else (self.height, self.width)
         videos = [_sized(moving_squares(), size)] if self._found is None else _read(self._found, size)
+        if self.crop is not None and any(
+            side > whole for side, whole in zip(self.crop, videos[0].shape[1:3], strict=True)
+        ):
+            raise ValueError(f"crop is {list(self.crop)}, frames have {list(videos[0].shape[1:3])} pixels")
         for video in videos:
             first = self._first_held_out(len(video))
             if first < self.length or len(video) - first < self.length:
@@ -174,12 +206,13 @@ class FramesDataModule(EpochDataModule):
     def training_set(self, augmented: bool = True) -> FrameSequences:
         """All sequences before what is held out; ``augmented`` as many of them an epoch as are wanted."""
         starts = self._starts(lambda frames: (0, self._first_held_out(frames)), self.train_step)
-        return FrameSequences(self._joined, starts, self.length, self.train_sequences if augmented else None, self.seed)
+        limit = self.train_sequences if augmented else None
+        return FrameSequences(self._joined, starts, self.length, limit, self.crop, augmented, self.seed)
 
     def validation_set(self) -> FrameSequences:
         """The sequences of what is held out."""
         starts = self._starts(lambda frames: (self._first_held_out(frames), frames), self.val_step)
-        return FrameSequences(self._joined, starts[: self.val_sequences], self.length)
+        return FrameSequences(self._joined, starts[: self.val_sequences], self.length, crop=self.crop)
 
     @cached_property
     def _joined(self) -> np.ndarray:

