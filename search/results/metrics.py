@@ -11,6 +11,9 @@ from search.results.attributes import FEWEST_ARCHITECTURES
 from search.runs.journal import Record
 from search.statistics.spearman import spearman_interval
 
+_RANKED = 2_000_000
+"""Values that are ranked for one interval; of many architectures fewer draws do (assumed: a second)."""
+
 
 @dataclass(frozen=True)
 class MetricCorrelation:
@@ -55,7 +58,8 @@ def correlate_metrics(records: Iterable[Record]) -> list[MetricCorrelation]:
             [sum(column) / len(column) for column in zip(*pairs, strict=True)] for pairs in by_architecture.values()
         ]
         values, scores = [mean[0] for mean in means], [mean[1] for mean in means]
-        correlation, low, high = spearman_interval(values, scores)
+        draws = max(200, min(2000, _RANKED // len(values)))
+        correlation, low, high = spearman_interval(values, scores, draws)
         if not math.isnan(correlation):
             correlations.append(MetricCorrelation(name, values, scores, correlation, (low, high)))
     return correlations
