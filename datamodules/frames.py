@@ -170,7 +170,9 @@ class FramesDataModule(EpochDataModule):
         """Cheap arguments, as a recipe gives them."""
         return {"length": 3, "height": 16, "width": 20, "crop": [8, 10], "train_sequences": 8, "val_sequences": 4}
 
-    def with_sequences(self, batch_size: int, train_sequences: int, val_sequences: int) -> FramesDataModule:
+    def with_settings(
+        self, batch_size: int, train_sequences: int | None = None, val_sequences: int | None = None
+    ) -> FramesDataModule:
         """The same videos in other batches and numbers of sequences; what was read is not read again."""
         _ = self._joined
         changed = copy.copy(self)

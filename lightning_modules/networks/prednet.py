@@ -169,8 +169,8 @@ class PredNet(nn.Module):
         height, width = frame.shape[-2:]
         cells, errors = [], []
         for own in self.channels:
-            cells.append(frame.new_zeros(len(frame), own, height, width))
-            errors.append(frame.new_zeros(len(frame), 2 * own, height, width))
+            cells.append(frame.new_zeros(frame.shape[0], own, height, width))
+            errors.append(frame.new_zeros(frame.shape[0], 2 * own, height, width))
             height, width = -(-height // 2), -(-width // 2)
         return State(tuple(cells), tuple(cells), tuple(errors))
 

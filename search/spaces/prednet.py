@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,27 +12,9 @@ from lightning_modules.networks.prednet import STILL_STEPS, Filters, PredNet
 from search.evaluation import Architecture
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.head import OWN_HEAD, Head
+from search.spaces.hyperparameters import Hyperparameters
 
 _TRAINING = ("epochs", "batch size", "training sequences", "validation sequences", "learning rate")
-
-
-@dataclass(frozen=True)
-class Training:
-    """How an architecture wants to be trained.
-
-    Attributes:
-        epochs: how many.
-        batch_size: sequences a step.
-        train_sequences: of an epoch.
-        val_sequences: to validate on.
-        learning_rate: of Adam.
-    """
-
-    epochs: int
-    batch_size: int
-    train_sequences: int
-    val_sequences: int
-    learning_rate: float
 
 
 class PredNetSpace(SearchSpace):
@@ -44,7 +25,7 @@ class PredNetSpace(SearchSpace):
     390 epochs, batches of 2 to 8, 100 to 1,900 sequences an epoch and as many to validate on, learning rates of 1e-1
     to 1e-5, of which powers of ten are assumed. Filters of layers that are not there are fixed on the first choice.
 
-    How an architecture is trained is `training`'s; `search.tasks.prednet.PredNetTask` follows it.
+    How an architecture is trained is `training`'s; `search.tasks.hyperparameters.HyperparameterTask` follows it.
 
     Args:
         layers: numbers of layers to choose from.
@@ -136,16 +117,20 @@ class PredNetSpace(SearchSpace):
         """The largest number of epochs that an architecture can want."""
         return int(max(self._training[0]))
 
-    def training(self, architecture: Architecture) -> Training:
-        """How an architecture wants to be trained.
+    def training(self, architecture: Architecture) -> Hyperparameters:
+        """How an architecture wants to be trained; its learning rate goes with its network.
 
         Raises:
             ValueError: not an architecture of this space.
         """
-        chosen = self.check(architecture)[-len(_TRAINING) :]
-        *counts, rate = (values[choice] for values, choice in zip(self._training, chosen, strict=True))
-        epochs, batch_size, train_sequences, val_sequences = map(int, counts)
-        return Training(epochs, batch_size, train_sequences, val_sequences, float(rate))
+        epochs, batch_size, train_sequences, val_sequences, _ = self._training_of(self.check(architecture))
+        settings = {"batch_size": batch_size, "train_sequences": train_sequences, "val_sequences": val_sequences}
+        return Hyperparameters(int(epochs), {name: int(value) for name, value in settings.items()})
+
+    def _training_of(self, architecture: Architecture) -> list[float]:
+        """The values of the decisions about the training, in their order."""
+        chosen = architecture[-len(_TRAINING) :]
+        return [float(values[choice]) for values, choice in zip(self._training, chosen, strict=True)]
 
     def build(
         self, architecture: Architecture, head: Head = OWN_HEAD, width: float = 1.0, still_steps: int = STILL_STEPS
@@ -169,7 +154,7 @@ class PredNetSpace(SearchSpace):
             if owner <= count:
                 there[(place >= self._most - 1) + (place >= 2 * self._most - 1)].append(side)
         channels = (head.in_channels, *(max(1, round(base * 2**level)) for level in range(count - 1)))
-        learning_rate = self.training(architecture).learning_rate
+        learning_rate = self._training_of(architecture)[-1]
         return PredNet(channels, Filters(*map(tuple, there)), still_steps, learning_rate)
 
 

@@ -57,7 +57,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(clip):
 
 def test_other_batches_are_of_the_same_videos(clip):
     data = FramesDataModule(clip, length=4, held_out=8)
-    other = data.with_sequences(2, 6, 1)
+    other = data.with_settings(2, 6, 1)
     assert other.videos is data.videos and data.train_sequences is None
     assert [len(batch) for batch in other.train_dataloader()] == [2, 2, 2] and len(other.validation_set()) == 1
 

@@ -3,7 +3,9 @@ import torch
 
 from search.randomness import TrialRandom
 from search.spaces.head import Head
-from search.spaces.prednet import PredNetSpace, Training
+from search.spaces.hyperparameters import DecidesTraining, Hyperparameters
+from search.spaces.nasbench201 import NASBench201
+from search.spaces.prednet import PredNetSpace
 
 
 def index(space, **chosen):
@@ -28,7 +30,10 @@ def test_the_published_network_belongs_to_it():
         network = space.build(architecture, Head(0))
     assert sum(each.numel() for each in network.parameters()) == 6_915_948
     assert network.channels == (3, 48, 96, 192) and network.learning_rate == 0.001 and network.still_steps == 10
-    assert space.training(architecture) == Training(150, 4, 100, 100, 0.001)
+    data = {"batch_size": 4, "train_sequences": 100, "val_sequences": 100}
+    assert space.training(architecture) == Hyperparameters(150, data)
+    assert isinstance(space, DecidesTraining) and not isinstance(NASBench201(), DecidesTraining)
+    assert space.most_epochs == 390
 
 
 def test_its_choices_are_the_paper_s():

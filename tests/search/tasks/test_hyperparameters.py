@@ -1,11 +1,13 @@
 import pytest
 
+from datamodules.digits import DigitsDataModule
 from datamodules.frames import FramesDataModule
+from lightning_modules.prednet import PredNetModule
 from search.errors import RunError
 from search.evaluation import Proposal
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.prednet import PredNetSpace
-from search.tasks.prednet import PredNetTask
+from search.tasks.hyperparameters import HyperparameterTask
 from search.training.brain_similarity import HMSCallback
 
 SPACE = PredNetSpace(
@@ -25,10 +27,10 @@ def squares(**arguments):
     return FramesDataModule("moving_squares", length=3, val_step=1, **arguments)
 
 
-def task(**arguments):
-    return PredNetTask(
-        SPACE, squares(), threads=1, trainer={"accelerator": "cpu", "check_val_every_n_epoch": 1}, **arguments
-    )
+def task(data=None, space=SPACE, **arguments):
+    trainer = {"accelerator": "cpu", "check_val_every_n_epoch": 1}
+    usual = {"score": "val_skill", "threads": 1, "trainer": trainer}
+    return HyperparameterTask(space, data or squares(), PredNetModule, **(usual | arguments))
 
 
 def test_an_architecture_decides_how_it_is_trained():
@@ -41,7 +43,7 @@ def test_an_architecture_decides_how_it_is_trained():
             return super().train_dataloader()
 
     data.__class__ = Watched
-    asked = PredNetTask(SPACE, data, threads=1, trainer={"accelerator": "cpu", "check_val_every_n_epoch": 1})
+    asked = task(data)
     first, last = (asked.evaluate_one(Proposal(arch, 1)) for arch in (FIRST, LAST))
     assert (first.status, len(first.history), len(last.history)) == ("ok", 1, 3)
     assert seen == [(2, 4, 2), (4, 8, 3)] and data.batch_size == 4 and data.train_sequences is None
@@ -76,11 +78,16 @@ def test_what_another_metric_guides_is_another_score():
 
 
 def test_a_video_that_is_too_short_ends_the_run():
-    short = PredNetTask(SPACE, FramesDataModule("moving_squares", length=40))
+    short = task(FramesDataModule("moving_squares", length=40))
     with pytest.raises(RunError, match="data: moving_squares: of a video of 60 frames 12 are held out"):
         short.evaluate_one(Proposal(FIRST, 1))
 
 
+def test_data_that_take_no_settings_end_the_run():
+    with pytest.raises(RunError, match=r"data: .*DigitsDataModule.*with_settings"):
+        task(DigitsDataModule()).evaluate_one(Proposal(FIRST, 1))
+
+
 def test_other_spaces_are_trained_as_the_task_says():
-    other = PredNetTask(DepthFusion(), squares())
+    other = task(space=DepthFusion())
     assert other.epochs == 12 and other._as_said_by((0,)) is other
