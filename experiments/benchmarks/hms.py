@@ -7,7 +7,8 @@
 ``golden`` compares matrices that others published with human IT, and says how far people agree. ``prednet`` trains on
 random crops of the first 80 frames of the road clip and predicts the last 21 in full, beside the previous frame.
 ``study`` reads a finished run of ``experiments/hms``: how far HMS orders networks as their score does, and what
-stopping trainings by it costs and saves beside stopping by the validation loss. Real data are looked for in $CATCHMARK_DATA.
+stopping trainings by it costs and saves beside stopping by the validation loss. Real data are looked for in
+$CATCHMARK_DATA.
 """
 
 from __future__ import annotations
