@@ -105,7 +105,7 @@ class StimuliCallback(Callback):
         mean, std = self._normalisation(trainer)
 
         def shown(stimuli: Stimuli) -> Tensor:
-            return stimuli.batch(height, width, channels, mean, std).to(module.device)
+            return stimuli.batch(height, width, channels, mean, std).to(module.device, _dtype_of(network))
 
         was_training = network.training
         with isolated():
@@ -192,3 +192,8 @@ def _images_in(batch: Any) -> Tensor | None:
         return batch if batch.ndim >= 4 else None
     parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
     return next((found for each in parts if (found := _images_in(each)) is not None), None)
+
+
+def _dtype_of(network: nn.Module) -> torch.dtype:
+    """Of its weights: with ``precision: bf16-true`` these are no float32."""
+    return next((each.dtype for each in network.parameters() if each.is_floating_point()), torch.float32)
