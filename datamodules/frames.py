@@ -6,7 +6,6 @@ The end of each video is held out. Everything about a batch is a pure function o
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
@@ -16,21 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from datamodules.batches import generator_of
 from datamodules.epochs import EpochDataModule
-from datamodules.locations import locations, looked_in
 from datamodules.moving_squares import MOVING_SQUARES, moving_squares
-from datamodules.pictures import SUFFIXES, read_rgb
-from lightning_modules.spelling import nearest
-
-_CURE = (
-    "name an .npz or .npy file of frames (uint8 [n, height, width, 3]), a folder of pictures in the order of their "
-    "names, or a folder of such folders"
-)
-_CHUNK = 256  # frames at a time, so that the float32 copy of a long video never exists as a whole
+from datamodules.videos import find_frames, read_videos, sized
 
 
 class FrameSequences(Dataset):
@@ -163,7 +153,7 @@ class FramesDataModule(EpochDataModule):
         self.crop = None if crop is None else (crop[0], crop[1])
         self.train_step, self.val_step = train_step, val_step or length
         self.train_sequences, self.val_sequences = train_sequences, val_sequences
-        self._found = None if str(frames) == MOVING_SQUARES else _find(frames)
+        self._found = None if str(frames) == MOVING_SQUARES else find_frames(frames)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -174,20 +164,25 @@ class FramesDataModule(EpochDataModule):
         self, batch_size: int, train_sequences: int | None = None, val_sequences: int | None = None
     ) -> FramesDataModule:
         """The same videos in other batches and numbers of sequences; what was read is not read again."""
-        _ = self._joined
+        _ = self._loaded
         changed = copy.copy(self)
         changed.batch_size, changed.train_sequences, changed.val_sequences = batch_size, train_sequences, val_sequences
         return changed
 
-    @cached_property
+    @property
     def videos(self) -> list[np.ndarray]:
         """Uint8 ``[n, height, width, 3]`` each, read and resized on first use.
 
         Raises:
             ValueError: a video is none, or too short to be held out of.
         """
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """All frames one after the other, and each video, which is a part of that."""
         size = None if self.height is None or self.width is None else (self.height, self.width)
-        videos = [_sized(moving_squares(), size)] if self._found is None else _read(self._found, size)
+        videos = [sized(moving_squares(), size)] if self._found is None else read_videos(self._found, size)
         if self.crop is not None and any(
             side > whole for side, whole in zip(self.crop, videos[0].shape[1:3], strict=True)
         ):
@@ -199,7 +194,10 @@ class FramesDataModule(EpochDataModule):
                     f"{self._found or MOVING_SQUARES}: of a video of {len(video)} frames {len(video) - first} are held "
                     f"out; a sequence of {self.length} frames must fit into them, and into the others"
                 )
-        return videos
+        if len(videos) == 1:
+            return videos[0], videos
+        joined = np.concatenate(videos)
+        return joined, np.split(joined, np.cumsum([len(video) for video in videos])[:-1])
 
     def leaves_out_rest(self, images: int) -> bool:
         """Nothing: networks that predict frames take no statistics over a batch."""
@@ -209,16 +207,12 @@ class FramesDataModule(EpochDataModule):
         """All sequences before what is held out; ``augmented`` as many of them an epoch as are wanted."""
         starts = self._starts(lambda frames: (0, self._first_held_out(frames)), self.train_step)
         limit = self.train_sequences if augmented else None
-        return FrameSequences(self._joined, starts, self.length, limit, self.crop, augmented, self.seed)
+        return FrameSequences(self._loaded[0], starts, self.length, limit, self.crop, augmented, self.seed)
 
     def validation_set(self) -> FrameSequences:
         """The sequences of what is held out."""
         starts = self._starts(lambda frames: (self._first_held_out(frames), frames), self.val_step)
-        return FrameSequences(self._joined, starts[: self.val_sequences], self.length, crop=self.crop)
-
-    @cached_property
-    def _joined(self) -> np.ndarray:
-        return np.concatenate(self.videos)
+        return FrameSequences(self._loaded[0], starts[: self.val_sequences], self.length, crop=self.crop)
 
     def _first_held_out(self, frames: int) -> int:
         return frames - (round(self.held_out * frames) if self.held_out < 1 else int(self.held_out))
@@ -232,61 +226,3 @@ class FramesDataModule(EpochDataModule):
             starts += range(before + first, before + end - self.length + 1, step)
             before += len(video)
         return starts
-
-
-def _find(path: str | PathLike[str]) -> Path:
-    for candidate in locations(path):
-        if candidate.exists():
-            return candidate
-    raise FileNotFoundError(f"no frames '{Path(path).expanduser()}'{looked_in(path)}; {_CURE}")
-
-
-def _read(path: Path, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """The videos of a file or folder, resized if a size is given."""
-    if path.is_file():
-        return [_sized(_read_array(path), size)]
-    folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
-    pictures = [sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES) for folder in folders]
-    # One picture after another: at its own size a drive of KITTI's would not fit into memory.
-    videos = [[_sized(np.array(read_rgb(file))[None], size) for file in files] for files in pictures if files]
-    if not videos:
-        raise ValueError(f"{path} has no pictures; {_CURE}")
-    if len({frame.shape for video in videos for frame in video}) > 1:
-        raise ValueError(f"{path}: frames have several sizes; give height and width")
-    return [np.concatenate(video) for video in videos]
-
-
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                names, loaded = loaded.files, loaded["frames"] if "frames" in loaded.files else None
-            if loaded is None:
-                raise KeyError(f"{path} has no array 'frames'{nearest('frames', names)}")
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no NumPy file, or damaged; {_CURE}") from error
-    if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:
-        raise ValueError(
-            f"{path}: frames are {loaded.dtype} {list(loaded.shape)}, uint8 [n, height, width, 3] is needed"
-        )
-    return loaded
-
-
-def _sized(frames: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Frames resized to cover a size, less what sticks out of it at both sides; without a size as they are."""
-    if size is None or size == frames.shape[1:3]:
-        return frames
-    height, width = size
-    scale = max(height / frames.shape[1], width / frames.shape[2])
-    whole = [max(least, round(scale * side)) for least, side in zip(size, frames.shape[1:3], strict=True)]
-    top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
-    resized = np.empty((len(frames), height, width, 3), dtype=np.uint8)
-    for start in range(0, len(frames), _CHUNK):
-        chunk = torch.from_numpy(frames[start : start + _CHUNK]).permute(0, 3, 1, 2).float()
-        chunk = functional.interpolate(chunk, size=whole, mode="bilinear", antialias=True)
-        chunk = chunk[..., top : top + height, left : left + width].round().clamp(0, 255).to(torch.uint8)
-        resized[start : start + len(chunk)] = chunk.permute(0, 2, 3, 1).numpy()
-    return resized

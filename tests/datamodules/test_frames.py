@@ -55,10 +55,31 @@ def test_an_epoch_is_a_function_of_seed_and_number(clip):
     assert len(drawn) == 20 and {tuple(row) for row in drawn} == {tuple(range(k, k + 4)) for k in range(9)}
 
 
+def test_crops_lie_anywhere_in_training_and_in_the_middle_of_validation(tmp_path):
+    place = np.zeros((12, 9, 7, 3), dtype=np.uint8)
+    place[..., 0], place[..., 1] = np.arange(9)[:, None], np.arange(7)  # each pixel says where it is
+    np.save(tmp_path / "place.npy", place)
+
+    def corners(batch):
+        return [(round(255 * float(each[0, 0, 0])), round(255 * float(each[1, 0, 0]))) for each in batch[:, 0]]
+
+    data = FramesDataModule(tmp_path / "place.npy", length=2, held_out=3, crop=[5, 4], train_sequences=200, seed=1)
+    training = data.training_set()
+    first = corners(training.__getitems__(list(range(200))))
+    assert {top for top, _ in first} == set(range(5)) and {left for _, left in first} == set(range(4))
+    training.set_epoch(1)
+    assert corners(training.__getitems__(list(range(200)))) != first
+    assert set(corners(data.validation_set().__getitems__([0]))) == {(2, 1)}
+    (batch,) = data.val_dataloader()
+    assert batch.shape == (1, 2, 3, 5, 4) and torch.equal(batch[:, 0], batch[:, 1])
+    with pytest.raises(ValueError, match=r"crop is \[10, 4\], frames have \[9, 7\] pixels"):
+        FramesDataModule(tmp_path / "place.npy", length=2, held_out=3, crop=[10, 4]).training_set()
+
+
 def test_other_batches_are_of_the_same_videos(clip):
     data = FramesDataModule(clip, length=4, held_out=8)
     other = data.with_settings(2, 6, 1)
-    assert other.videos is data.videos and data.train_sequences is None
+    assert other.videos[0] is data.videos[0] and data.train_sequences is None
     assert [len(batch) for batch in other.train_dataloader()] == [2, 2, 2] and len(other.validation_set()) == 1
 
 
