@@ -76,9 +76,7 @@ def metrics_svg(metrics: Sequence[MetricCorrelation], score_name: str) -> str:
                 axes.set_ylabel(shortened(score_name, 26))
             axes.locator_params(nbins=3)
             axes.ticklabel_format(useOffset=False)
-            axes.text(
-                0.03, 0.97, f"{metric.correlation:.2f}", transform=axes.transAxes, va="top", color=INK, fontsize=9
-            )
+            axes.set_title(f"{metric.correlation:.2f}", loc="right", color=INK, fontsize=9, pad=3)
             axes.grid(color=GRID, linewidth=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
