@@ -14,7 +14,7 @@ from search.studies.experiment import Experiment
 
 MOST_METRICS = 12
 """Metrics of a target that are drawn: the first ones."""
-_COLUMNS, _SIDE, _GAP = 3, 1.75, 0.62
+_COLUMNS, _SIDE, _GAP = 3, 1.75, 0.7
 """Panels in a row; side of a panel, and room for names and numbers around it, in inches."""
 
 
@@ -67,7 +67,7 @@ def metrics_svg(metrics: Sequence[MetricCorrelation], score_name: str) -> str:
         figure = new_figure(width, height)
         for k, metric in enumerate(metrics):
             row, column = divmod(k, _COLUMNS)
-            left, foot = 0.15 + column * (_SIDE + _GAP) + _GAP - 0.1, height - (row + 1) * (_SIDE + _GAP) + _GAP - 0.1
+            left, foot = 0.15 + column * (_SIDE + _GAP) + _GAP - 0.1, height - (row + 1) * (_SIDE + _GAP) + _GAP - 0.2
             axes = figure.add_axes((left / width, foot / height, _SIDE / width, _SIDE / height))
             x, y = np.array(metric.values), np.array(metric.scores)
             axes.plot(x, y, "o", color=SERIES[0], markersize=3.6, markeredgewidth=0, alpha=0.7, gid="dots-0")
