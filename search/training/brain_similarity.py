@@ -24,7 +24,7 @@ class StimuliCallback(Callback):
 
     Pictures get the size, channels and normalisation of the validation data. What is logged under a name that begins
     with ``val_`` can be monitored by Lightning's EarlyStopping and ModelCheckpoint like any other validated metric.
-    Training goes on as if nobody had looked: random states, gradients and the network's mode are put back.
+    Training goes on as if nobody had looked: random states are put back, and the network is as validation has it.
 
     Args:
         stimuli: an ``.npz`` file, or ``digits``, as `datamodules.stimuli.load_stimuli` takes them.
@@ -107,10 +107,8 @@ class StimuliCallback(Callback):
         def shown(stimuli: Stimuli) -> Tensor:
             return stimuli.batch(height, width, channels, mean, std).to(module.device, _dtype_of(network))
 
-        was_training = network.training
         with isolated():
-            value = self.measure(network.eval(), self.load(), shown)
-        network.train(was_training)
+            value = self.measure(network, self.load(), shown)
         # Every rank has the same weights and looks at all stimuli; they must agree to the last bit on when to stop.
         module.log(self.name, torch.tensor(value, dtype=torch.float32, device=module.device), sync_dist=True)
 
