@@ -139,12 +139,13 @@ def fit(choice: Choice, checkpoint: Path, done: int, log: Listener = SILENT, qui
     """
     task, name = choice.task, _name(choice)
     show = _Show(name, task.score, quiet)
+    plan = task.plan(choice.seed)
     plan = replace(
-        task.plan(choice.seed),
+        plan,
         preset={},
         keep=checkpoint,
         resume=checkpoint if done else None,
-        callbacks=[show],
+        callbacks=[*plan.callbacks, show],
         told=_Log(checkpoint.with_name(METRICS), name, log),
     )
     try:

@@ -16,6 +16,7 @@ from search.reports.contexts import MOST_NETWORKS, ContextPictures
 from search.reports.fronts import Fronts
 from search.reports.gathering import gather
 from search.reports.learning_curves import LearningCurves
+from search.reports.metric_plots import MetricPlots
 from search.reports.page import ABSENT, decimals_for, duration, number, render_page
 from search.reports.provenance import provenance
 from search.reports.svg import SERIES
@@ -37,14 +38,19 @@ _LONGEST_ARCHITECTURE = 200
 def report_page(folder: Path, experiment: Experiment, journal: Journal, summary: dict[str, Any]) -> str:
     """The report of agents on tasks."""
     contexts, fronts, learning = ContextPictures(experiment), Fronts(experiment), LearningCurves(experiment)
-    gathered = gather(experiment, journal, [contexts, fronts, learning])
+    metrics = MetricPlots(experiment)
+    gathered = gather(experiment, journal, [contexts, fronts, learning, metrics])
     planned = experiment.planned()
     finished = {search for search in planned if journal.progress(search)[0]}
     colors = {agent: k for k, agent in enumerate(experiment.agent_names)}
     made = provenance(folder, experiment, journal)
     targets = [
         _target(experiment, name, target, gathered.finals[name], colors, planned.keys() - finished)
-        | {"front": fronts.section(name, colors), "learning": learning.drawing(name, colors)}
+        | {
+            "front": fronts.section(name, colors),
+            "learning": learning.drawing(name, colors),
+            "metrics": metrics.section(name, target["score_name"]),
+        }
         for name, target in summary["targets"].items()
     ]
     failures = sorted(gathered.failures.values(), key=lambda failure: -failure.count)

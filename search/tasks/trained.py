@@ -6,6 +6,7 @@ after the last epoch. How it is trained is `search.training.fit`'s.
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import math
@@ -32,7 +33,7 @@ from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, Trainin
 from search.training.trainer_arguments import TINY_TRAINER
 
 if TYPE_CHECKING:  # jsonargparse resolves these names too, and only when a recipe names this task
-    from pytorch_lightning import LightningDataModule, LightningModule
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule
 
 _EXHAUSTED = "out of memory"
 _OUT_OF_MEMORY = (_EXHAUSTED, "not enough memory", "can't allocate memory")
@@ -80,6 +81,7 @@ class TrainedTask(OneByOne):
         objectives: what is wanted of the score, by the name of its metric, and of further metrics: ``max`` or ``min``,
             each perhaps with a hard limit, for instance ``{parameters: {direction: min, limit: 5000}}``.
         keep_weights: keep every child's trained weights in the run's folder, for children that inherit them.
+        callbacks: of Lightning, such as `HMSCallback`; every child gets copies of its own. What they log is a metric.
 
     Raises:
         ValueError: an argument is out of range, or the Trainer has no such argument.
@@ -102,6 +104,7 @@ class TrainedTask(OneByOne):
         stop_stage: int | None = None,
         objectives: dict[str, Any] | None = None,
         keep_weights: bool | None = None,
+        callbacks: list[Callback] | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}, at least 1 is needed")
@@ -116,6 +119,7 @@ class TrainedTask(OneByOne):
         self.score_name = score_name or ("validation accuracy (%)" if score == "val_accuracy" else score)
         self.trainer, self.time_limit_seconds, self.threads = trainer or {}, time_limit_seconds, threads
         self.channels_last, self.stop_stage = channels_last, stop_stage or 0
+        self.callbacks = callbacks or []
         self._stages = [TrainingStage(epochs)] if stages is None else list(stages)
         self.epochs = sum(stage.epochs for stage in self._stages)
         if not 0 <= self.stop_stage < len(self._stages):
@@ -179,7 +183,8 @@ class TrainedTask(OneByOne):
         ends = [first + stage.epochs for first, stage in zip(first_epochs(stages), stages, strict=True)]
         every = math.gcd(*ends) if stop.below is None else 1
         preset = {"check_val_every_n_epoch": every}
-        return FitPlan(stages, seed, self.trainer, preset, threads=self.threads, stop=stop)
+        callbacks = copy.deepcopy(self.callbacks)
+        return FitPlan(stages, seed, self.trainer, preset, threads=self.threads, stop=stop, callbacks=callbacks)
 
     def open(self) -> None:
         """Refuse what the Trainer refuses, such as an accelerator that this machine does not have."""

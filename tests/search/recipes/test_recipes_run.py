@@ -42,6 +42,10 @@ def make_stand_ins(folder: Path) -> None:
             save(Image.effect_noise((48, 48), 40).convert("RGB"), folder / "imagenet" / split / f"class{k % 2}/{k}.png")
     if not (folder / "coco").exists() and (folder / "images/coco_tiny").is_dir():
         (folder / "coco").symlink_to((folder / "images/coco_tiny").resolve())
+    if not (folder / "kitti").exists():
+        for k in range(60):
+            drive, frame = divmod(k, 30)
+            save(Image.effect_noise((50, 16), 40).convert("RGB"), folder / f"kitti/frames/drive_{drive}/{frame:04}.png")
     if not (folder / "cityscapes").exists():
         for k in range(10):
             place = f"{'train' if k < 8 else 'val'}/town/town_00000{k}_000019"
