@@ -14,6 +14,7 @@ from lightning_modules.networks.mobile_blocks import InvertedResidual, skip
 from lightning_modules.networks.side_by_side import branches
 from lightning_modules.networks.supernet import PathModule, Selection
 
+
 def _block(kernel: int, expansion: int, groups: int = 1) -> Callable[[int, int, int, Norm], nn.Module]:
     def build(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module:
         return InvertedResidual(in_channels, out_channels, stride, kernel, expansion, groups, norm)

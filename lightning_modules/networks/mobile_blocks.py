@@ -64,9 +64,7 @@ class InvertedResidual(nn.Module):
         self.depthwise = nn.Sequential(
             nn.Conv2d(middle, middle, kernel, stride, kernel // 2, groups=middle, bias=False), norm(middle), nn.ReLU()
         )
-        self.narrow = nn.Sequential(
-            nn.Conv2d(middle, out_channels, 1, groups=groups, bias=False), norm(out_channels)
-        )
+        self.narrow = nn.Sequential(nn.Conv2d(middle, out_channels, 1, groups=groups, bias=False), norm(out_channels))
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,6 +80,4 @@ def skip(in_channels: int, out_channels: int, stride: int, norm: Norm = nn.Batch
     """
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels), nn.ReLU())

@@ -45,7 +45,8 @@ class PriceByName(AdditiveCost):
             raise ValueError(f"prices: no choice is called '{foreign[0]}'; choices are {', '.join(sorted(known))}")
         self._constant = float(constant)
         self._prices = [
-            torch.tensor([float(prices.get(choice, 0.0)) for choice in decision.choices]) for decision in space.decisions
+            torch.tensor([float(prices.get(choice, 0.0)) for choice in decision.choices])
+            for decision in space.decisions
         ]
 
     def constant(self) -> float:

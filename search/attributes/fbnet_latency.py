@@ -42,7 +42,8 @@ class FBNetLatency(Attribute, AdditiveCost):
         latencies = read_fbnet_latencies(table, device)
         if not isinstance(space, FBNet):
             raise ValueError(f"{table}: its latencies are of the space '{FBNet.name}', this is '{space.name}'")
-        rows, begin = [], 0
+        rows: list[int] = []
+        begin = 0
         for stage, (own, all_layers) in enumerate(zip(space.layers, LAYERS, strict=False), start=1):
             if own > all_layers:
                 raise ValueError(f"{table}: stage {stage} has {all_layers} layers in it, the space's has {own}")

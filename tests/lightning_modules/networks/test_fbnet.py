@@ -38,7 +38,7 @@ def relaxed(layer, x, weights, active=None):
     return layer(x)
 
 
-# ---- the sum of all ----------------------------------------------------------------------------------------------------
+# ---- the sum of all -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -84,7 +84,7 @@ def test_what_is_left_out_changes_the_output_by_less_than_rounding():
     assert ran == [8]
 
 
-# ---- the blocks --------------------------------------------------------------------------------------------------------
+# ---- the blocks -----------------------------------------------------------------------------------------------------
 
 
 def test_a_shuffle_deals_channels_out_in_turn():

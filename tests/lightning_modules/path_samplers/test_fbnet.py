@@ -35,7 +35,7 @@ def step_of(loss, number=0, network=None):
     return ArchitectureStep(network, loss, loss, lambda parameters: None, 0, number, 0.0, 0.1)
 
 
-# ---- what it weighs ----------------------------------------------------------------------------------------------------
+# ---- what it weighs -------------------------------------------------------------------------------------------------
 
 
 def test_the_expected_latency_is_the_mean_over_all_architectures():
@@ -118,7 +118,7 @@ def test_a_latency_of_nothing_is_no_reason_to_stop():
     assert all(logits.isfinite().all() and logits[3] < logits[4] for logits in sampler.logits)
 
 
-# ---- what it finds -----------------------------------------------------------------------------------------------------
+# ---- what it finds --------------------------------------------------------------------------------------------------
 
 SECRET = (3, 8, 5)
 
@@ -168,7 +168,7 @@ def test_does_not_find_an_operation_that_latency_rules_out():
     assert sampler.logits[0].softmax(0)[SECRET[0]] < 0.02
 
 
-# ---- choosing, settings ------------------------------------------------------------------------------------------------
+# ---- choosing, settings ---------------------------------------------------------------------------------------------
 
 
 def test_draws_by_the_softmax_and_fills_up_with_the_likeliest():

@@ -29,7 +29,7 @@ def added_up(cost, arch):
     return cost.constant() + sum(float(own[choice]) for own, choice in zip(cost.prices(), arch, strict=True))
 
 
-# ---- the table that ships ----------------------------------------------------------------------------------------------
+# ---- the table that ships -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("device", "expected"), [("pixel3", (19.29, 22.87, 28.78)), ("raspi4", (38.34, 43.72, 52.70))])
@@ -64,7 +64,7 @@ def test_what_does_not_belong_together_is_refused():
         FBNetLatency(FBNet([2]), "pixel3")
 
 
-# ---- tables of one's own -----------------------------------------------------------------------------------------------
+# ---- tables of one's own --------------------------------------------------------------------------------------------
 
 
 def test_a_table_of_ones_own_may_have_other_devices_and_another_order(tmp_path):
@@ -96,7 +96,7 @@ def test_a_wrong_table_is_refused(change, message, tmp_path):
         FBNetLatency(SPACE, "pixel3", str(tmp_path / "wrong.npz"))
 
 
-# ---- attributes as sums ------------------------------------------------------------------------------------------------
+# ---- attributes as sums ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("of", [Flops, Parameters])
