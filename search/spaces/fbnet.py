@@ -36,8 +36,8 @@ class FBNet(SearchSpace):
     """Which block each layer of a network for small devices has: 22 decisions of nine choices, 9^22 architectures.
 
     A block ``k5_e3`` is an inverted residual with a 5x5 depthwise convolution in a middle three times as wide as the
-    input; ``_g2`` has its 1x1 convolutions in two groups; ``skip`` leaves the layer out. Channels, layers and strides of
-    the seven stages are fixed (FBNet, tables 1 and 2).
+    input; ``_g2`` has its 1x1 convolutions in two groups; ``skip`` leaves the layer out. Channels, layers and strides
+    of the seven stages are fixed (FBNet, tables 1 and 2).
 
     Layers of one stage behind its first have the same shape, and a layer that is left out has no place: architectures
     that differ in where those are skipped build the same network, and `canonical` puts the skips last.

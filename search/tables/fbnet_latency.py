@@ -2,8 +2,8 @@
 
 The file is a plain NumPy ``.npz``: ``devices`` ``[devices]``, their names; ``ops`` ``[9]``, those of the operations;
 ``all_skip_ms`` float ``[devices]``, milliseconds of the network whose layers are all skipped; and ``extra_ms`` float
-``[devices, 22, 9]``, what each operation of each layer takes more than skipping it. ``heldout_r2`` ``[devices]`` is only
-in tables that were fitted: how well they predict networks which were left out of the fit. The one that ships was
+``[devices, 22, 9]``, what each operation of each layer takes more than skipping it. ``heldout_r2`` ``[devices]`` is
+only in tables that were fitted: how well they predict networks which were left out of the fit. The one that ships was
 derived from HELP's and HW-NAS-Bench's latencies of whole networks, for pictures of 224 pixels.
 """
 

@@ -1,4 +1,4 @@
-"""FBNet's network: convolutions that run as one give what each gives, and what is too light to matter may be left out."""
+"""FBNet's network: convolutions run as one give what each gives; what is too light to matter may be left out."""
 
 from functools import partial
 

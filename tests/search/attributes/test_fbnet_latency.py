@@ -56,7 +56,7 @@ def test_a_fit_that_predicts_nothing_is_refused(device):
 
 
 def test_what_does_not_belong_together_is_refused():
-    with pytest.raises(ValueError, match="no device 'pixle3'.*'pixel3'"):
+    with pytest.raises(ValueError, match=r"no device 'pixle3'.*'pixel3'"):
         FBNetLatency(SPACE, "pixle3")
     with pytest.raises(ValueError, match="its latencies are of the space 'fbnet', this is 'nasbench201'"):
         FBNetLatency(NASBench201(), "pixel3")

@@ -12,9 +12,9 @@ from search.spaces.fbnet import PUBLISHED, FBNet
 from search.spaces.head import Head
 
 SPACE = FBNet()
-# Conv and FC weights; all parameters with BN's scales and shifts and the classifier's bias; millions of multiply-adds. An
-# independent program counted them from mobile-vision's definitions; that repository says 4.27, 4.77 and 5.53 million, and
-# 244.5, 291.1 and 378.2 million.
+# Conv and FC weights; all parameters with BN's scales and shifts and the classifier's bias; millions of multiply-adds.
+# An independent program counted them from mobile-vision's definitions; that repository says 4.27, 4.77 and 5.53
+# million, and 244.5, 291.1 and 378.2 million.
 SIZES = {
     "FBNet-A": (4_270_288, 4_304_584, 244.5),
     "FBNet-B": (4_766_672, 4_801_368, 291.0),
