@@ -112,11 +112,12 @@ def test_every_agent_searches_on_its_supernet_and_by_training(studied, tmp_path)
         assert all(agent["failed"] == 0 and agent["evaluations"] == 2 for agent in found.values())
 
 
-def test_what_was_found_is_trained_and_exported(tmp_path):
-    content = {"space": SPACE, "targets": {"digits": TRUTH}, "agents": {"random": "RandomSearch"}, "budget": 2}
+def test_a_network_is_trained_and_exported(tmp_path):
+    content = {"space": SPACE, "targets": {"digits": TRUTH}, "agents": {"random": "RandomSearch"}, "budget": 1}
     folder, _ = run(tmp_path, "search", content)
-    assert main(["train", str(folder), "--quiet"]) == 0
-    trained = folder / "trained" / "digits"
+    architecture = FBNet([1, 2]).format((2, 8, 5))  # wide, a skip that changes the shape, and groups
+    assert main(["train", str(folder), "--architecture", architecture, "--quiet"]) == 0
+    (trained,) = (folder / "trained").iterdir()
     assert main(["export", str(trained)]) == 0
     network, images = load_network(trained), torch.rand(3, 1, 8, 8)
     path = str(Path(trained, "network.onnx"))
