@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/fbnet_step.py [--width 0.25] [--resolution 16] [--batch 32] [--skeleton cifar]
 
-Milliseconds of processor time, forward and backward, on one thread of the CPU; the median over repeats, with the fastest
-and the slowest. A single path is the mean over nine that have each operation in each layer once. ``one by one`` calls
-every operation for itself, ``together`` runs convolutions of the same kind as one, as the supernet does. At lower
+Milliseconds of processor time, forward and backward, on one thread of the CPU; the median over repeats, with the
+fastest and the slowest. A single path is the mean over nine that have each operation in each layer once. ``one by one``
+calls every operation for itself, ``together`` runs convolutions of the same kind as one, as the supernet does. At lower
 temperatures fewer operations weigh enough to run. Memory is what the backward pass needs of activations, by image.
 """
 

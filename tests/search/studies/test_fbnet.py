@@ -49,7 +49,7 @@ STUDY = {
             "pixel3": {"sampler": SAMPLER, "found": 2},
             "landmarks": {
                 "sampler": SAMPLER,
-                "landmarks": {"warmup": 1},
+                "landmarks": {"warmup": 1, "penalty": "softplus_beta5"},
                 "landmarks_from": {"count": 3},
                 "found": 2,
             },
