@@ -156,7 +156,7 @@ class FBNetSuperLayer(PathModule):
         self.operations = nn.ModuleList(build(*shape, norm) for build in OPERATIONS.values())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The chosen operation, or the sum of all by their weights (FBNet, eq. 5)."""
+        """The chosen operation, or the sum of all by their weights (FBNet, sec. 3.3)."""
         path = self.selection.path
         weights = None if path.weights is None else path.weights[self.decision]
         if path.choices is not None:

@@ -59,7 +59,7 @@ class PriceByName(AdditiveCost):
 
 
 def expected_cost(constant: float, prices: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """The expectation over independent choices (FBNet, eq. 8): a scalar; a gradient passes through the weights.
+    """The expectation over independent choices (FBNet, sec. 3.3): a scalar; a gradient passes through the weights.
 
     Args:
         constant: of every architecture.

@@ -25,13 +25,13 @@ class FBNetSampler(LogitsSampler):
     """Differentiable search against a device's latency (FBNet, Wu et al., CVPR 2019).
 
     Every operation of a layer runs, weighted by a Gumbel softmax of the layer's logits, with noise of its own for each
-    step (eq. 5 and 6). The temperature falls with each epoch, so weights become choices. The logits move down
-    ``CE * alpha * log(LAT)^beta`` (eq. 2), LAT being the latency that the weights expect (eq. 8).
+    step (sec. 3.3). The temperature falls with each epoch, so weights become choices. The logits move down
+    ``CE * alpha * log(LAT)^beta`` (sec. 3.2), LAT being the latency that the weights expect.
 
     What alpha is makes no difference to Adam, and beta is how much a relative change of log(LAT) counts beside the same
     one of the loss. The unit counts too: ``d ln(loss) / d ln(LAT) = beta / ln(LAT)``, for 20 ms 0.2 in milliseconds and
-    0.06 in microseconds. FBNet does not say its unit; microseconds are those of the re-implementation whose alpha, beta
-    and optimisers these are (AnnaAraslanova/FBNet).
+    0.06 in microseconds. Which unit FBNet takes is not known here; microseconds are those of a re-implementation which
+    has the same alpha, beta and optimisers (AnnaAraslanova/FBNet).
 
     The weights of the network learn from the loss without the latency's factor, as with every sampler. Operations
     whose weight is below ``smallest_weight`` need not run.
@@ -135,13 +135,13 @@ class FBNetSampler(LogitsSampler):
         return replace(path, active=active)
 
     def expected_latency(self, weights: Sequence[Tensor]) -> Tensor:
-        """LAT of some weights (FBNet, eq. 8): a scalar in the unit of the table."""
+        """LAT of some weights (FBNet, sec. 3.3): a scalar in the unit of the table."""
         if self._priced is None:  # not before it is needed: prices may have to be measured
             self._priced = self._latency.constant(), [each.float() for each in self._latency.prices()]
         return expected_cost(*self._priced, weights)
 
     def penalty(self, weights: Sequence[Tensor]) -> Tensor:
-        """The factor of the loss, ``alpha * log(LAT)^beta`` (FBNet, eq. 2)."""
+        """The factor of the loss, ``alpha * log(LAT)^beta`` (FBNet, sec. 3.2)."""
         return self.alpha * (self.expected_latency(weights) / self.unit).clamp(min=_FLOOR).log() ** self.beta
 
     def architecture_loss(self, loss: Tensor, weights: Sequence[Tensor]) -> Tensor:

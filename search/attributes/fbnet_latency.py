@@ -16,7 +16,7 @@ from search.tables.fbnet_latency import read_fbnet_latencies
 
 
 class FBNetLatency(Attribute, AdditiveCost):
-    """The latency of a network of FBNet's space on one device, as the sum of its operators' (FBNet, eq. 3).
+    """The latency of a network of FBNet's space on one device, as the sum of its operators' (FBNet, sec. 3.2).
 
     It is that of the network at full width for pictures of 224 pixels, whatever size of it a recipe trains. A space
     with fewer layers takes those of its stages from the front; the stages that it lacks cost what skipping them does.
