@@ -32,6 +32,11 @@ class BatchStatistics(nn.Module):
         self._recorded: list[tuple[Tensor, Tensor]] | None = None
         self._fixed: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def looks_at_this_batch_alone(self) -> bool:
+        """Whether it neither records statistics, nor uses recorded ones, nor shares a batch with other ranks."""
+        return self._recorded is None and self._fixed is None and not several_ranks()
+
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` to the same shape."""
         if self._fixed is not None:

@@ -13,6 +13,7 @@ from lightning_modules.networks.supernet import Path, PathModule
 from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
 from search.spaces.depth_fusion import DepthFusion
+from search.spaces.fbnet import FBNet
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
 
@@ -23,10 +24,11 @@ SPACES = {
         if found.build_supernet is not SearchSpace.build_supernet
     },
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
+    "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not
 }
 SMALL = {"num_classes": 3, "channels": 6, "cells": 1, "width": 2}
-LARGER = {"DARTS": {"cells": 3}}
-"""With a single cell DARTS would have no normal ones."""
+LARGER = {"DARTS": {"cells": 3}, "FBNet": {"width_multiplier": 0.25, "head_channels": 8}}
+"""With a single cell DARTS would have no normal ones; FBNet says its width in other words."""
 _MOST_PATHS = 400
 
 
@@ -255,4 +257,4 @@ def test_a_space_without_a_supernet_says_so():
 
 
 def test_there_is_a_supernet_for_every_space_of_the_catalogue():
-    assert {"NASBench101", "NASBench201", "TransNASBench101Micro", "DARTS", "DepthFusion"} <= set(SPACES)
+    assert {"NASBench101", "NASBench201", "TransNASBench101Micro", "DARTS", "DepthFusion", "FBNet"} <= set(SPACES)

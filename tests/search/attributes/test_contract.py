@@ -17,17 +17,14 @@ from search.spaces.nasbench201 import NASBench201
 
 ATTRIBUTES = find_classes("search.attributes", Attribute)
 SPACES = find_classes("search.spaces", SearchSpace)
-PAIRS = [
-    (attribute, space)
-    for attribute in ATTRIBUTES
-    for space in SPACES
-    if attribute not in ("TableLatency", "FewShotLatency") or space == "NASBench201"
-]
+TABLES = {"TableLatency": "NASBench201", "FewShotLatency": "NASBench201", "FBNetLatency": "FBNet"}
+"""Attributes that are looked up, each of one space alone."""
+PAIRS = [(attribute, space) for attribute in ATTRIBUTES for space in SPACES if TABLES.get(attribute, space) == space]
 
 
 @functools.cache
 def space_of(name):
-    return SPACES[name]()
+    return SPACES[name](**SPACES[name].toy())
 
 
 @functools.cache

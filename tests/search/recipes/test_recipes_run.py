@@ -40,6 +40,8 @@ def make_stand_ins(folder: Path) -> None:
         for k in range(208):
             split = "train" if k < 200 else "val"
             save(Image.effect_noise((48, 48), 40).convert("RGB"), folder / "imagenet" / split / f"class{k % 2}/{k}.png")
+    if not (folder / "imagenet100").exists():
+        (folder / "imagenet100").symlink_to(folder / "imagenet")
     if not (folder / "coco").exists() and (folder / "images/coco_tiny").is_dir():
         (folder / "coco").symlink_to((folder / "images/coco_tiny").resolve())
     if not (folder / "kitti").exists():
