@@ -8,17 +8,14 @@ module); `search.attributes.network` has these.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from search.errors import CatchmarkError, RunError, one_line
-from search.evaluation import Architecture, Evaluation
+from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 
 
@@ -71,33 +68,14 @@ class Attribute(ABC):
         found = torch.tensor([self._known[each] for each in wanted], dtype=torch.float64)
         return found.reshape(archs.shape[:-1])
 
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The architecture that stands for all that build the same network."""
+        return tuple(self.space.canonical(torch.tensor([architecture]))[0].tolist())
+
+    def knows(self, architecture: Architecture) -> bool:
+        """Whether its value was measured before."""
+        return self.canonical(architecture) in self._known
+
     def remember(self, architecture: Architecture, value: float) -> None:
         """Take a value that was measured before, so that it is not measured again."""
-        (canonical,) = self.space.canonical(torch.tensor([architecture])).tolist()
-        self._known[tuple(canonical)] = value
-
-
-# ---- attributes of evaluations ---------------------------------------------------------------------------------------
-
-
-def with_attributes(
-    evaluation: Evaluation, attributes: Mapping[str, Attribute], architecture: Architecture
-) -> Evaluation:
-    """An evaluation as the journal keeps it: with the attributes of its architecture, those that it has.
-
-    Raises:
-        RunError: one of them can't be measured.
-    """
-    if not attributes:
-        return evaluation
-    found: dict[str, float] = {}
-    for name, attribute in attributes.items():
-        try:
-            value = float(attribute.values(torch.tensor(architecture)))
-            found |= {} if math.isnan(value) else {name: value}
-        except CatchmarkError:
-            raise
-        except Exception as error:
-            text = attribute.space.format(architecture)
-            raise RunError(f"attributes.{name}: it can't be measured of {text}: {one_line(error)}") from error
-    return replace(evaluation, attributes=evaluation.attributes | found)
+        self._known[self.canonical(architecture)] = value
