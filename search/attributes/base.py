@@ -61,21 +61,28 @@ class Attribute(ABC):
         Returns:
             Float64 ``[...]``, NaN where there is no value.
         """
-        flat = self.space.canonical(archs).reshape(-1, archs.shape[-1]).tolist()
+        flat = self.canonical(archs).reshape(-1, archs.shape[-1]).tolist()
         wanted = [tuple(architecture) for architecture in flat]
         if unknown := [each for each in dict.fromkeys(wanted) if each not in self._known]:
             self._known |= zip(unknown, map(float, self.measure(unknown)), strict=True)
         found = torch.tensor([self._known[each] for each in wanted], dtype=torch.float64)
         return found.reshape(archs.shape[:-1])
 
-    def canonical(self, architecture: Architecture) -> Architecture:
-        """The architecture that stands for all that build the same network."""
-        return tuple(self.space.canonical(torch.tensor([architecture]))[0].tolist())
+    def canonical(self, archs: Tensor) -> Tensor:
+        """The architectures that stand for these and for all that have the same value: of int64 ``[..., decisions]``.
+
+        By default those that build the same network.
+        """
+        return self.space.canonical(archs)
 
     def knows(self, architecture: Architecture) -> bool:
         """Whether its value was measured before."""
-        return self.canonical(architecture) in self._known
+        return self.measured(architecture) in self._known
+
+    def measured(self, architecture: Architecture) -> Architecture:
+        """The architecture that is measured for this one."""
+        return tuple(self.canonical(torch.tensor(architecture)).tolist())
 
     def remember(self, architecture: Architecture, value: float) -> None:
         """Take a value that was measured before, so that it is not measured again."""
-        self._known[self.canonical(architecture)] = value
+        self._known[self.measured(architecture)] = value

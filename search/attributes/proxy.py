@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from search.attributes.network import NetworkAttribute
 from search.attributes.probe import Probe, images_and_labels
@@ -39,6 +39,8 @@ class Proxy(NetworkAttribute):
 
     labels: bool = True
     """Whether it needs `data`."""
+    merges: bool = True
+    """Whether architectures that compute the same have the same value, that of `SearchSpace.representative`."""
 
     def __init__(
         self,
@@ -57,6 +59,10 @@ class Proxy(NetworkAttribute):
     def toy(cls) -> dict[str, Any]:
         """A few small digits."""
         return {"data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 6}}}
+
+    def canonical(self, archs: Tensor) -> Tensor:
+        """The architectures that are measured for these."""
+        return self.space.representative(archs) if self.merges else super().canonical(archs)
 
     def adopt(self, **shared: Any) -> None:
         """Take what is meant for all proxies: ``build``, ``device`` and ``data``, each where it has none of its own."""
@@ -87,7 +93,7 @@ class Proxy(NetworkAttribute):
 
     def kinship(self) -> Hashable:
         """The same for proxies that are measured on the same network and the same data."""
-        return repr(sorted(self.build.items())), self.seed, self.device, id(self.data)
+        return repr(sorted(self.build.items())), self.seed, self.device, id(self.data), self.merges
 
     @contextmanager
     def probe(self, architecture: Architecture) -> Iterator[Probe]:

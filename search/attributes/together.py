@@ -37,7 +37,7 @@ def measure_together(attributes: Mapping[str, Attribute], architecture: Architec
             name = names[0]
             leader = attributes[name]
             assert isinstance(leader, Proxy)
-            with leader.probe(leader.canonical(architecture)) as probe:
+            with leader.probe(leader.measured(architecture)) as probe:
                 for name in names:
                     proxy = attributes[name]
                     assert isinstance(proxy, Proxy)

@@ -11,6 +11,7 @@ class WeightNorm(Proxy):
 
     name = "weight norm"
     labels = False
+    merges = False
 
     def score(self, probe: Probe) -> float:
         """The value of a network."""
