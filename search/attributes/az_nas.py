@@ -165,7 +165,8 @@ def conduction(before: Tensor, after: Tensor, generator: torch.Generator) -> flo
     """The spectral norm of a block as its gradients show it (AZ-NAS, eq. 5 and 6).
 
     Random signs are sent back through the block; the norm is that of the matrix of mean products of what came out, by
-    channel, with what was sent in. A block that halves the resolution has the places that became one as channels.
+    channel, with what was sent in. Where a block changes the resolution, the places that are one on the other side of
+    it are channels.
 
     Args:
         before: the feature map that the block got, ``[batch, channels, height, width]``.
@@ -183,7 +184,16 @@ def conduction(before: Tensor, after: Tensor, generator: torch.Generator) -> flo
         return 0.0
     if back.shape == signs.shape and torch.equal(back, signs):
         return math.nan
-    if back.shape[2:] != signs.shape[2:]:
-        back = nn.functional.pixel_unshuffle(back, back.shape[2] // signs.shape[2])
-    sent, came = (each.transpose(0, 1).flatten(1) for each in (signs, back))
+    height = min(back.shape[2], signs.shape[2])
+    width = min(back.shape[3], signs.shape[3])
+    sent, came = (_at(each, height, width).transpose(0, 1).flatten(1) for each in (signs, back))
     return float(torch.linalg.matrix_norm(came @ sent.T / sent.shape[1], 2))
+
+
+def _at(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps at a lower resolution, places that become one as channels; what is missing at the far edges is 0."""
+    factor = max(-(-maps.shape[2] // height), -(-maps.shape[3] // width))
+    if factor == 1:
+        return maps
+    missing = (factor * width - maps.shape[3], factor * height - maps.shape[2])
+    return nn.functional.pixel_unshuffle(nn.functional.pad(maps, (0, missing[0], 0, missing[1])), factor)

@@ -11,6 +11,7 @@ import numpy as np
 
 from search.attributes.base import Attribute
 from search.attributes.combination import Combination
+from search.attributes.network import NetworkAttribute
 from search.attributes.together import measure_together
 from search.evaluation import Architecture
 from search.randomness import derive_seed
@@ -29,6 +30,7 @@ class CombinedRanks(Attribute):
         combination: how their ranks are combined; None for the sum of their logarithms (AZ-NAS).
         pool: architectures to rank among.
         seed: of the pool.
+        build: arguments of `SearchSpace.build_from` of members that name none of their own.
 
     Raises:
         ValueError: the pool has fewer than 2, or the combination names what is no member.
@@ -43,11 +45,15 @@ class CombinedRanks(Attribute):
         combination: Optional[Combination] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
         pool: int = 100,
         seed: int = 0,
+        build: Optional[dict[str, Any]] = None,  # noqa: UP045
     ):
         super().__init__(space)
         if pool < 2:
             raise ValueError(f"pool is {pool}, at least 2 are needed to rank anything")
         self.members: dict[str, Attribute] = {name: make(space) for name, make in members.items()}
+        for member in self.members.values():
+            if isinstance(member, NetworkAttribute):
+                member.adopt(build)
         self.combination = combination or Combination(members=list(members))
         if unknown := [name for name in self.combination.parts if name not in self.members]:
             raise ValueError(f"combination has '{unknown[0]}', members are {', '.join(self.members)}")

@@ -43,6 +43,10 @@ class NetworkAttribute(Attribute):
         self.build, self.seed, self.device, self.data = build or {}, seed, device, data
         self._batches: list[Any] = []
 
+    def adopt(self, build: dict[str, Any] | None = None, **others: Any) -> None:
+        """Take what is meant for all attributes of a recipe, where it has none of its own: here how to build."""
+        self.build = self.build or build or {}
+
     @abstractmethod
     def read(self, network: nn.Module) -> float:
         """The value of a network, which may be changed; torch's random state is that of this network alone."""

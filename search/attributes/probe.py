@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -215,12 +215,18 @@ class Agreement(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function; of one that rectifies, look at what comes out."""
         result = function(*args, **(kwargs or {}))
-        if getattr(function, "__name__", "") in _RECTIFIERS and len(result) == self._images:
+        if _rectifies(function, kwargs or {}) and len(result) == self._images:
             # A unit is 1 where it is on and -1 where it is off: the product of two patterns is n - 2 d. Whole numbers,
             # which float32 holds exactly up to 2^24.
             signs = (result.detach() > 0).flatten(1).float().mul_(2).sub_(1)
             self.matrix += ((signs @ signs.T).double().cpu() + signs.shape[1]) / 2
         return result
+
+
+def _rectifies(function: Any, named: Mapping[str, Any]) -> bool:
+    name = getattr(function, "__name__", "")
+    # What is cut off below at 0, and above at 6 for instance, comes with its limits by name.
+    return name in _RECTIFIERS or (name == "hardtanh" and named.get("min_val") == 0)
 
 
 def log_or_nan(value: float) -> float:

@@ -53,7 +53,7 @@ class Proxy(NetworkAttribute):
         if self.labels and not space.classifies:
             raise ValueError(f"{type(self).__name__} needs a loss of classes, networks of '{space.name}' give none")
         super().__init__(space, build, seed, device or "cpu", data)
-        self._told = {key for key, value in {"build": build, "device": device, "data": data}.items() if value}
+        self._told = {key for key, value in {"device": device, "data": data}.items() if value is not None}
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -64,9 +64,10 @@ class Proxy(NetworkAttribute):
         """The architectures that are measured for these."""
         return self.space.representative(archs) if self.merges else super().canonical(archs)
 
-    def adopt(self, **shared: Any) -> None:
-        """Take what is meant for all proxies: ``build``, ``device`` and ``data``, each where it has none of its own."""
-        for key, value in shared.items():
+    def adopt(self, build: dict[str, Any] | None = None, **others: Any) -> None:
+        """Take what is meant for all, each where it has none of its own: ``build``, ``data`` and ``device``."""
+        super().adopt(build)
+        for key, value in others.items():
             if value is not None and key not in self._told:
                 setattr(self, key, value)
 
@@ -105,7 +106,7 @@ class Proxy(NetworkAttribute):
 
     def _match_data(self) -> None:
         """Build for the classes and channels of the data, where nobody says others."""
-        for key in ("num_classes", "in_channels"):
+        for key in ("num_classes", "in_channels") if self.space.classifies else ("in_channels",):
             if key not in self.build and hasattr(self.data, key):
                 self.build = {**self.build, key: getattr(self.data, key)}
 

@@ -19,7 +19,7 @@ import torch
 
 from search.attributes.base import Attribute
 from search.attributes.combination import Combination
-from search.attributes.proxy import Proxy
+from search.attributes.network import NetworkAttribute
 from search.attributes.together import measure_together
 from search.errors import CatchmarkError, nearest, one_line
 from search.evaluation import Architecture, Evaluation, Proposal
@@ -58,7 +58,7 @@ class Ranking(Study):
             the first attribute, where empty.
         top: architectures to name.
         data: what proxies look at that name no data of their own.
-        build: arguments of `SearchSpace.build_from` of proxies that name none of their own.
+        build: arguments of `SearchSpace.build_from` of attributes that name none of their own.
         device: of proxies that name none of their own; None for the CPU.
         seed: of the draw. Proxies have seeds of their own.
         name: names the folder of its runs; the recipe's file name where empty.
@@ -94,7 +94,7 @@ class Ranking(Study):
             key: _built(f"attributes.{key}", make, space) for key, make in attributes.items()
         }
         for attribute in self.attributes.values():
-            if isinstance(attribute, Proxy):
+            if isinstance(attribute, NetworkAttribute):
                 attribute.adopt(data=data, build=build, device=device)
         self.truths: dict[str, Task] = {
             key: _built(f"truths.{key}", make, space) for key, make in (truths or {}).items()
