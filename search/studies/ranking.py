@@ -7,7 +7,6 @@ stopped goes on behind the last. Table, summary and report are made of the journ
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ PART = "ranking"
 """The name of the only part in the journal."""
 ALL = "all"
 _MOST = 1_000_000
-"""Architectures that anybody would list one by one."""
+"""Combinations of choices that anybody would go through one by one."""
 _DRAWS = 200
 """Draws for each architecture before it is said that there are too few."""
 _COMMIT_SECONDS = 1.0
@@ -137,11 +136,12 @@ class Ranking(Study):
             CatchmarkError: the space is too large to list, or has too few, or the file is no list of architectures.
         """
         if self._chosen == ALL:
-            found = list(itertools.islice(self.space.enumerate(), _MOST + 1))
-            if len(found) > _MOST:
+            if math.prod(self.space.sizes) > _MOST:
                 raise CatchmarkError(
-                    f"architectures: the space '{self.space.name}' has more than {_MOST:,}; say how many to draw"
+                    f"architectures: '{self.space.name}' has too many to list, {math.prod(self.space.sizes):,} "
+                    "combinations of choices; say how many to draw"
                 )
+            found = list(self.space.enumerate())
         elif isinstance(self._chosen, int):
             return self._drawn(self._chosen)
         else:
