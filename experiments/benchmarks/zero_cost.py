@@ -6,13 +6,13 @@
     python experiments/benchmarks/zero_cost.py az_nas RUN/ranking.npz
     python experiments/benchmarks/zero_cost.py cost --networks 20
 
-``stored``: Spearman with what NAS-Bench-Suite-Zero (Krishnakumar et al., NeurIPS 2022) published, network by network. Its
-weights were drawn by other generators, so proxies agree as far as two initialisations of one network do. Bounds: .99
-without data, .90 with data. The file has ``space``, ``dataset``, ``arch``, ``columns`` and ``values``.
+``stored``: Spearman with what NAS-Bench-Suite-Zero (Krishnakumar et al., NeurIPS 2022) published, network by network.
+Its weights were drawn by other generators, so proxies agree as far as two initialisations of one network do. Bounds:
+.99 without data, .90 with data. The file has ``space``, ``dataset``, ``arch``, ``columns`` and ``values``.
 ``seeds``: Spearman of each proxy with itself under another seed: as far as any two implementations can agree.
 ``widths``: Spearman of each proxy of the benchmark's networks with that of smaller ones, as a shipped table has them.
-``az_nas``: Kendall's tau-b of AZ-NAS and of its four parts on a table that ``catchmark rank`` has left, with intervals over
-the architectures. Published over all 15,625 cells: .741, .723, .710.
+``az_nas``: Kendall's tau-b of AZ-NAS and of its four parts on a table that ``catchmark rank`` has left, with intervals
+over the architectures. Published over all 15,625 cells: .741, .723, .710.
 ``cost``: median milliseconds a network and proxy, alone and together, on one core, and the peak memory of the process.
 
 What was measured is kept in a file of JSON lines, one a network (``--keep``), and is not measured again. CIFAR-10 is
@@ -153,7 +153,8 @@ def stored(arguments: argparse.Namespace) -> None:
         published, own = values[:, columns.index(theirs)], column(found, ours)
         known = ~np.isnan(published) & (published > -1e7)  # -1e8 stands for what was no number
         if known.sum() > 3:
-            print(f"{theirs:10} n {known.sum():4}  Spearman {interval(known.sum(), spearman(published[known], own[known]))}")
+            agreement = interval(known.sum(), spearman(published[known], own[known]))
+            print(f"{theirs:10} n {known.sum():4}  Spearman {agreement}")
 
 
 def drawn(space: SearchSpace, networks: int) -> list[Architecture]:
@@ -183,7 +184,8 @@ def compare(arguments: argparse.Namespace, others: Mapping[str, tuple[dict[str, 
         for name in names:
             one, two = column(base, name), column(other, name)
             known = ~np.isnan(one) & ~np.isnan(two)
-            print(f"{said}: {name:14} n {known.sum():4}  Spearman {interval(known.sum(), spearman(one[known], two[known]))}")
+            agreement = interval(known.sum(), spearman(one[known], two[known]))
+            print(f"{said}: {name:14} n {known.sum():4}  Spearman {agreement}")
 
 
 def az_nas(arguments: argparse.Namespace) -> None:

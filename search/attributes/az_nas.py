@@ -7,6 +7,7 @@ fourth number, complexity, is `search.attributes.flops.Flops`; their ranks are c
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,7 @@ class Progressivity(Proxy):
     def score(self, probe: Probe) -> float:
         """The value of a network; NaN where there is one block."""
         entropies = readings(probe).entropies
-        growth = [later - earlier for earlier, later in zip(entropies, entropies[1:], strict=False)]
+        growth = [later - earlier for earlier, later in itertools.pairwise(entropies)]
         return math.nan if not growth or any(map(math.isnan, growth)) else min(growth)
 
 
@@ -84,7 +85,7 @@ def readings(probe: Probe) -> Readings:
         network = probe.copy()
         redraw(network, generator)
         maps = block_maps(network, probe.noise(IMAGES, generator))
-        pairs = list(zip(maps, maps[1:], strict=False))
+        pairs = list(itertools.pairwise(maps))
         # From the end, so that a block's graph is let go as soon as it was used.
         found = Readings(
             [entropy(each) for each in maps], [conduction(a, b, generator) for a, b in reversed(pairs)][::-1]

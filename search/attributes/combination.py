@@ -27,8 +27,7 @@ class Combination:
         members: names of the attributes, each with weight 1.
         weights: a weight for each instead, by name.
         file: a JSON file that `save_weights` has written, instead of both.
-        scale: what of ranks is added: ``log``, the logarithm of the share of architectures that are not better (AZ-NAS),
-            or ``normal``, the quantile of the normal distribution there. A file says its own.
+        scale: what of ranks is added, ``log`` or ``normal``; see `rank_scores`. A file says its own.
 
     Raises:
         ValueError: none or several of ``members``, ``weights`` and ``file`` are there, or there is no such scale.

@@ -68,8 +68,10 @@ class CombinedRanks(Attribute):
         """One after another, each among the pool alone; NaN of one that no member has a value of."""
         for architecture in architectures:
             own = self._columns([architecture])
-            yield math.nan if all(np.isnan(each).all() for each in own.values()) else float(
-                self.combination.of(own, self._pool)[0]
+            yield (
+                math.nan
+                if all(np.isnan(each).all() for each in own.values())
+                else float(self.combination.of(own, self._pool)[0])
             )
 
     @cached_property
@@ -83,9 +85,7 @@ class CombinedRanks(Attribute):
         return oriented_columns(self.members, rows)
 
 
-def oriented_columns(
-    attributes: Mapping[str, Attribute], rows: Sequence[Mapping[str, float]]
-) -> dict[str, np.ndarray]:
+def oriented_columns(attributes: Mapping[str, Attribute], rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
     """Values by attribute, turned so that higher is presumably better; NaN where there is none.
 
     Args:

@@ -18,4 +18,4 @@ class Grasp(Proxy):
     def score(self, probe: Probe) -> float:
         """The value of a network."""
         pairs = zip(probe.layers(), probe.curvature, strict=True)
-        return float(-sum((layer.weight.detach() * product).sum() for layer, product in pairs))
+        return -sum(float((layer.weight.detach() * product).sum()) for layer, product in pairs)

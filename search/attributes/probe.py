@@ -86,7 +86,7 @@ class Probe:
         """The network again, to be changed at will."""
         return copy.deepcopy(self.network)
 
-    def layers(self, network: nn.Module | None = None) -> list[nn.Module]:
+    def layers(self, network: nn.Module | None = None) -> list[Any]:
         """The weighted layers, in the order of their names in the network; also those without a part in its output."""
         return [module for module in (network or self.network).modules() if isinstance(module, WEIGHTED)]
 
@@ -145,7 +145,9 @@ class Probe:
         weights = [layer.weight for layer in layers]
         wanted = [*weights, *(output for _, output in flat)]
         found = torch.autograd.grad(labelled(forward.loss), wanted, retain_graph=retain, allow_unused=True)
-        given = [torch.zeros_like(one) if gradient is None else gradient for one, gradient in zip(wanted, found, strict=True)]
+        given = [
+            torch.zeros_like(one) if gradient is None else gradient for one, gradient in zip(wanted, found, strict=True)
+        ]
         by_layer: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for (k, output), gradient in zip(flat, given[len(layers) :], strict=True):
             by_layer.setdefault(k, []).append((output.detach(), gradient))

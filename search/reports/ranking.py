@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.reports.page import ABSENT, render_page
 from search.reports.provenance import provenance
+from search.results.ranking import PART
 from search.runs.journal import Journal
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ def report_page(folder: Path, study: Ranking, journal: Journal, summary: Mapping
     Returns:
         One HTML page that needs no other file.
     """
-    from search.studies.ranking import PART
-
     return render_page(
         "ranking",
         "ranking.html.jinja",

@@ -19,6 +19,8 @@ from search.tables.table import write_table
 if TYPE_CHECKING:
     from search.studies.ranking import Ranking
 
+PART = "ranking"
+"""The name of a ranking's only part in the journal."""
 CSV, TABLE = "ranking.csv", "ranking.npz"
 
 
@@ -36,10 +38,10 @@ def columns_of(study: Ranking, records: Sequence[Record]) -> dict[str, np.ndarra
 def summarise_ranking(study: Ranking, journal: Journal) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    By attribute and combination its ``unit``, ``direction``, how many ``architectures`` have a value, and for each truth
-    ``kendall_tau`` (tau-b) and ``spearman`` over the architectures that the truth knows: above 0 where the direction
-    says rightly which values go with better networks. Where an attribute has no value it counts as the worst. ``top``
-    are the first architectures by ``order``, with all of their values.
+    By attribute and combination its ``unit``, ``direction``, how many ``architectures`` have a value, and for each
+    truth ``kendall_tau`` (tau-b) and ``spearman`` over the architectures that the truth knows: above 0 where the
+    direction says rightly which values go with better networks. Where an attribute has no value it counts as the
+    worst. ``top`` are the first architectures by ``order``, with all of their values.
     """
     records = _records(study, journal)
     columns = columns_of(study, records)
@@ -110,15 +112,14 @@ def ranking_in_words(summary: Mapping[str, Any]) -> str:
         lines.append("Kendall's tau-b / Spearman with " + ", ".join(summary["truths"]) + ":")
         for name, entry in summary["attributes"].items():
             cells = (
-                f"{_short(entry['kendall_tau'][truth])} / {_short(entry['spearman'][truth])}" for truth in summary["truths"]
+                f"{_short(entry['kendall_tau'][truth])} / {_short(entry['spearman'][truth])}"
+                for truth in summary["truths"]
             )
             lines.append(f"  {name:<{width}}  {'   '.join(cells)}")
     return "\n".join(lines)
 
 
 def _records(study: Ranking, journal: Journal) -> list[Record]:
-    from search.studies.ranking import PART
-
     return list(journal.records(PART)) if PART in journal.searches() else []
 
 

@@ -23,7 +23,8 @@ from search.attributes.together import measure_together
 from search.errors import CatchmarkError, nearest, one_line
 from search.evaluation import Architecture, Evaluation, Proposal
 from search.loop.search import Listener
-from search.randomness import derive_seed
+from search.randomness import TrialRandom, derive_seed
+from search.results.ranking import PART, ranking_in_words, summarise_ranking, write_tables
 from search.runs.journal import Journal, Record
 from search.spaces.base import SearchSpace
 from search.studies.base import Study
@@ -32,13 +33,11 @@ from search.tasks.base import Task
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
-PART = "ranking"
-"""The name of the only part in the journal."""
 ALL = "all"
 _MOST = 1_000_000
 """Combinations of choices that anybody would go through one by one."""
 _DRAWS = 200
-"""Draws for each architecture before it is said that there are too few."""
+"""Times that as many as are wanted are drawn before it is said that there are too few."""
 _COMMIT_SECONDS = 1.0
 """Between two commits; so much is lost at most when a run is killed."""
 
@@ -151,19 +150,21 @@ class Ranking(Study):
 
     def _drawn(self, count: int) -> list[Architecture]:
         found: dict[Architecture, None] = {}
-        seed = derive_seed(self.seed, PART)
-        for draw in range(_DRAWS * count):
-            drawn = self.space.draw(seed, draw)
-            arch = tuple(self.space.canonical(torch.tensor(drawn)).tolist())
-            if arch not in found and not any(math.isnan(self._worth(task, arch)) for task in self.truths.values()):
-                found[arch] = None
-                if len(found) == count:
-                    return list(found)
+        rng = TrialRandom(derive_seed(self.seed, PART))
+        for _ in range(_DRAWS):
+            drawn = self.space.canonical(self.space.sample(rng, count)[0]).tolist()
+            archs = [arch for arch in dict.fromkeys(map(tuple, drawn)) if arch not in found]
+            for task in self.truths.values():
+                worth = self._worth(task, archs)
+                archs = [arch for arch, score in zip(archs, worth, strict=True) if not math.isnan(score)]
+            found |= dict.fromkeys(archs)
+            if len(found) >= count:
+                return list(found)[:count]
         raise CatchmarkError(f"architectures is {count}, but of many drawn only {len(found)} were different and known")
 
     @staticmethod
-    def _worth(task: Task, architecture: Architecture) -> float:
-        return next(iter(task.evaluate([Proposal(architecture)]))).score
+    def _worth(task: Task, architectures: Sequence[Architecture]) -> list[float]:
+        return [each.score for each in task.evaluate([Proposal(arch) for arch in architectures])]
 
     def planned(self) -> dict[str, int]:
         """The one part, and how many architectures it has."""
@@ -209,14 +210,12 @@ class Ranking(Study):
                 if waiting:
                     tell(len(waiting), True)
                 waiting, since = [], now
-        from search.results.ranking import write_tables
-
         write_tables(self, journal, folder)
         return self.summarise(journal)
 
     def _look_at(self, arch: Architecture) -> Evaluation:
         values = measure_together(self.attributes, arch)
-        known = {name: self._worth(task, arch) for name, task in self.truths.items()}
+        known = {name: self._worth(task, [arch])[0] for name, task in self.truths.items()}
         metrics = {name: value for name, value in known.items() if not math.isnan(value)}
         # Nothing was evaluated that could fail: what the truth does not know has a score of 0, and no metric.
         score = next(iter(metrics.values()), 0.0)
@@ -227,14 +226,10 @@ class Ranking(Study):
 
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
-        from search.results.ranking import summarise_ranking
-
         return summarise_ranking(self, journal)
 
     def in_words(self, summary: Mapping[str, Any]) -> str:
         """The top, and how far the truths agree, as a terminal shows it."""
-        from search.results.ranking import ranking_in_words
-
         return ranking_in_words(summary)
 
 
@@ -250,7 +245,9 @@ def _read_architectures(path: str, space: SearchSpace) -> list[Architecture]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CatchmarkError(f"architectures: '{path}' is neither 'all', nor a number, nor a file that can be read") from error
+        raise CatchmarkError(
+            f"architectures: '{path}' is neither 'all', nor a number, nor a file that can be read"
+        ) from error
     found = []
     for number, line in enumerate(lines, start=1):
         if text := line.partition("#")[0].strip():

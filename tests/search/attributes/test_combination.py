@@ -100,7 +100,10 @@ def test_what_is_no_combination_is_refused(arguments, said):
 
 
 def test_combined_ranks_are_those_of_a_pool_drawn_once():
-    members = {"flops": partial(Flops, build=SPACE.toy_build()), "parameters": partial(Parameters, build=SPACE.toy_build())}
+    members = {
+        "flops": partial(Flops, build=SPACE.toy_build()),
+        "parameters": partial(Parameters, build=SPACE.toy_build()),
+    }
     attribute = CombinedRanks(SPACE, members, pool=8, seed=3)
     archs = torch.tensor([[3] * 6, [0, 3, 0, 2, 1, 0]])
     pool = [SPACE.draw(derive_seed(3, "pool"), draw) for draw in range(8)]

@@ -23,7 +23,7 @@ PAIRS = [
     (attribute, space)
     for attribute, kind in ATTRIBUTES.items()
     for space in SPACES
-    # Proxies compute, and ranks are of several attributes, which takes its time: on other spaces they are measured together, in test_proxies.py.
+    # Proxies compute, which takes its time: on other spaces they are measured together, in test_proxies.py.
     if space == "NASBench201" or not (attribute in OF_ONE_SPACE or issubclass(kind, Proxy))
 ]
 

@@ -45,7 +45,12 @@ def small(seed=0, norm=True):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = [nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3) if norm else nn.Identity(), nn.ReLU()]
-        layers += [nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        layers += [
+            nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        ]
         return nn.Sequential(*layers, nn.Linear(4, 3)).double()
 
 
@@ -367,7 +372,9 @@ def test_together_they_give_bit_for_bit_what_each_gives_alone(digits):
 def test_one_network_is_built_for_all_of_them(digits, monkeypatch):
     built = []
     build = NASBench201.build
-    monkeypatch.setattr(NASBench201, "build", lambda self, arch, *a, **k: built.append(arch) or build(self, arch, *a, **k))
+    monkeypatch.setattr(
+        NASBench201, "build", lambda self, arch, *a, **k: built.append(arch) or build(self, arch, *a, **k)
+    )
     attributes = everything(SPACE, digits, names=["Snip", "Fisher", "Nwot", "Synflow"])
     measure_together(attributes, (3,) * 6)
     assert built == [(3,) * 6]

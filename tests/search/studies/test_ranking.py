@@ -85,7 +85,9 @@ def test_a_ranking_from_recipe_to_report(tmp_path, capsys):
     assert columns["both"] == pytest.approx(np.log(ranks["flops"]) - 0.5 * np.log(ranks["few"]))
     for name, sign in (("flops", 1), ("few", -1), ("both", 1)):
         entry, truth = summary["attributes"][name], columns["cifar100"]
-        assert entry["kendall_tau"]["cifar100"] == pytest.approx(stats.kendalltau(sign * columns[name], truth).statistic)
+        assert entry["kendall_tau"]["cifar100"] == pytest.approx(
+            stats.kendalltau(sign * columns[name], truth).statistic
+        )
         assert entry["spearman"]["cifar100"] == pytest.approx(stats.spearmanr(sign * columns[name], truth).statistic)
     best = np.argsort(-columns["both"], kind="stable")[:3]
     assert [each["architecture"] for each in summary["top"]] == [rows[k]["architecture"] for k in best]
@@ -128,7 +130,7 @@ def test_a_stopped_ranking_goes_on_and_measures_nothing_twice(tmp_path, monkeypa
     whole = run(ranking(), tmp_path / "whole")
     assert len(Convolutions.asked) == 20
     Convolutions.asked, Convolutions.stops_at = (), 12
-    with pytest.raises(RunError, match=r"attributes.convolutions: it can't be measured of \|.*out of order"):
+    with pytest.raises(RunError, match=r"attributes\.convolutions: it can't be measured of \|.*out of order"):
         run(ranking(), tmp_path / "parts")
     Convolutions.stops_at = math.inf
     assert run(ranking(), tmp_path / "parts") == whole
@@ -151,10 +153,13 @@ def test_all_of_a_space_and_draws_that_every_truth_knows():
     assert len(ranking(architectures="all").architectures) == 15625
     archs = torch.cartesian_prod(*(torch.arange(5),) * 6).numpy()
     some = archs[::3]
+
     def third(space):
         task = TableTask(space, **CIFAR100)
         kept = set(SPACE.code(torch.from_numpy(some)).tolist())
-        task._scores = torch.where(torch.tensor([code in kept for code in task._codes.tolist()]), task._scores, math.nan)
+        task._scores = torch.where(
+            torch.tensor([code in kept for code in task._codes.tolist()]), task._scores, math.nan
+        )
         return task
 
     drawn = ranking(truths={"third": third}).architectures
@@ -167,7 +172,7 @@ def test_all_of_a_space_and_draws_that_every_truth_knows():
     [
         ({"attributes": {}}, "attributes: at least one is needed"),
         ({"architectures": 0}, "architectures is 0, it must be at least 1"),
-        ({"order": "convolution"}, "order: there is no 'convolution'.*'convolutions'"),
+        ({"order": "convolution"}, r"order: there is no 'convolution'.*'convolutions'"),
         ({"combinations": {"a": Combination(members=["flosp"])}}, "combinations.a: there is no attribute 'flosp'"),
         ({"combinations": {"convolutions": Combination(members=["convolutions"])}}, "'convolutions' names two of"),
         ({"attributes": {"arch": Convolutions}}, "the name 'arch' is taken"),
@@ -179,15 +184,15 @@ def test_what_can_not_be_ranked_is_refused(arguments, said):
 
 
 def test_architectures_that_are_not_there_are_said_to_be(tmp_path):
-    with pytest.raises(CatchmarkError, match="has too many to list, .* combinations of choices; say how many to draw"):
+    with pytest.raises(CatchmarkError, match=r"has too many to list, .* combinations of choices; say how many to draw"):
         _ = Ranking(ResidualBackbone(), {"convolutions": Convolutions}).architectures
-    with pytest.raises(CatchmarkError, match="'cells.txt' is neither 'all', nor a number, nor a file"):
+    with pytest.raises(CatchmarkError, match=r"'cells\.txt' is neither 'all', nor a number, nor a file"):
         _ = ranking(architectures="cells.txt").architectures
     (tmp_path / "cells.txt").write_text("\nnone\n")
-    with pytest.raises(CatchmarkError, match="line 2 of 'cells.txt': nasbench201: 'none' has 1 nodes"):
+    with pytest.raises(CatchmarkError, match=r"line 2 of 'cells\.txt': nasbench201: 'none' has 1 nodes"):
         _ = ranking(architectures="cells.txt").architectures
     (tmp_path / "cells.txt").write_text("# none yet\n")
-    with pytest.raises(CatchmarkError, match="'cells.txt' has none"):
+    with pytest.raises(CatchmarkError, match=r"'cells\.txt' has none"):
         _ = ranking(architectures="cells.txt").architectures
 
 
