@@ -96,7 +96,7 @@ class Probe:
     def _forward(self) -> _Forward:
         return self._pass(0)
 
-    def _pass(self, number: int, labelled: bool = True) -> _Forward:
+    def _pass(self, number: int) -> _Forward:
         images, labels = images_and_labels(self._batch(number))
         images = images.detach().clone().requires_grad_()
         outputs: dict[int, list[Tensor]] = {}
@@ -165,12 +165,13 @@ class Probe:
     def curvature(self) -> list[Tensor]:
         """The Hessian of the first batch's cross-entropy times its gradient, by each weighted layer's weight."""
         weights = [layer.weight for layer in self.layers()]
-        loss = labelled(self._pass(0).loss)
+        loss = labelled(self._forward.loss)
         gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
         product = sum((each.detach() * each).sum() for each in gradients if each is not None)
         if not isinstance(product, Tensor) or not product.requires_grad:
             return [torch.zeros_like(weight) for weight in weights]
-        found = torch.autograd.grad(product, weights, allow_unused=True)
+        # The graph of the pass stays for whoever reads from it next.
+        found = torch.autograd.grad(product, weights, retain_graph=True, allow_unused=True)
         return [torch.zeros_like(w) if each is None else each for w, each in zip(weights, found, strict=True)]
 
 

@@ -51,7 +51,8 @@ def summarise_ranking(study: Ranking, journal: Journal) -> dict[str, Any]:
         "space": study.space.name,
         "seed": study.seed,
         "architectures": len(records),
-        "planned": len(study.architectures),
+        # Of a finished ranking nobody needs what it was asked for, such as a file of architectures.
+        "planned": len(records) if journal.progress(PART)[0] else len(study.architectures),
         "order": study.order,
         "truths": {name: task.score_name for name, task in study.truths.items()},
         "attributes": {},

@@ -140,6 +140,18 @@ def test_a_stopped_ranking_goes_on_and_measures_nothing_twice(tmp_path, monkeypa
     assert run(ranking(), tmp_path / "parts") == whole and len(Convolutions.asked) == 20
 
 
+def test_a_finished_ranking_is_reported_without_its_file_of_architectures(tmp_path, capsys):
+    cells = tmp_path / "cells.txt"
+    cells.write_text("\n".join(SPACE.format(SPACE.draw(k)) for k in range(5)))
+    settings = RECIPE["init_args"] | {"architectures": str(cells)}
+    folder, summary, rows = rank(tmp_path, recipe=RECIPE | {"init_args": settings})
+    cells.unlink()
+    page = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder)]) == 0 and (folder / "report.html").read_text() == page
+    assert summary["planned"] == len(rows) == 5 and summary["attributes"]["flops"]["kendall_tau"] == {"cifar100": None}
+
+
 def test_what_has_no_value_is_last_and_has_no_cell(tmp_path):
     (tmp_path / "cells.txt").write_text(f"{SPACE.format((0,) * 6)}  # nothing\n\n{SPACE.format((3,) * 6)}\n")
     study = ranking(architectures="cells.txt", top=2)
