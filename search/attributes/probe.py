@@ -119,6 +119,21 @@ class Probe:
         return self._forward.agreement
 
     @cached_property
+    def agreement_of_all(self) -> Tensor:
+        """The same with the units of edges that do not reach a cell's output."""
+        images, _ = images_and_labels(self._batch(0))
+        cells = [module for module in self.network.modules() if hasattr(module, "compute_unused")]
+        try:
+            for cell in cells:
+                vars(cell)["compute_unused"] = True
+            with torch.no_grad(), Agreement(len(images)) as agreement:
+                self.network(images)
+        finally:
+            for cell in cells:
+                vars(cell).pop("compute_unused", None)
+        return agreement.matrix
+
+    @cached_property
     def input_gradients(self) -> Tensor:
         """The gradient of the sum of all logits by each image: float32 ``[batch, channels * height * width]``."""
         forward = self._forward

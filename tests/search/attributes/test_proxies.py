@@ -184,6 +184,25 @@ def test_nwot_by_counting_units():
     assert Nwot(SPACE).score(probe_of(network)) == pytest.approx(np.linalg.slogdet(kernel)[1])
 
 
+def test_nwot_may_count_units_that_nothing_comes_of():
+    """Node 1 goes nowhere: two edges to it and from it rectify, for nothing, in each of three cells."""
+    arch, head = (3, 0, 0, 3, 0, 0), {"num_classes": 3, "in_channels": 2, "channels": 2, "cells": 1}
+
+    def seen(arch, **settings):
+        attribute = Nwot(SPACE, head, **settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = SPACE.build_from(arch, head).double()
+        probe = probe_of(network)
+        return attribute.score(probe), probe.agreement, probe.agreement_of_all
+
+    value, some, every = seen(arch)
+    assert float((every - some)[0, 0]) == 2 * 36 + 4 * 9 + 8 * 4  # channels times places after each halving
+    assert seen(arch, unused=True)[0] == pytest.approx(float(torch.linalg.slogdet(every).logabsdet)) != value
+    _, some, every = seen((0, 0, 0, 3, 0, 0))
+    assert torch.equal(some, every)
+
+
 class Rectified(nn.Module):
     """The same rectification, said in different ways."""
 
