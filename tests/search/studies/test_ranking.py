@@ -109,6 +109,12 @@ def test_run_takes_the_recipe_too_and_rank_takes_no_other(tmp_path, capsys):
     assert main(["rank", "search.yaml"]) == 2
     assert "it describes Experiment, not a Ranking; run it with 'catchmark run search.yaml'" in capsys.readouterr().err
     assert main(["rank"]) == 2
+    runs = sorted(str(path) for path in (tmp_path / "runs" / "sizes").iterdir() if not path.is_symlink())
+    assert main(["compare", *runs]) == 2
+    assert (
+        "ranked architectures; only searches are compared here, attributes in its report.html"
+        in capsys.readouterr().err
+    )
 
 
 def ranking(**arguments):
