@@ -4,6 +4,7 @@
     python experiments/benchmarks/zero_cost.py seeds --networks 100
     python experiments/benchmarks/zero_cost.py widths --networks 100
     python experiments/benchmarks/zero_cost.py az_nas RUN/ranking.npz
+    python experiments/benchmarks/zero_cost.py weights zero_cost_proxies.npz --out weights.json
     python experiments/benchmarks/zero_cost.py cost --networks 20
 
 ``stored``: Spearman with what NAS-Bench-Suite-Zero (Krishnakumar et al., NeurIPS 2022) published, network by network.
@@ -14,6 +15,8 @@ with data. The file has ``space``, ``dataset``, ``arch``, ``columns`` and ``valu
 ``widths``: Spearman of each proxy of the benchmark's networks with that of smaller ones, as a shipped table has them.
 ``az_nas``: Kendall's tau-b of AZ-NAS and of its four parts on a table that ``catchmark rank`` has left, with intervals
 over the architectures. Published over all 15,625 cells: .741, .723, .710.
+``weights``: weights of proxies, fitted on published values and accuracies of source tasks, against the sum of the
+logarithms of ranks and the best single proxy, on tasks and networks that had no part in the fit.
 ``cost``: median milliseconds a network and proxy, alone and together, on one core, and the peak memory of the process.
 
 What was measured is kept in a file of JSON lines, one a network (``--keep``), and is not measured again. CIFAR-10 is
@@ -29,6 +32,7 @@ import math
 import resource
 import statistics
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +42,7 @@ import torch
 
 from datamodules.arrays import ArrayDataModule
 from search.attributes.base import Attribute
-from search.attributes.combination import Combination
+from search.attributes.combination import SCALES, Combination, fit_weights, save_weights
 from search.attributes.flops import Flops
 from search.attributes.proxy import Proxy
 from search.attributes.together import measure_together
@@ -224,6 +228,37 @@ def az_nas(arguments: argparse.Namespace) -> None:
         print(f"{name:14} {'   '.join(taus)}")
 
 
+def weights(arguments: argparse.Namespace) -> None:
+    """Fit weights on source tasks, and look at others."""
+    names = ["synflow", "nwot", "jacov", "snip", "fisher", "grad_norm", "l2_norm", "flops", "params"]
+    with np.load(arguments.file, allow_pickle=False) as arrays:
+        place, values = arrays["columns"].tolist(), arrays["values"].astype(float)
+        tasks = [f"{space}/{data}" for space, data in zip(arrays["space"], arrays["dataset"], strict=True)]
+        # A network is a source or a target, in whatever task it comes.
+        sources = np.array([zlib.crc32(text.encode()) % 2 == 0 for text in arrays["arch"].tolist()])
+    values[values < -1e7] = np.nan  # -1e8 stands for what was no number
+
+    def rows(task: str, of_sources: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        chosen = np.flatnonzero((np.array(tasks) == task) & (sources == of_sources))
+        return {name: values[chosen, place.index(name)] for name in names}, values[chosen, place.index("val_accuracy")]
+
+    fitted_on = ["nasbench201/cifar100", "nasbench201/ImageNet16-120"]
+    for scale in SCALES:
+        found = fit_weights([rows(task, True) for task in fitted_on], scale)
+        save_weights(arguments.out.with_stem(f"{arguments.out.stem}_{scale}"), found, scale, fitted_on)
+        print(f"{scale}: {found}")
+        for task in ("nasbench201/cifar10", *fitted_on, "nasbench301/cifar10", "transbench101_micro/class_object"):
+            columns, truth = rows(task, False)
+            taus = {
+                "fitted": kendall_tau(truth, Combination(weights=found, scale=scale).of(columns)),
+                "log ranks": kendall_tau(truth, Combination(members=names).of(columns)),
+                "nwot + synflow": kendall_tau(truth, Combination(members=["nwot", "synflow"]).of(columns)),
+                **{name: kendall_tau(truth, columns[name]) for name in ("nwot", "synflow", "flops")},
+            }
+            said = ", ".join(f"{name} {tau:.3f}" for name, tau in taus.items())
+            print(f"  {task} (n {len(truth)}): {said}")
+
+
 def cost(arguments: argparse.Namespace) -> None:
     """Milliseconds a network, on one core, and the peak of memory."""
     torch.set_num_threads(1)
@@ -251,13 +286,16 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     modes = parser.add_subparsers(required=True)
-    for function in (stored, seeds, widths, az_nas, cost):
+    for function in (stored, seeds, widths, az_nas, weights, cost):
         mode = modes.add_parser(function.__name__, help=function.__doc__)
         mode.set_defaults(function=function)
         if function is stored:
             mode.add_argument("file", type=Path)
             mode.add_argument("--space", choices=BUILDS, default="nasbench201")
             mode.add_argument("--again", action="store_true")
+        if function is weights:
+            mode.add_argument("file", type=Path)
+            mode.add_argument("--out", type=Path, default=Path("weights.json"))
         if function is az_nas:
             mode.add_argument("table", type=Path)
         mode.add_argument("--networks", type=int, default=100)
