@@ -8,17 +8,14 @@ module); `search.attributes.network` has these.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from search.errors import CatchmarkError, RunError, one_line
-from search.evaluation import Architecture, Evaluation
+from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 
 
@@ -64,40 +61,28 @@ class Attribute(ABC):
         Returns:
             Float64 ``[...]``, NaN where there is no value.
         """
-        flat = self.space.canonical(archs).reshape(-1, archs.shape[-1]).tolist()
+        flat = self.canonical(archs).reshape(-1, archs.shape[-1]).tolist()
         wanted = [tuple(architecture) for architecture in flat]
         if unknown := [each for each in dict.fromkeys(wanted) if each not in self._known]:
             self._known |= zip(unknown, map(float, self.measure(unknown)), strict=True)
         found = torch.tensor([self._known[each] for each in wanted], dtype=torch.float64)
         return found.reshape(archs.shape[:-1])
 
+    def canonical(self, archs: Tensor) -> Tensor:
+        """The architectures that stand for these and for all that have the same value: of int64 ``[..., decisions]``.
+
+        By default those that build the same network.
+        """
+        return self.space.canonical(archs)
+
+    def knows(self, architecture: Architecture) -> bool:
+        """Whether its value was measured before."""
+        return self.measured(architecture) in self._known
+
+    def measured(self, architecture: Architecture) -> Architecture:
+        """The architecture that is measured for this one."""
+        return tuple(self.canonical(torch.tensor(architecture)).tolist())
+
     def remember(self, architecture: Architecture, value: float) -> None:
         """Take a value that was measured before, so that it is not measured again."""
-        (canonical,) = self.space.canonical(torch.tensor([architecture])).tolist()
-        self._known[tuple(canonical)] = value
-
-
-# ---- attributes of evaluations ---------------------------------------------------------------------------------------
-
-
-def with_attributes(
-    evaluation: Evaluation, attributes: Mapping[str, Attribute], architecture: Architecture
-) -> Evaluation:
-    """An evaluation as the journal keeps it: with the attributes of its architecture, those that it has.
-
-    Raises:
-        RunError: one of them can't be measured.
-    """
-    if not attributes:
-        return evaluation
-    found: dict[str, float] = {}
-    for name, attribute in attributes.items():
-        try:
-            value = float(attribute.values(torch.tensor(architecture)))
-            found |= {} if math.isnan(value) else {name: value}
-        except CatchmarkError:
-            raise
-        except Exception as error:
-            text = attribute.space.format(architecture)
-            raise RunError(f"attributes.{name}: it can't be measured of {text}: {one_line(error)}") from error
-    return replace(evaluation, attributes=evaluation.attributes | found)
+        self._known[self.measured(architecture)] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +41,11 @@ class NetworkAttribute(Attribute):
     ):
         super().__init__(space)
         self.build, self.seed, self.device, self.data = build or {}, seed, device, data
-        self._batch: Any = None
+        self._batches: list[Any] = []
+
+    def adopt(self, build: dict[str, Any] | None = None, **others: Any) -> None:
+        """Take what is meant for all attributes of a recipe, where it has none of its own: here how to build."""
+        self.build = self.build or build or {}
 
     @abstractmethod
     def read(self, network: nn.Module) -> float:
@@ -49,23 +54,32 @@ class NetworkAttribute(Attribute):
     def measure(self, architectures: Sequence[Architecture]) -> Iterator[float]:
         """Build one network after another, and leave the process as it was."""
         for architecture in architectures:
-            if self.data is not None:
-                self.batch()  # before the seed is set: how it is made must not matter
-            with isolated():
-                seed_global_streams(derive_seed(self.seed, *architecture))
-                with torch.device("meta" if self.device == "meta" else "cpu"):  # weights are the same for every device
-                    network = self.space.build_from(architecture, self.build)
-                yield self.read(network.to(self.device))
+            with self.built(architecture) as network:
+                yield self.read(network)
 
-    def batch(self) -> Any:
-        """The first training batch, the same for every architecture, on the device.
+    @contextmanager
+    def built(self, architecture: Architecture) -> Iterator[nn.Module]:
+        """The network of an architecture, in whose random state, and nobody else's, the body runs."""
+        if self.data is not None:
+            self.batch()  # before the seed is set: how it is made must not matter
+        with isolated():
+            seed_global_streams(derive_seed(self.seed, *architecture))
+            with torch.device("meta" if self.device == "meta" else "cpu"):  # weights are the same for every device
+                network = self.space.build_from(architecture, self.build)
+            yield network.to(self.device)
+
+    def batch(self, number: int = 0) -> Any:
+        """A training batch, the same for every architecture, on the device.
+
+        Args:
+            number: which of the first epoch's, from 0.
 
         Raises:
-            ValueError: there are no data.
+            ValueError: there are no data, or not so many batches of them.
         """
         if self.data is None:
             raise ValueError(f"{type(self).__name__} needs a batch: name 'data'")
-        if self._batch is None:
+        if number >= len(self._batches):
             from pytorch_lightning.utilities import move_data_to_device
 
             with isolated():
@@ -75,5 +89,10 @@ class NetworkAttribute(Attribute):
                     reseed(derive_seed(self.seed, "data"))
                 self.data.prepare_data()
                 self.data.setup("fit")
-                self._batch = move_data_to_device(next(iter(self.data.train_dataloader())), torch.device(self.device))
-        return self._batch
+                first = [batch for batch, _ in zip(self.data.train_dataloader(), range(number + 1), strict=False)]
+            if number >= len(first):
+                raise ValueError(
+                    f"{type(self).__name__} needs {number + 1} batches, an epoch of 'data' has {len(first)}"
+                )
+            self._batches = [move_data_to_device(each, torch.device(self.device)) for each in first]
+        return self._batches[number]

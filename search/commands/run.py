@@ -247,6 +247,8 @@ def _run_in_folder(
         from search.reports.pages import write_report
 
         report = write_report(folder, study, summary)
+        if words := study.in_words(summary):
+            print(words)
         print(f"summary: {shown / SUMMARY}")
         print(f"report:  {shown / report.name}")
         _check_success(outcomes)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
-from search.attributes.base import with_attributes
+from search.attributes.together import with_attributes
 from search.errors import RunError, one_line
 from search.evaluation import Evaluation, Proposal
 from search.loop.artifacts import Artifacts

@@ -11,6 +11,7 @@ from search.errors import CatchmarkError, RunError, one_line
 from search.runs.journal import Journal
 from search.studies.base import Study
 from search.studies.experiment import Experiment
+from search.studies.ranking import Ranking
 from search.studies.supernet_study import SupernetStudy
 
 
@@ -41,6 +42,13 @@ def _(study: Experiment, folder: Path, journal: Journal, summary: dict[str, Any]
 @study_page.register
 def _(study: SupernetStudy, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
     from search.reports.supernet_study import report_page
+
+    return report_page(folder, study, journal, summary)
+
+
+@study_page.register
+def _(study: Ranking, folder: Path, journal: Journal, summary: dict[str, Any]) -> str:
+    from search.reports.ranking import report_page
 
     return report_page(folder, study, journal, summary)
 

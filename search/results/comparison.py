@@ -179,7 +179,8 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
     except OSError as error:
         raise CatchmarkError(explain(error)) from error
     if "targets" not in summary:
-        raise CatchmarkError(f"{folder} trained supernets; only searches are compared here, methods in its report.html")
+        did, what = ("trained supernets", "methods") if "methods" in summary else ("ranked architectures", "attributes")
+        raise CatchmarkError(f"{folder} {did}; only searches are compared here, {what} in its report.html")
     try:
         return _rows(letter, folder, summary, notes)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -294,6 +294,14 @@ class SearchSpace(ABC):
         """
         return archs
 
+    def representative(self, archs: Tensor) -> Tensor:
+        """One architecture for all whose networks compute the same function of their weights, to the same shape.
+
+        Unlike `canonical`, it may merge architectures whose networks differ in weights that nothing comes of, and that
+        a benchmark has trained one by one. Where nobody knows better, it is `canonical`.
+        """
+        return self.canonical(archs)
+
     def one_hot(self, archs: Tensor) -> Tensor:
         """One-hot blocks side by side: int64 ``[..., t]`` to float32 ``[..., sum of all sizes]``.
 

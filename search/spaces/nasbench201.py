@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from lightning_modules.networks.supernet import Selection, SuperCell, Supernet
 from search.errors import nearest
 from search.evaluation import Architecture
 from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.cell_equivalence import computed
 from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -105,6 +107,19 @@ class NASBench201(SearchSpace):
         if not 0 <= index < len(self.codes_by_index):
             raise ValueError(f"{self.name}: index {index} is not one of 0 to {len(self.codes_by_index) - 1}")
         return _digits(int(self.codes_by_index[index]), len(OPERATION_NAMES), len(EDGES))
+
+    def representative(self, archs: Tensor) -> Tensor:
+        """The first in lexicographic order of the cells that compute the same; 5,482 of them differ."""
+        return torch.stack(torch.unravel_index(self._representatives[self.code(archs)], self.sizes), dim=-1)
+
+    @cached_property
+    def _representatives(self) -> Tensor:
+        """By `code` the code of the representative: int64 ``[15625]``."""
+        first: dict[str, int] = {}
+        codes = []
+        for code, cell in enumerate(itertools.product(OPERATION_NAMES, repeat=len(EDGES))):
+            codes.append(first.setdefault(computed(cell), code))
+        return torch.tensor(codes, device="cpu")
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
         """The cell's graph, node 0 the input and node 3 the output; edges that carry nothing are left out."""

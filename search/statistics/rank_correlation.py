@@ -77,6 +77,16 @@ def kendall_tau(accuracies: Sequence[float] | np.ndarray, predicted: Sequence[fl
     return float(kendalltau(truth, known).statistic)
 
 
+def spearman(accuracies: Sequence[float] | np.ndarray, predicted: Sequence[float] | np.ndarray) -> float:
+    """Spearman's rank correlation, ties in the middle; 0 where all predictions are equal, NaN where all accuracies."""
+    from scipy.stats import rankdata
+
+    truth, known = rankdata(np.asarray(accuracies, dtype=np.float64)), rankdata(_known(predicted))
+    if np.ptp(truth) == 0:
+        return float("nan")
+    return 0.0 if np.ptp(known) == 0 else float(np.corrcoef(truth, known)[0, 1])
+
+
 def _known(predicted: Sequence[float] | np.ndarray) -> np.ndarray:
     """Predictions; one without a score, as of a network that diverged, is below every other."""
     return np.nan_to_num(np.asarray(predicted, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

@@ -77,3 +77,7 @@ class Study(ABC):
     @abstractmethod
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
+
+    def in_words(self, summary: Mapping[str, Any]) -> str:
+        """What the terminal says of a finished run besides where its files are; empty where these say it better."""
+        return ""

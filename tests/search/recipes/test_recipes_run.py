@@ -123,6 +123,12 @@ def test_recipe_at_toy_size(path, tmp_path):
     assert {sweep["metric"]["name"] for sweep in SWEEPS if str(path).endswith(sweep["command"][3])} <= set(
         numbers(summary)
     )
+    if recipe.get("class_path") == "Ranking":
+        assert summary["architectures"] == summary["planned"] <= 4 and len(summary["top"]) == 2
+        named = [*recipe["init_args"]["attributes"], *recipe["init_args"].get("combinations", {})]
+        assert list(summary["attributes"]) == named and all(name in page for name in named)
+        assert all(entry["architectures"] for entry in summary["attributes"].values())
+        return
     if "class_path" in recipe:
         assert list(summary["methods"]) == list(recipe["init_args"]["methods"])
         for method in summary["methods"].values():
