@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
-from search.evaluation import Evaluation, Proposal
+from search.evaluation import Evaluation
 from search.tasks.base import Task
 
 Ticket = tuple[int, int]
@@ -78,13 +78,12 @@ class Executor(ABC):
         """
         raise CatchmarkError(f"executor: {type(self).__name__} evaluates architectures, and can't train supernets")
 
-    def take(self, ticket: Ticket, job: Any) -> None:
-        """Take a job of the work that has begun, as `submit` takes an evaluation; `wait` gives what came of it."""
-        raise NotImplementedError
-
     @abstractmethod
-    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
-        """Take an evaluation. One beyond the number of workers waits for its turn; turns come in order."""
+    def submit(self, ticket: Ticket, order: Any) -> None:
+        """Take a `Proposal`, or a job of the work that has begun, as plain values.
+
+        One beyond the number of workers waits for its turn; turns come in order.
+        """
 
     @abstractmethod
     def wait(self) -> tuple[Ticket, Any]:
@@ -163,14 +162,9 @@ class WorkerExecutor(Executor):
         """Do jobs of this work from now on."""
         self._hold(work, hear)
 
-    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
-        """Take a proposal; the next free worker gets it."""
-        self._waiting.append(Job(ticket, proposal))
-        self._hand_out()
-
-    def take(self, ticket: Ticket, job: Any) -> None:
-        """Take a job; the next free worker gets it."""
-        self._waiting.append(Job(ticket, job))
+    def submit(self, ticket: Ticket, order: Any) -> None:
+        """Take a proposal or a job; the next free worker gets it."""
+        self._waiting.append(Job(ticket, order))
         self._hand_out()
 
     @abstractmethod

@@ -41,13 +41,9 @@ class InlineExecutor(Executor):
         self.drop()
         self._held = work, hear
 
-    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
-        """Take a proposal; it is evaluated when it is waited for."""
-        self._waiting.append((ticket, proposal))
-
-    def take(self, ticket: Ticket, job: Any) -> None:
-        """Take a job; it is done when it is waited for."""
-        self._waiting.append((ticket, job))
+    def submit(self, ticket: Ticket, order: Any) -> None:
+        """Take a proposal or a job; it is done when it is waited for."""
+        self._waiting.append((ticket, order))
 
     def wait(self) -> tuple[Ticket, Any]:
         """Make the evaluation, or do the job, that was taken first."""
