@@ -43,7 +43,7 @@ class LandmarkSettings:
             weighs as much however many they are.
         pairing: ``uniform`` over all pairs, or as in the public code, ``published``: the worse landmark first, uniform
             over all but the best, then one better than it, which favours pairs of good landmarks.
-        penalty: a function's name in `lightning_modules.pair_penalties`.
+        penalty: a name in `lightning_modules.pair_penalties`.
         weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]
             ("embed" in the public code).
         triples: draw three landmarks a time and compare the first two and the last two of them, until there are as many

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -227,7 +227,6 @@ def evaluate_paths(
     archs: Sequence[tuple[int, ...]],
     batches: Sequence[Any],
     calibration: Sequence[Any] = (),
-    report: Callable[[int], None] | None = None,
 ) -> list[SharedScore]:
     """Scores of architectures with shared weights.
 
@@ -237,7 +236,6 @@ def evaluate_paths(
         batches: as the objective reads them.
         calibration: batches whose mean statistics normalise the evaluation; none for the statistics of each batch, as
             in Landmark Regularization.
-        report: told after each architecture how many are done.
     """
     supernet, objective = module.evaluated, module.objective
     device = next(supernet.parameters()).device
@@ -245,15 +243,13 @@ def evaluate_paths(
         [module.transfer_batch_to_device(batch, device, 0) for batch in each] for each in (batches, calibration)
     )
     results: list[Tensor] = []
-    for done, choices in enumerate(archs, start=1):
+    for choices in archs:
         network = partial(supernet, path=module.sampler.path_of(choices))
         with recalibrated(supernet):
             for batch in calibration:
                 objective.loss(network, batch)
             fix(supernet)
             results.append(torch.stack(objective.score(network, batches)))
-        if report is not None:
-            report(done)
     # One transfer for all of them: nothing above waits for the device.
     table = torch.stack(results).tolist() if results else []
     return [SharedScore(score, loss) for score, loss in table]

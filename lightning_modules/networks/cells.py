@@ -140,6 +140,36 @@ def cell_plan(connected: tuple[bool, ...], unused: bool = False) -> tuple[tuple[
     return tuple(pairs if unused or target in needed else () for target, pairs in enumerate(incoming, start=1))
 
 
+def run_cell(
+    x: Tensor,
+    plan: Sequence[Sequence[tuple[int, int]]],
+    message: Callable[[int, Tensor], Tensor],
+    unweighted: Callable[[int, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The last node's feature map.
+
+    Args:
+        x: the cell's input.
+        plan: of `cell_plan`.
+        message: (edge, its source's feature map) to what the edge adds to its target.
+        unweighted: the same without a path's weights; None where there are none.
+    """
+    used = {source for pairs in plan for source, _ in pairs} | {len(plan)}
+    nodes: list[Tensor | None] = [x]
+    for target, pairs in enumerate(plan, start=1):
+        total: Tensor | None = None
+        for source, edge in pairs:
+            added = message(edge, nodes[source])  # type: ignore[arg-type]  # what another node reads was computed
+            total = added if total is None else total + added
+        if total is None and target in used:
+            # Not skipped further: a normalised convolution of zeros is its shift, not zero.
+            total = (unweighted or message)(target * (target - 1) // 2, x)
+        nodes.append(total)
+    output = nodes[-1]
+    assert output is not None
+    return output
+
+
 class Cell(nn.Module):
     """A densely connected acyclic graph: every node is the sum of one operation on each node before it.
 
@@ -162,20 +192,7 @@ class Cell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, in_channels, height, width]`` to the last node's feature map."""
         plan = cell_plan(self._connected, self.compute_unused)
-        used = {source for pairs in plan for source, _ in pairs} | {len(plan)}
-        nodes: list[Tensor | None] = [x]
-        for target, pairs in enumerate(plan, start=1):
-            total: Tensor | None = None
-            for source, edge in pairs:
-                message = self.operations[edge](nodes[source])
-                total = message if total is None else total + message
-            if total is None and target in used:
-                # Not skipped further: a normalised convolution of zeros is its shift, not zero.
-                total = self.operations[target * (target - 1) // 2](x)
-            nodes.append(total)
-        output = nodes[-1]
-        assert output is not None
-        return output
+        return run_cell(x, plan, lambda edge, value: self.operations[edge](value))
 
 
 class ReductionBlock(nn.Module):

@@ -41,7 +41,23 @@ UPSAMPLINGS: dict[str, Callable[[int, Norm], nn.Module]] = {
 """Upsampling by two: its name to the constructor of (channels, norm)."""
 
 
-class ResidualBackbone(nn.Module):
+class StagedBackbone(nn.Module):
+    """A stem and stages, each of which gives a feature map of half the resolution of the one before."""
+
+    channels: tuple[int, ...]
+    stem: nn.Module
+    stages: nn.ModuleList
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps at 1/4, 1/8, 1/16 and 1/32 of the resolution."""
+        x, maps = self.stem(images), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class ResidualBackbone(StagedBackbone):
     """A small backbone for CPUs: a stem and four residual blocks, each of which halves the resolution.
 
     Args:
@@ -59,12 +75,8 @@ class ResidualBackbone(nn.Module):
             ReductionBlock(before, after, norm) for before, after in zip(inputs, self.channels, strict=True)
         )
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps at 1/4, 1/8, 1/16 and 1/32 of the resolution."""
-        return _outputs(self.stages, self.stem(images))
 
-
-class ResNeXtBackbone(nn.Module):
+class ResNeXtBackbone(StagedBackbone):
     """ResNeXt-101 32x8d, the paper's backbone.
 
     Args:
@@ -99,10 +111,6 @@ class ResNeXtBackbone(nn.Module):
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.stages = nn.ModuleList([network.layer1, network.layer2, network.layer3, network.layer4])
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps at 1/4, 1/8, 1/16 and 1/32 of the resolution."""
-        return _outputs(self.stages, self.stem(images))
-
 
 def build_backbone(
     name: str,
@@ -110,7 +118,7 @@ def build_backbone(
     in_channels: int = 3,
     weights: Path | None = None,
     norm: Norm = nn.BatchNorm2d,
-) -> ResidualBackbone | ResNeXtBackbone:
+) -> StagedBackbone:
     """The backbone of that name.
 
     Args:
@@ -228,7 +236,7 @@ class DepthNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: ResidualBackbone | ResNeXtBackbone,
+        backbone: StagedBackbone,
         build_cell: Callable[[int], nn.Module],
         build_upsampling: Callable[[int], nn.Module],
         channels: int = 256,
@@ -299,14 +307,6 @@ def _fuse(
     output = nodes[-1]
     assert output is not None
     return output
-
-
-def _outputs(stages: nn.ModuleList, x: Tensor) -> list[Tensor]:
-    outputs = []
-    for stage in stages:
-        x = stage(x)
-        outputs.append(x)
-    return outputs
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.cells import Zero, cell_plan
+from lightning_modules.networks.cells import Zero, cell_plan, run_cell
 
 
 @dataclass(frozen=True)
@@ -169,29 +169,17 @@ class SuperCell(SuperEdges):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, in_channels, height, width]`` to the last node's feature map."""
-        choices, weights = self.selection.path.choices, self.weights()
-        if choices is None:
+        path, weights = self.selection.path, self.weights()
+        if path.choices is None:
             assert weights is not None
             return self._relaxed(x, weights)
-        return self._chosen(x, choices[self.decisions], weights)
-
-    def _chosen(self, x: Tensor, choices: Sequence[int], weights: Sequence[Tensor] | None) -> Tensor:
-        plan = cell_plan(self.connected(choices))
-        used = {source for pairs in plan for source, _ in pairs} | {len(plan)}
-        nodes: list[Tensor | None] = [x]
-        for target, pairs in enumerate(plan, start=1):
-            total: Tensor | None = None
-            for source, edge in pairs:
-                message = self.message(edge, choices[edge], nodes[source], weights)  # type: ignore[arg-type]
-                total = message if total is None else total + message
-            if total is None and target in used:
-                # As in `Cell`: a normalised convolution of zeros is its shift, not zero.
-                edge = target * (target - 1) // 2
-                total = self.operations[edge][choices[edge]](x)  # type: ignore[index]
-            nodes.append(total)
-        output = nodes[-1]
-        assert output is not None
-        return output
+        choices = path.choices[self.decisions]
+        return run_cell(
+            x,
+            cell_plan(self.connected(choices)),
+            lambda edge, value: self.message(edge, choices[edge], value, weights),
+            lambda edge, value: self.message(edge, choices[edge], value, None),
+        )
 
     def _relaxed(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         nodes = [x]

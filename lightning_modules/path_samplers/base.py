@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -199,13 +199,17 @@ def check_at_least(least: float, **numbers: float) -> None:
             raise ValueError(f"{name} is {value}, it must be at least {least}")
 
 
-def distinct(space: Space, count: int, *seed: int | str) -> list[Choices]:
-    """Different random architectures: as many as asked, or as a bounded number of draws gave."""
+def distinct(
+    space: Space, count: int, *seed: int | str, besides: Collection[Choices] = (), tries: int = 20
+) -> list[Choices]:
+    """Different random architectures besides some: as many as asked, or as ``tries`` times as many draws gave."""
     found: dict[Choices, None] = {}
-    for draw in range(20 * count):
+    for draw in range(tries * count):
         if len(found) == count:
             break
-        found[space.draw(*seed, draw)] = None
+        choices = space.draw(*seed, draw)
+        if choices not in besides:
+            found[choices] = None
     return list(found)
 
 

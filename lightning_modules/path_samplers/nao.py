@@ -153,7 +153,8 @@ class NAOSampler(PathSampler):
         new = self._improved(worth, seed, done)
         self.topped_up = self.new - len(new)
         kept = best_first(worth)[: self.keep]
-        fresh = self._random(self.topped_up + self.random, {*kept, *new}, seed, done)
+        wanted = self.topped_up + self.random
+        fresh = distinct(self.space, wanted, "nao random", seed, done, besides={*kept, *new})
         self._pool = [*kept, *new, *fresh]
 
     def choose(self, evaluate: Evaluate, count: int, seed: int) -> list[Choices]:
@@ -187,17 +188,6 @@ class NAOSampler(PathSampler):
         valid = candidates[self.space.is_valid(candidates)].tolist()
         new = dict.fromkeys(tuple(choices) for choices in valid)  # in order: short steps first, of the best first
         return [choices for choices in new if choices not in worth][: self.new]
-
-    def _random(self, count: int, known: set[Choices], seed: int, epoch: int) -> list[Choices]:
-        """Random architectures that are not known; fewer where many draws gave no more."""
-        found: dict[Choices, None] = {}
-        for draw in range(20 * count):
-            if len(found) == count:
-                break
-            choices = self.space.draw("nao random", seed, epoch, draw)
-            if choices not in known:
-                found[choices] = None
-        return list(found)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The pool, int64 ``[architectures, decisions]``."""

@@ -35,7 +35,6 @@ class Relaxation(ABC):
     def shapes(self) -> list[torch.Size]:
         """Of the logits: one tensor a decision, its last dimension the decision's choices."""
 
-    @abstractmethod
     def path(
         self,
         logits: Sequence[Tensor],
@@ -52,6 +51,24 @@ class Relaxation(ABC):
             hard: run nothing but the likeliest choices (under the noise), with weights of 1 whose gradient is that of
                 the softmax; the architecture may be one that the space rules out.
         """
+        logits = self._masked(logits)
+        if noise is not None:
+            logits = [each.log_softmax(-1) + some for each, some in zip(logits, noise, strict=True)]
+        weights = [(each / temperature).softmax(-1) for each in logits]
+        return self.likeliest_path(logits, weights) if hard else Path(None, tuple(weights))
+
+    def _masked(self, logits: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The logits with minus infinity for choices that aren't there; by default all are."""
+        return logits
+
+    def likeliest_path(self, logits: Sequence[Tensor], weights: Sequence[Tensor]) -> Path:
+        """The path of the likeliest choices, with `straight_through` weights: what `path` gives where it is hard.
+
+        Args:
+            logits: with their noise.
+            weights: the soft ones, of the same shapes.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def sample(self, logits: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
@@ -83,19 +100,8 @@ class IndependentRelaxation(Relaxation):
         """``[choices]`` each."""
         return [torch.Size((size,)) for size in self.space.sizes]
 
-    def path(
-        self,
-        logits: Sequence[Tensor],
-        noise: Sequence[Tensor] | None = None,
-        temperature: float = 1.0,
-        hard: bool = False,
-    ) -> Path:
-        """Weights ``[choices]`` each."""
-        if noise is not None:
-            logits = [each.log_softmax(0) + some for each, some in zip(logits, noise, strict=True)]
-        weights = [(each / temperature).softmax(0) for each in logits]
-        if not hard:
-            return Path(None, tuple(weights))
+    def likeliest_path(self, logits: Sequence[Tensor], weights: Sequence[Tensor]) -> Path:
+        """The largest of each decision's logits."""
         return Path(
             tuple(int(each.argmax()) for each in logits),
             tuple(straight_through(soft, each.argmax(0)) for soft, each in zip(weights, logits, strict=True)),

@@ -77,20 +77,9 @@ class TrellisRelaxation(Relaxation):
         moves = self.transitions[decision]
         return state if moves is None else int(moves[state, choice])
 
-    def path(
-        self,
-        logits: Sequence[Tensor],
-        noise: Sequence[Tensor] | None = None,
-        temperature: float = 1.0,
-        hard: bool = False,
-    ) -> Path:
-        """Weights of every state; ``hard`` walks from the start, and the other states' weights stay soft."""
-        logits = self._masked(logits)
-        if noise is not None:
-            logits = [each.log_softmax(-1) + some for each, some in zip(logits, noise, strict=True)]
-        weights = [(each / temperature).softmax(-1) for each in logits]
-        if not hard:
-            return Path(None, tuple(weights))
+    def likeliest_path(self, logits: Sequence[Tensor], weights: Sequence[Tensor]) -> Path:
+        """Walks from the start; the weights of other states stay soft."""
+        weights = list(weights)
         choices, state = [], self.start
         for t, each in enumerate(logits):
             row = each if self.transitions[t] is None else each[state]

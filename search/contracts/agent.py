@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from search.agents.base import Agent
-from search.contracts.contract import Broken, Contract, Subject, differing, ensure, through_a_file, toy_factory
+from search.contracts.contract import (
+    Broken,
+    Contract,
+    Subject,
+    ensure,
+    not_restored,
+    refused,
+    through_a_file,
+    toy_factory,
+)
 from search.contracts.toy_spaces import Grid, MaskedSpace, integer_reward
 from search.spaces.base import SearchSpace
 
@@ -132,8 +141,7 @@ def resumes_past_half_way(subject: AgentSubject) -> None:
         before = advance(interrupted, part, n)
         resumed = subject.begin(seed=77)  # whatever the fresh agent drew must not matter
         resumed.load_state_dict(through_a_file(interrupted.state_dict()))
-        unlike = differing(interrupted, resumed)
-        lost = f"; not restored: {unlike}" if unlike else ""
+        lost = not_restored(interrupted, resumed)
         after = advance(resumed, BUDGET - part, n)
         _same(
             torch.cat([before, after], dim=1),
@@ -227,12 +235,9 @@ def a_new_task_forgets_the_last(subject: AgentSubject) -> None:
 def refuses_rewards_that_do_not_match(subject: AgentSubject) -> None:
     """Refuses rewards that do not match the architectures."""
     agent = subject.begin()
-    try:
-        agent.tell(agent.ask(2), torch.zeros(TRIALS, 1, dtype=torch.float64))
-    except ValueError as error:
-        ensure("do not match" in str(error), f"it says '{error}'", "let Agent.tell check; override learn instead")
-        return
-    raise Broken("rewards of another number than the architectures are taken", "override learn, not tell")
+    rewards = torch.zeros(TRIALS, 1, dtype=torch.float64)
+    what, cure = "a reward for two architectures", "let Agent.tell check; override learn instead"
+    refused(lambda: agent.tell(agent.ask(2), rewards), what, cure, "do not match")
 
 
 def rewards_change_what_is_asked(subject: AgentSubject) -> None:

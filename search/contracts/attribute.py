@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from search.attributes.base import Attribute
-from search.contracts.contract import Contract, Subject, ensure, toy_factory
+from search.contracts.contract import Contract, Subject, ensure, random_state_stays, toy_factory
 from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
@@ -81,13 +81,8 @@ def company_makes_no_difference(subject: AttributeSubject) -> None:
 
 def random_states_stay(subject: AttributeSubject) -> None:
     """Leaves torch's random state as it was."""
-    before = torch.get_rng_state()
-    subject.attribute().values(subject.archs[:1])
-    ensure(
-        torch.equal(torch.get_rng_state(), before),
-        "torch's random state is another after a value was measured",
-        "derive it from NetworkAttribute, or measure inside of search.training.isolation.isolated",
-    )
+    with random_state_stays("derive it from NetworkAttribute, or measure inside of search.training.isolation.isolated"):
+        subject.attribute().values(subject.archs[:1])
 
 
 def a_network_is_measured_once(subject: AttributeSubject) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import torch
 
 from search.errors import CatchmarkError, explain
+from search.loop.state_check import known_to_differ
 from search.recipes.build import build
+from search.runs.journal import from_bytes, to_bytes
 from search.spaces.base import SearchSpace
 
 _MORE_BY_PLACE, _MORE_BY_NAME = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -146,11 +148,8 @@ def through_a_file(state: Any) -> Any:
     Raises:
         Broken: it can't be written, or not be read without executing anything.
     """
-    file = io.BytesIO()
     try:
-        torch.save(state, file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
+        return from_bytes(to_bytes(state))
     except Exception as error:
         raise Broken(
             f"the state can't be read back: {explain(error)}",
@@ -158,31 +157,27 @@ def through_a_file(state: Any) -> Any:
         ) from error
 
 
-def differing(one: Any, other: Any) -> str:
-    """Names of attributes in which two objects of a class differ, where that can be told."""
-    names = []
-    for name, value in vars(one).items():
-        try:
-            if not _alike(value, getattr(other, name)):
-                names.append(f"'{name}'")
-        except Exception:  # noqa: S112 - of what can't be compared nothing is said
-            continue
-    return ", ".join(names)
+def not_restored(one: Any, other: Any) -> str:
+    """The end of a message: in which attributes two objects of a class differ, where that can be told."""
+    theirs = vars(other)
+    unlike = [f"'{k}'" for k, value in vars(one).items() if k in theirs and known_to_differ(value, theirs[k])]
+    return f"; not restored: {', '.join(unlike)}" if unlike else ""
 
 
-def _alike(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and torch.equal(one, other)
-    if hasattr(one, "state_dict"):
-        return _alike(one.state_dict(), other.state_dict())
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(_alike(*pair) for pair in zip(one, other, strict=True))
-    if type(one).__eq__ is object.__eq__:
-        return vars(one).keys() == vars(other).keys() and all(
-            _alike(value, vars(other)[name]) for name, value in vars(one).items()
-        )
-    return bool(one == other)
+def refused(call: Callable[[], Any], what: str, cure: str, *words: str) -> None:
+    """See that a call is refused with a ValueError that says some words."""
+    try:
+        call()
+    except ValueError as error:
+        missing = [word for word in words if word not in str(error)]
+        ensure(not missing, f"{what} is refused without naming '{', '.join(missing)}': {error}", cure)
+        return
+    raise Broken(f"{what} is taken", cure)
+
+
+@contextmanager
+def random_state_stays(cure: str) -> Iterator[None]:
+    """See that what is inside leaves torch's random state alone."""
+    before = torch.get_rng_state()
+    yield
+    ensure(torch.equal(torch.get_rng_state(), before), "torch's random state is another after it", cure)

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep, Choices, PathSampler
-from search.contracts.contract import Broken, Contract, Subject, differing, ensure, through_a_file, toy_factory
+from search.contracts.contract import (
+    Broken,
+    Contract,
+    Subject,
+    ensure,
+    not_restored,
+    random_state_stays,
+    through_a_file,
+    toy_factory,
+)
 from search.contracts.toy_spaces import MaskedSpace
 from search.spaces.base import SearchSpace
 from search.spaces.head import Head
@@ -136,10 +145,10 @@ def a_path_is_a_pure_function(subject: SamplerSubject) -> None:
 def drawing_leaves_states_alone(subject: SamplerSubject) -> None:
     """Leaves torch's random state and its own state alone when it draws and chooses."""
     sampler = subject.sampler()
-    state, before = torch.get_rng_state(), _bytes(sampler)
-    sampler.path(1, 2)
-    sampler.choose(made_up_scores, 3, 0)
-    ensure(torch.equal(torch.get_rng_state(), state), "it draws from torch's state", "give a torch.Generator a seed")
+    before = _bytes(sampler)
+    with random_state_stays("give a torch.Generator a seed"):
+        sampler.path(1, 2)
+        sampler.choose(made_up_scores, 3, 0)
     ensure(before == _bytes(sampler), "its state changes in path or choose", "change it in learn or epoch_ended")
 
 
@@ -252,8 +261,7 @@ def continues_from_a_checkpoint(subject: SamplerSubject) -> None:
     resumed = Training(subject)
     resumed.network.load_state_dict(saved[0])
     resumed.sampler.load_state_dict(saved[1])
-    unlike = differing(half.sampler, resumed.sampler)
-    unlike = f"; not restored: {unlike}" if unlike else ""
+    unlike = not_restored(half.sampler, resumed.sampler)
     half.run(range(4, EPOCHS))  # what is saved must not change with what it was saved from
     resumed.run(range(4, EPOCHS))
     ensure(half.seen == whole.seen, "two equal trainings give different paths", "draw from seed and step")

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from search.contracts.contract import Contract, Subject, ensure, toy_factory
+from search.contracts.contract import Contract, Subject, ensure, random_state_stays, toy_factory
 from search.contracts.task import CONTRACT as TASK_CONTRACT
 from search.randomness import TrialRandom
 from search.rewards.base import RewardTerm
@@ -76,10 +76,8 @@ def what_is_wanted_is_worth_more(subject: TermSubject) -> None:
 
 def random_states_stay(subject: TermSubject) -> None:
     """Leaves torch's random state as it was."""
-    before = torch.get_rng_state()
-    subject.term.values(subject.archs)
-    same = torch.equal(torch.get_rng_state(), before)
-    ensure(same, "torch's random state is another after it", "measure inside of search.training.isolation.isolated")
+    with random_state_stays("measure inside of search.training.isolation.isolated"):
+        subject.term.values(subject.archs)
 
 
 def subjects(found: type) -> list[TermSubject]:

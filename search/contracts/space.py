@@ -6,13 +6,13 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from search.contracts.contract import Broken, Contract, Subject, ensure, toy_factory
+from search.contracts.contract import Broken, Contract, Subject, ensure, refused, toy_factory
 from search.errors import one_line
 from search.evaluation import Architecture
 from search.randomness import TrialRandom
@@ -21,6 +21,7 @@ from search.spaces.head import Head
 
 ENUMERABLE = 50_000
 """Larger spaces are looked at through samples instead of one by one."""
+_REFUSE = "raise a ValueError that names the space and what is wrong; self.check does"
 _MASK = "let valid_choices(prefix) decide from the prefix alone, for a batch of prefixes as for one"
 
 
@@ -237,18 +238,7 @@ def damaged_strings_are_refused(subject: SpaceSubject) -> None:
     """Refuses a damaged string, and says whose it is."""
     text = subject.space.format(tuple(subject.some(1)[0].tolist()))
     for damaged in ("", text[:-1], text + "|x", "?" + text[1:]):
-        _refused(lambda damaged=damaged: subject.space.parse(damaged), f"parse('{damaged}')", subject.space.name)
-
-
-def _refused(call, what: str, *words: str) -> None:  # type: ignore[no-untyped-def]
-    """See that a call is refused with a ValueError that says some words."""
-    try:
-        call()
-    except ValueError as error:
-        missing = [word for word in words if word not in str(error)]
-        ensure(not missing, f"{what} is refused without naming '{', '.join(missing)}': {error}", "name it")
-        return
-    raise Broken(f"{what} is taken", "raise a ValueError that names the space; self.check does")
+        refused(partial(subject.space.parse, damaged), f"parse('{damaged}')", _REFUSE, subject.space.name)
 
 
 def check_names_what_is_wrong(subject: SpaceSubject) -> None:
@@ -259,9 +249,9 @@ def check_names_what_is_wrong(subject: SpaceSubject) -> None:
         for wrong in (-1, space.sizes[t]):
             broken = [*arch[:t], wrong, *arch[t + 1 :]]
             words = (f"'{decision.name}'", f" is {wrong}, allowed: ")
-            _refused(lambda broken=broken: space.check(broken), f"check({tuple(broken)})", *words)
+            refused(partial(space.check, broken), f"check({tuple(broken)})", _REFUSE, *words)
     missing = f"{len(arch) - 1} decisions, {len(arch)} are needed"
-    _refused(lambda: space.check(arch[:-1]), f"check({tuple(arch[:-1])})", missing)
+    refused(partial(space.check, arch[:-1]), f"check({tuple(arch[:-1])})", _REFUSE, missing)
 
 
 def the_diagram_joins_named_nodes(subject: SpaceSubject) -> None:
@@ -318,7 +308,7 @@ def images_of_every_size_are_taken_or_refused(subject: SpaceSubject) -> None:
             images = torch.zeros(1, 3, size, size + 5)
             if size % multiple or (size + 5) % multiple:
                 words = f"images are {size}x{size + 5} pixels, both must be divisible"
-                _refused(lambda network=network, images=images: network(images), "an odd size of images", words)
+                refused(partial(network, images), "an odd size of images", _REFUSE, words)
                 continue
             cure = "pad, or say image_multiple in the class and refuse other sizes"
             try:
@@ -356,7 +346,7 @@ def sizes_can_be_counted_without_weights(subject: SpaceSubject) -> None:
 def a_wrong_architecture_is_not_built(subject: SpaceSubject) -> None:
     """Builds no architecture that is not its own."""
     wrong = (99,) * len(subject.space.decisions)
-    _refused(lambda: subject.space.build(wrong), f"build({wrong})", subject.space.name)
+    refused(partial(subject.space.build, wrong), f"build({wrong})", _REFUSE, subject.space.name)
 
 
 def subjects(found: type) -> list[SpaceSubject]:

@@ -11,7 +11,7 @@ from copy import deepcopy
 
 import torch
 
-from search.contracts.contract import Broken, Contract, Subject, ensure, toy_factory
+from search.contracts.contract import Broken, Contract, Subject, ensure, random_state_stays, toy_factory
 from search.errors import explain
 from search.evaluation import LARGEST, Architecture, Evaluation, Proposal
 from search.spaces.base import SearchSpace
@@ -99,13 +99,8 @@ def the_same_again(subject: TaskSubject) -> None:
 
 def random_states_stay(subject: TaskSubject) -> None:
     """Leaves torch's random state as it was."""
-    before = torch.get_rng_state()
-    evaluate(subject.task, subject.archs[:1], SEEDS[:1])
-    ensure(
-        torch.equal(torch.get_rng_state(), before),
-        "torch's random state is another after an evaluation",
-        "train inside of search.training.isolation.isolated, or draw from a torch.Generator",
-    )
+    with random_state_stays("train inside of search.training.isolation.isolated, or draw from a torch.Generator"):
+        evaluate(subject.task, subject.archs[:1], SEEDS[:1])
 
 
 def workers_can_hold_a_copy(subject: TaskSubject) -> None:

@@ -66,23 +66,6 @@ class Grid(SearchSpace):
         raise NotImplementedError
 
 
-class Staircase(SearchSpace):
-    """Masked: a choice is never below the one before it by more than one; it has no networks."""
-
-    name = "staircase"
-    decisions = tuple(Decision(f"step {t}", tuple(f"height {k}" for k in range(4))) for t in range(5))
-
-    def valid_choices(self, prefix: Tensor) -> Tensor:
-        """Choices from one below the last one on."""
-        if prefix.shape[-1] == 0:
-            return torch.ones(*prefix.shape[:-1], 4, dtype=torch.bool)
-        return torch.arange(4) >= prefix[..., -1:] - 1
-
-    def build(self, architecture: Architecture, head: Head = OWN_HEAD, *options: Any, **named: Any) -> nn.Module:
-        """It has none."""
-        raise NotImplementedError
-
-
 def integer_reward(space: SearchSpace, archs: Tensor, seed: int = 0) -> Tensor:
     """Additive, plus an interaction of every pair of choices; whole numbers, so no rounding depends on batch shapes.
 
@@ -94,8 +77,3 @@ def integer_reward(space: SearchSpace, archs: Tensor, seed: int = 0) -> Tensor:
     pairs = torch.randint(-10, 10, (length, length), generator=generator).double()
     code = space.one_hot(archs).double()
     return code @ single + ((code @ pairs) * code).sum(-1)
-
-
-def best_reward(space: SearchSpace, seed: int = 0) -> float:
-    """The highest `integer_reward` of a small space."""
-    return integer_reward(space, torch.tensor(list(space.enumerate())), seed).max().item()

@@ -28,44 +28,35 @@ class InlineExecutor(Executor):
     workers = 1
 
     def __init__(self) -> None:
-        self._task: Task | None = None
-        self._waiting: deque[tuple[Ticket, Proposal]] = deque()
-        self._work: tuple[Work, Hear] | None = None
-        self._jobs: deque[tuple[Ticket, Any]] = deque()
+        self._held: Task | tuple[Work, Hear] | None = None
+        self._waiting: deque[tuple[Ticket, Any]] = deque()
 
     def begin(self, task: Task) -> None:
         """Evaluate on this task from now on."""
         self.drop()
-        self._task = task
+        self._held = task
 
     def begin_work(self, work: Work, hear: Hear) -> None:
         """Do jobs of this work from now on."""
         self.drop()
-        self._work = work, hear
+        self._held = work, hear
 
-    def take(self, ticket: Ticket, job: Any) -> None:
-        """Take a job; it is done when it is waited for."""
-        self._jobs.append((ticket, job))
-
-    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
-        """Take a proposal; it is evaluated when it is waited for."""
-        self._waiting.append((ticket, proposal))
+    def submit(self, ticket: Ticket, order: Any) -> None:
+        """Take a proposal or a job; it is done when it is waited for."""
+        self._waiting.append((ticket, order))
 
     def wait(self) -> tuple[Ticket, Any]:
         """Make the evaluation, or do the job, that was taken first."""
-        if self._jobs:
-            assert self._work is not None, "no work has begun"
-            work, hear = self._work
-            ticket, job = self._jobs.popleft()
-            return ticket, work.do(job, partial(hear, ticket))
-        assert self._task is not None, "no task has begun"
-        ticket, proposal = self._waiting.popleft()
-        return ticket, evaluate_one(self._task, proposal)
+        assert self._held is not None, "nothing has begun"
+        ticket, order = self._waiting.popleft()
+        if isinstance(self._held, Task):
+            return ticket, evaluate_one(self._held, order)
+        work, hear = self._held
+        return ticket, work.do(order, partial(hear, ticket))
 
     def drop(self) -> None:
         """Forget what was taken."""
         self._waiting.clear()
-        self._jobs.clear()
 
 
 def evaluate_one(task: Task, proposal: Proposal) -> Evaluation:

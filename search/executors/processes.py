@@ -9,7 +9,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -17,29 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
-from search.evaluation import Evaluation, Proposal
-from search.executors.base import Executor, Hear, Ticket, Work
+from search.executors.base import Hear, Job, Refusal, Say, Ticket, Work, WorkerExecutor, unsendable
 from search.executors.inline import evaluate_one
 from search.tasks.base import Task
 
 _DIED = "its process was killed, ran out of memory, or crashed"
-
-
-@dataclass
-class _Job:
-    """An evaluation, or a job of other work.
-
-    Attributes:
-        ticket: what it is known by.
-        order: what the worker is to evaluate or to do.
-        deaths: workers that died of it.
-        began: when the first of its workers got it, by `time.monotonic`.
-    """
-
-    ticket: Ticket
-    order: tuple[Any, ...]
-    deaths: int = 0
-    began: float = 0.0
 
 
 @dataclass
@@ -48,10 +29,10 @@ class _Worker:
 
     process: Any
     connection: Connection
-    job: _Job | None = None
+    job: Job | None = None
 
 
-class ProcessExecutor(Executor):
+class ProcessExecutor(WorkerExecutor):
     """Evaluate, or train supernets, in several processes of this machine.
 
     Args:
@@ -68,31 +49,14 @@ class ProcessExecutor(Executor):
         for name, value, least in (("workers", workers, 1), ("threads", threads, 1), ("retries", retries, 0)):
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}, at least {least} is needed")
-        self.workers, self.threads, self.retries = workers, threads, retries
+        super().__init__(retries)
+        self.workers, self.threads = workers, threads
         self._folder: Path | None = None
-        self._held, self._number, self._is_task = "", 0, True
-        self._hear: Hear | None = None
+        self._held, self._number = "", 0
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
-        self._waiting: deque[_Job] = deque()
 
     # ---- the contract ----------------------------------------------------------------------------------------------
-
-    def begin(self, task: Task) -> None:
-        """Evaluate on this task from now on."""
-        self._hold(task, None)
-
-    def begin_work(self, work: Work, hear: Hear) -> None:
-        """Do jobs of this work from now on."""
-        self._hold(work, hear)
-
-    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
-        """Take a proposal; the next free process gets it."""
-        self._add(ticket, proposal)
-
-    def take(self, ticket: Ticket, job: Any) -> None:
-        """Take a job; the next free process gets it."""
-        self._add(ticket, job)
 
     def wait(self) -> tuple[Ticket, Any]:
         """The next to finish."""
@@ -134,23 +98,16 @@ class ProcessExecutor(Executor):
         except OSError as error:
             raise RunError(f"executor: {path} could not be written ({one_line(error)})") from error
         except Exception as error:
-            raise CatchmarkError(
-                f"executor: the task {type(held).__name__} can't be sent to workers: {one_line(error)[:200]}; open "
-                "files, locks and connections must not be attributes of a task, or be made where they are first used"
-            ) from error
+            raise unsendable(held, one_line(error)[:200]) from error
         if self._held:
             Path(self._held).unlink(missing_ok=True)
-        self._held, self._hear, self._is_task = str(path), hear, isinstance(held, Task)
-
-    def _add(self, ticket: Ticket, *order: Any) -> None:
-        self._waiting.append(_Job(ticket, order))
-        self._hand_out()
+        self._held, self._hear = str(path), hear
 
     def _hand_out(self) -> None:
         while self._waiting and len(self._busy) < self.workers:
             worker = self._idle.pop() if self._idle else self._start()
             worker.job = job = self._waiting.popleft()
-            job.began = job.began or time.monotonic()
+            job.begin()
             self._busy.append(worker)
             with suppress(OSError):  # it has died, which is noticed where it is listened to
                 worker.connection.send((self._held, job.order))
@@ -170,7 +127,9 @@ class ProcessExecutor(Executor):
         try:
             kind, content = worker.connection.recv()
         except (EOFError, OSError):
-            return self._died(worker, job)
+            self._busy.remove(worker)
+            _end(worker)
+            return self._again(job, _DIED, "; with fewer workers less memory is needed")
         if kind == "said":
             assert self._hear is not None
             self._hear(job.ticket, content)
@@ -179,23 +138,10 @@ class ProcessExecutor(Executor):
         self._idle.append(worker)
         worker.job = None
         if kind == "refused":
-            message, exit_code = content
-            raise (RunError if exit_code == RunError.exit_code else CatchmarkError)(message)
+            raise content.error()
         if kind == "failed":
             raise RuntimeError(content)
         return job.ticket, content
-
-    def _died(self, worker: _Worker, job: _Job) -> tuple[Ticket, Any] | None:
-        self._busy.remove(worker)
-        _end(worker)
-        job.deaths += 1
-        if job.deaths <= self.retries:
-            self._waiting.appendleft(job)
-            return None
-        if not self._is_task:
-            raise RunError(f"a worker died {job.deaths} times: {_DIED}; with fewer workers less memory is needed")
-        times = "once" if job.deaths == 1 else f"{job.deaths} times"
-        return job.ticket, Evaluation.failed(f"its worker died {times}: {_DIED}", time.monotonic() - job.began)
 
 
 def _end(worker: _Worker) -> None:
@@ -225,11 +171,8 @@ def _serve(connection: Connection, parent: int, threads: int | None) -> None:
             if asked != path:
                 path, held = asked, _read(asked)
             connection.send(("done", _do(held, order, lambda what: connection.send(("said", what)))))
-        except CatchmarkError as error:
-            connection.send(("refused", (str(error), error.exit_code)))
-        except SystemExit as error:
-            words = f"the task ended its process with SystemExit({error.code})"
-            connection.send(("refused", (words, RunError.exit_code)))
+        except (CatchmarkError, SystemExit) as error:
+            connection.send(("refused", Refusal.of(error)))
         except Exception as error:
             connection.send(("failed", f"{type(error).__name__}: {one_line(error)}"))
 
@@ -249,8 +192,8 @@ def _read(path: str) -> Any:
     return held
 
 
-def _do(held: Any, order: tuple[Any, ...], say: Any) -> Any:
-    return evaluate_one(held, *order) if isinstance(held, Task) else held.do(*order, say)
+def _do(held: Any, order: Any, say: Say) -> Any:
+    return evaluate_one(held, order) if isinstance(held, Task) else held.do(order, say)
 
 
 def _end_with(parent: int) -> None:

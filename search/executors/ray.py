@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import CatchmarkError, RunError
-from search.evaluation import Evaluation, Proposal
-from search.executors.base import Executor, Hear, Ticket, Work
+from search.evaluation import Evaluation
+from search.executors.base import Hear, Job, Refusal, Ticket, Work, WorkerExecutor
 from search.executors.inline import evaluate_one
 from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
@@ -29,38 +29,14 @@ _MOST_FAILED_STARTS = 3
 
 
 @dataclass
-class _Job:
-    """An evaluation, or a job of other work, under way.
-
-    Attributes:
-        ticket: what it is known by.
-        order: what the worker is to evaluate or to do.
-        deaths: workers that died of it.
-        began: when its worker got it.
-        first_began: when the first of its workers got it.
-    """
-
-    ticket: Ticket
-    order: tuple[Any, ...]
-    deaths: int = 0
-    began: float = 0.0
-    first_began: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Since its first worker got it."""
-        return 0.0 if self.first_began is None else time.monotonic() - self.first_began
-
-
-@dataclass
 class _Calls:
     """What workers have been told to do, by the reference that Ray resolves when it is done."""
 
     starting: dict[Any, Any] = field(default_factory=dict)
-    evaluating: dict[Any, tuple[Any, _Job]] = field(default_factory=dict)
+    evaluating: dict[Any, tuple[Any, Job]] = field(default_factory=dict)
 
 
-class RayExecutor(Executor):
+class RayExecutor(WorkerExecutor):
     """Evaluate, or train supernets, on Ray, on this machine or on a cluster.
 
     Supernets keep their checkpoints in the run's folder: on a cluster it must lie where every machine sees it by the
@@ -113,16 +89,15 @@ class RayExecutor(Executor):
         for name, limit in (("time_limit_seconds", time_limit_seconds), ("start_seconds", start_seconds)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} is {limit}, a number above 0 is needed")
+        super().__init__(retries)
         self.workers, self.cpus, self.gpus, self.address = workers, cpus, gpus, address
-        self.retries, self.time_limit_seconds, self.start_seconds = retries, time_limit_seconds, start_seconds
+        self.time_limit_seconds, self.start_seconds = time_limit_seconds, start_seconds
         self.resources = dict(resources or {})
         self._session: RaySession | None = None
         self._processes = 1
         self._idle: deque[Any] = deque()
         self._calls = _Calls()
-        self._waiting: deque[_Job] = deque()
         self._held: Any = None
-        self._hear: Hear | None = None
         self._mailbox: Any = None
         self._failed_starts = 0
         self._began = 0.0
@@ -133,15 +108,8 @@ class RayExecutor(Executor):
         """Refuse a run for which Ray is missing; it starts with the first task that needs it."""
         RaySession.check_installed()
 
-    def begin(self, task: Task) -> None:
-        """Send the task to every worker, once; start what workers there are not."""
-        self._hold(task, None)
-
-    def begin_work(self, work: Work, hear: Hear) -> None:
-        """Send the work to every worker, once; start what workers there are not."""
-        self._hold(work, hear)
-
     def _hold(self, held: Task | Work, hear: Hear | None) -> None:
+        """Send it to every worker, once; start what workers there are not."""
         self.drop()
         self._reserve(processes_of(held))
         if self._session is None:
@@ -155,16 +123,6 @@ class RayExecutor(Executor):
             self._load(actor)
         while len(self._calls.starting) < self.workers:
             self._start()
-
-    def submit(self, ticket: Ticket, proposal: Proposal) -> None:
-        """Take a proposal; the next free worker gets it."""
-        self._waiting.append(_Job(ticket, (proposal,)))
-        self._hand_out()
-
-    def take(self, ticket: Ticket, job: Any) -> None:
-        """Take a job; the next free worker gets it."""
-        self._waiting.append(_Job(ticket, (job, ticket, self._mailbox)))
-        self._hand_out()
 
     def wait(self) -> tuple[Ticket, Any]:
         """The next to finish."""
@@ -244,18 +202,17 @@ class RayExecutor(Executor):
         """Give every idle worker something to do."""
         while self._waiting and self._idle:
             actor, job = self._idle.popleft(), self._waiting.popleft()
-            job.began = time.monotonic()
-            job.first_began = job.began if job.first_began is None else job.first_began
-            self._calls.evaluating[actor.do.remote(*job.order)] = (actor, job)
+            job.begin()
+            speaks = () if self._hear is None else (job.ticket, self._mailbox)
+            self._calls.evaluating[actor.do.remote(job.order, *speaks)] = (actor, job)
 
     # ---- what they say ---------------------------------------------------------------------------------------------
 
     def _started(self, call: Any) -> None:
         """A worker has the task, or it died of it."""
         actor = self._calls.starting.pop(call)
-        answer, death = self._answer(actor, call)
+        _, death = self._answer(actor, call)
         if not death:
-            _refuse(answer)
             self._idle.append(actor)
             self._failed_starts = 0
             return
@@ -279,17 +236,11 @@ class RayExecutor(Executor):
         if not death:
             self._idle.append(actor)
             self._hand_out()
-            _refuse(answer)
+            if isinstance(answer, Refusal):
+                raise answer.error()
             return job.ticket, answer
         self._replace(actor)
-        job.deaths += 1
-        if job.deaths <= self.retries:
-            self._waiting.appendleft(job)
-            return None
-        reason = f"its worker died {'once' if job.deaths == 1 else f'{job.deaths} times'}: {death}"
-        if self._hear is not None:
-            raise RunError(f"a training was given up, {reason}")
-        return job.ticket, Evaluation.failed(reason, job.seconds)
+        return self._again(job, death)
 
     def _answer(self, actor: Any, call: Any) -> tuple[Any, str]:
         """What a call gave; or what its process, or one of those that it started, died of."""
@@ -350,18 +301,15 @@ class _Worker:
         """Do what is asked of this from now on."""
         self._held = held
 
-    def do(self, *order: Any) -> Any:
+    def do(self, order: Any, ticket: Ticket | None = None, mailbox: Any = None) -> Any:
         """One evaluation or job; what stops a run in one process is said to the process that started this one."""
         try:
             if isinstance(self._held, Work):
-                job, ticket, mailbox = order
-                return self._held.do(job, lambda what: RaySession.done(mailbox.put.remote(ticket, what)))
-            evaluation = evaluate_one(self._held, *order)
+                return self._held.do(order, lambda what: RaySession.done(mailbox.put.remote(ticket, what)))
+            evaluation = evaluate_one(self._held, order)
             return _LostProcess(evaluation.reason) if was_lost(evaluation) else evaluation
-        except CatchmarkError as error:
-            return _Refusal(str(error), error.exit_code)
-        except SystemExit as error:
-            return _Refusal(f"the task ended its process with SystemExit({error.code})", RunError.exit_code)
+        except (CatchmarkError, SystemExit) as error:
+            return Refusal.of(error)
 
 
 class _Mailbox:
@@ -381,23 +329,10 @@ class _Mailbox:
 
 
 @dataclass(frozen=True)
-class _Refusal:
-    """A worker's `CatchmarkError` in plain values: of what class it is does not matter, and might not be known here."""
-
-    message: str
-    exit_code: int
-
-
-@dataclass(frozen=True)
 class _LostProcess:
     """One of the processes that trained a candidate was killed, or crashed: which, and by what."""
 
     words: str
-
-
-def _refuse(answer: Any) -> None:
-    if isinstance(answer, _Refusal):
-        raise (RunError if answer.exit_code == RunError.exit_code else CatchmarkError)(answer.message)
 
 
 def _in_words(resources: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
+from search.executors.base import unsendable
 from search.runs.locking import FileLock
 
 _PREFIX = "catchmark-"
@@ -130,10 +131,7 @@ class RaySession:
         except Exception as error:
             # Ray's own message is a page of guesses about where the cause may lie.
             cause = one_line(error.__cause__ or error)[:200]
-            raise CatchmarkError(
-                f"executor: the task {type(value).__name__} can't be sent to workers: {cause}; open files, locks and "
-                "connections must not be attributes of a task, or be made where they are first used"
-            ) from error
+            raise unsendable(value, cause) from error
 
     def start(self, kind: type, *arguments: Any, needs: Mapping[str, float], variables: Mapping[str, str]) -> Any:
         """An actor of a class, in a process with these environment variables."""

@@ -50,11 +50,7 @@ def ask(name: str, agent: Agent, n: int, first: int = 0) -> list[list[Proposal]]
     if not fits:
         raise _misfit(who, agent.space, rows, first)
     # Most proposals are an architecture and nothing else.
-    return [[each if _plain(each) else _checked(who, agent.space, each) for each in row] for row in rows]
-
-
-def _plain(proposal: Proposal) -> bool:
-    return proposal.parent is None and proposal.stop_below is None and not proposal.fidelity
+    return [[_checked(who, agent.space, each) if each.demands else each for each in row] for row in rows]
 
 
 def _misfit(who: str, space: SearchSpace, rows: Sequence[Sequence[Any]], first: int) -> RunError:

@@ -62,7 +62,7 @@ class StateCheck:
         self._next = 4 * step
         copied = self._restored(agent)
         kept = {name: value for name, value in vars(agent).items() if name not in agent.caches}
-        missing = [name for name, value in kept.items() if _differ(value, vars(copied).get(name), set())]
+        missing = [name for name, value in kept.items() if known_to_differ(value, vars(copied).get(name))]
         if missing and not self._ask_alike(agent, copied, min(_PROBE, left // self._batch), sample):
             own = type(agent).state_dict is not Agent.state_dict
             raise RunError(
@@ -90,7 +90,7 @@ class StateCheck:
             raise RunError(
                 f"{self._who} can't load what its state_dict gives: {type(error).__name__}: {one_line(error)}"
             ) from error
-        if lost := [key for key in state if _differ(state[key], again.get(key), set())]:
+        if lost := [key for key in state if known_to_differ(state[key], again.get(key))]:
             raise RunError(f"{self._who} has a load_state_dict that does not bring back {', '.join(map(str, lost))}")
         return self._fresh
 
@@ -128,8 +128,14 @@ def _copy(agent: Agent) -> Agent | None:
         return None
 
 
-def _differ(ours: Any, theirs: Any, seen: set[int]) -> bool:
-    """Whether two values are known to differ; of what can't be compared it is not known."""
+def known_to_differ(ours: Any, theirs: Any, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether two values are known to differ; of what can't be compared it is not known.
+
+    Args:
+        ours: anything.
+        theirs: anything else.
+        seen: the numbers of the objects around them: some hold themselves.
+    """
     if ours is theirs or id(ours) in seen:
         return False
     if isinstance(ours, (bool, int, float, str, bytes, complex)) or ours is None or theirs is None:
@@ -144,16 +150,16 @@ def _differ(ours: Any, theirs: Any, seen: set[int]) -> bool:
     if isinstance(ours, (list, tuple, deque)):
         if not isinstance(theirs, type(ours)) or len(ours) != len(theirs):
             return True
-        return any(_differ(a, b, seen) for a, b in zip(ours, theirs, strict=True))
+        return any(known_to_differ(a, b, seen) for a, b in zip(ours, theirs, strict=True))
     if isinstance(ours, Mapping):
         if not isinstance(theirs, Mapping) or list(ours) != list(theirs):
             return True
-        return any(_differ(value, theirs[key], seen) for key, value in ours.items())
+        return any(known_to_differ(value, theirs[key], seen) for key, value in ours.items())
     if isinstance(ours, (set, frozenset)):
         return bool(ours != theirs)
     if type(ours) is not type(theirs):
         return True
-    return _differ(_inside(ours), _inside(theirs), seen)
+    return known_to_differ(_inside(ours), _inside(theirs), seen)
 
 
 def _inside(value: Any) -> Any:

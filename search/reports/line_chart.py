@@ -16,12 +16,12 @@ from search.reports.svg import (
     DASHES,
     GRID,
     INK,
-    MARKERS,
     MUTED,
     SERIES,
     house_style,
     new_figure,
     shortened,
+    style_of,
     to_svg,
 )
 
@@ -70,7 +70,6 @@ def line_chart(
     begins: Mapping[str, float] | None = None,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
-    x_names: Sequence[str] = (),
     steps: bool = False,
     points: bool = False,
     height: float = 2.9,
@@ -87,7 +86,6 @@ def line_chart(
         begins: drawn as vertical lines, each named at its top, where something begins.
         x_range: ends of the horizontal axis; None for the first and the last x.
         y_range: ends of the vertical axis; None for what shows everything.
-        x_names: what stands below the axis at 0, 1 and so on, in place of numbers.
         steps: a value holds until the next one.
         points: mark every point, not only the last.
         height: of the axes, in inches; they grow with the number of names.
@@ -133,7 +131,7 @@ def line_chart(
         # Above the axis, not beside it: names of scores are longer than the axis is high.
         axes.set_ylabel(shortened(y_label, 90), rotation=0, ha="left", va="bottom")
         axes.yaxis.set_label_coords(-0.6 / _WIDTH, 1 + 0.2 / inner_height)
-        _style(axes, x_names)
+        _style(axes)
         named = ", ".join([*(line.label for line in lines), *(levels or {})])
         return to_svg(figure, description or f"{y_label} over {x_label}, of: {named}")
 
@@ -165,7 +163,7 @@ def _draw_faint(axes: Axes, line: Line) -> None:
 
 
 def _draw_line(axes: Axes, line: Line, steps: bool, points: bool, opacity: float) -> None:
-    color, turn = SERIES[line.color % len(SERIES)], line.color // len(SERIES)
+    color, marker, dash = style_of(line.color)
     shown = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _MOST_POINTS)).round().astype(int))
     x, y = np.array(line.x, dtype=np.float64)[shown], np.array(finite(line.y))[shown]
     if any(each is not None for each in line.interval):
@@ -176,10 +174,10 @@ def _draw_line(axes: Axes, line: Line, steps: bool, points: bool, opacity: float
             axes.fill_between(x, low, high, step=step, color=color, alpha=opacity, linewidth=0, gid="band-0")
         else:
             axes.plot(x.repeat(2), [low[0], high[0]], color=color, linewidth=1.2, alpha=0.6, gid="band-0")
-    style: Any = {"linestyle": DASHES[turn % len(DASHES)], "drawstyle": "steps-post" if steps else "default"}
+    style: Any = {"linestyle": dash, "drawstyle": "steps-post" if steps else "default"}
     axes.plot(x, y, color=color, linewidth=1.9, gid="curve-0", **style)
     if points:
-        axes.plot(x, y, MARKERS[turn % len(MARKERS)], color=color, markersize=4, clip_on=False, gid="points-0")
+        axes.plot(x, y, marker, color=color, markersize=4, clip_on=False, gid="points-0")
     elif line.known:
         axes.plot(*line.known[-1], "o", color=color, markersize=3.5, clip_on=False, gid="end-0")
 
@@ -219,13 +217,10 @@ def _spread(values: Sequence[float], gap: float, low: float, high: float) -> lis
     return spread
 
 
-def _style(axes: Axes, x_names: Sequence[str]) -> None:
+def _style(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    if x_names:
-        axes.set_xticks(range(len(x_names)), [shortened(name) for name in x_names])
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)

@@ -12,14 +12,13 @@ from search.reports.scatter_plots import Explored, key_of_signs
 from search.reports.svg import (
     DASHES,
     INK,
-    MARKERS,
     MUTED,
     PAPER,
-    SERIES,
     TINT,
     house_style,
     new_figure,
     shortened,
+    style_of,
     to_svg,
 )
 
@@ -72,8 +71,7 @@ def parallel_svg(
             axes.text(place, 1.055, words, ha=side, va="center", color=MUTED, fontsize=8)
         handles = []
         for each, label in zip(explored, labels, strict=True):
-            turn = each.color // len(SERIES)
-            color, marker, dash = SERIES[each.color % len(SERIES)], MARKERS[turn % 7], DASHES[turn % len(DASHES)]
+            color, marker, dash = style_of(each.color)
             rows = (each.points * signs - low) / (high - low)
             feasible = np.ones(len(rows), dtype=bool) if each.feasible is None else each.feasible
             _lines(axes, rows[feasible & ~each.front][:_MOST_LINES], color, 0.6, 0.16, "solid", "behind-0")

@@ -11,7 +11,6 @@ import numpy as np
 
 from search.reports.svg import (
     DASHES,
-    GRID,
     INK,
     MARKERS,
     MUTED,
@@ -20,7 +19,9 @@ from search.reports.svg import (
     TINT,
     house_style,
     new_figure,
+    plain_frame,
     shortened,
+    style_of,
     to_svg,
 )
 
@@ -99,9 +100,7 @@ def contexts_svg(clouds: Sequence[Cloud], explained: Sequence[float]) -> str:
             y -= line
         axes.set_xlabel(f"first principal component ({explained[0]:.0%} of variance)")
         axes.set_ylabel(f"second principal component ({explained[1]:.0%} of variance)")
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_frame(axes)
         return to_svg(figure, f"Latent contexts of tasks: {'; '.join(cloud.label for cloud in clouds)}")
 
 
@@ -176,8 +175,7 @@ def fronts_svg(
             axes.plot(*(_staircase(truth, worst - (best - worst)) * signs).T, gid="truth-0", **style)
             handles.append(Line2D([], [], label="the whole space's front", **style))
         for each, label in zip(explored, labels, strict=True):
-            turn = each.color // len(SERIES)
-            color, marker, dash = SERIES[each.color % len(SERIES)], MARKERS[turn % 7], DASHES[turn % len(DASHES)]
+            color, marker, dash = style_of(each.color)
             _dots(axes, each.points if each.feasible is None else each.points[each.feasible], color, marker, 3.4, 0.45)
             if len(each.broken):
                 axes.plot(
@@ -202,9 +200,7 @@ def fronts_svg(
         words = {"max": "higher is better", "min": "lower is better"}
         axes.set_xlabel(f"{shortened(names[0], 60)} ({words[directions[0]]})")
         axes.set_ylabel(f"{shortened(names[1], 45)} ({words[directions[1]]})")
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_frame(axes)
         what = f"{names[1]} against {names[0]} of what was evaluated"
         return to_svg(figure, f"{what}, by: {', '.join(each.label for each in explored)}")
 

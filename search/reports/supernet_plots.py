@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.reports.line_chart import Line, line_chart
-from search.reports.svg import GRID, INK, MUTED, PAPER, SERIES, house_style, new_figure, shortened, to_svg
+from search.reports.svg import INK, MUTED, PAPER, SERIES, house_style, new_figure, plain_frame, shortened, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,15 +42,12 @@ class Ranking:
 # ---- how rankings grew ---------------------------------------------------------------------------------------------
 
 
-def courses_svg(
-    courses: Sequence[Line], references: Mapping[str, float], measure: str = "S-KdT", begin: int | None = None
-) -> str:
-    """A rank correlation over epochs, one line a method.
+def courses_svg(courses: Sequence[Line], references: Mapping[str, float], begin: int | None = None) -> str:
+    """S-KdT over epochs, one line a method.
 
     Args:
         courses: at least one; x are the epochs after which it was measured.
         references: rankings that need no training, drawn as dotted lines across.
-        measure: what is measured; heads the vertical axis.
         begin: the epoch from which on landmarks weigh in, drawn as a vertical line.
 
     Returns:
@@ -61,7 +58,7 @@ def courses_svg(
     return line_chart(
         [replace(course, interval=[_within(each, low, high) for each in course.interval]) for course in courses],
         "epochs",
-        measure,
+        "S-KdT",
         levels=references,
         begins={"landmarks weigh in": begin} if begin is not None and 0 < begin < last else {},
         x_range=(0, last),
@@ -167,9 +164,7 @@ def _draw_ranking(axes: Axes, ranking: Ranking, worth: tuple[float, float]) -> N
     axes.set_title(shortened(ranking.label, 40), loc="left", fontsize=9.5, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_frame(axes)
 
 
 def _draw_points(

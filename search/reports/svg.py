@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5d5d5d")
@@ -62,6 +63,19 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), facecolor="none")
+
+
+def style_of(place: int) -> tuple[str, str, Any]:
+    """Colour, marker and dashes of what has this place: every colour once, then all of them with other shapes."""
+    turn, color = divmod(place, len(SERIES))
+    return SERIES[color], MARKERS[turn % len(MARKERS)], DASHES[turn % len(DASHES)]
+
+
+def plain_frame(axes: Axes) -> None:
+    """A grid behind what is drawn, and a frame at the left and the foot alone."""
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def to_svg(figure: Figure, description: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from lightning_modules.path_samplers.base import distinct
 from search.errors import CatchmarkError, one_line
 from search.evaluation import Architecture
 from search.randomness import TrialRandom, derive_seed
@@ -66,12 +67,7 @@ def random_landmarks(space: SearchSpace, count: int, *seed: int | str) -> list[A
     Raises:
         ValueError: so many different ones were not found in a bounded number of draws.
     """
-    found: dict[Architecture, None] = {}
-    for draw in range(50 * count):
-        found[space.draw(*seed, "landmark", draw)] = None
-        if len(found) == count:
-            return list(found)
-    raise ValueError(f"{space.name}: only {len(found)} different landmarks were found, {count} are wanted")
+    return _enough(space, count, distinct(space, count, *seed, "landmark", tries=50))
 
 
 def hamming_landmarks(space: SearchSpace, count: int, tau: int, *seed: int | str) -> list[Architecture]:
@@ -104,9 +100,13 @@ def hamming_landmarks(space: SearchSpace, count: int, tau: int, *seed: int | str
             if int(space.distance(arch, anchor)) > tau:
                 break
         found[tuple(arch[0, 0].tolist())] = None
+    return _enough(space, count, list(found))
+
+
+def _enough(space: SearchSpace, count: int, found: list[Architecture]) -> list[Architecture]:
     if len(found) < count:
         raise ValueError(f"{space.name}: only {len(found)} different landmarks were found, {count} are wanted")
-    return list(found)
+    return found
 
 
 def read_landmarks(path: str | Path, space: SearchSpace) -> tuple[list[Architecture], list[float]]:

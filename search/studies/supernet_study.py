@@ -264,7 +264,7 @@ class SupernetStudy(Study):
         if jobs:
             executor.begin_work(SupernetWork(self.training, folder), hear)
         for number, job in enumerate(jobs):
-            executor.take((0, number), job)
+            executor.submit((0, number), job)
         for _ in jobs:
             (_, number), (outcome, seconds) = executor.wait()
             yield jobs[number], outcome, seconds

@@ -8,11 +8,12 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, nearest, one_line
+from search.loop.search import Listener
 
 _START_SECONDS, _FINISH_SECONDS = 30, 120
 """How long an online run may wait for W&B's server when it starts and when it ends."""
@@ -173,3 +174,31 @@ class WandbConnection:
     def say(self, text: str) -> None:
         """A line for the user."""
         print(f"W&B: {text}", file=sys.stderr, flush=True)
+
+
+class OneRun(Listener):
+    """A listener that has one W&B run at a time; what W&B does to that run does not stop the search.
+
+    Args:
+        connection: to W&B.
+        subject: what is logged, for the message where W&B fails.
+        again: whether a resumed run logs it again.
+    """
+
+    def __init__(self, connection: WandbConnection, subject: str, again: bool = False):
+        self.connection, self._subject, self._again = connection, subject, again
+        self._run: Any = None
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """Within it W&B may fail."""
+        return self.connection.guarded(self._subject, self._abandon, self._again)
+
+    def close(self) -> None:
+        """Finish a W&B run that was cut short."""
+        if self._run is not None:
+            with self.guarded():
+                self._run.finish(exit_code=1)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._run = None

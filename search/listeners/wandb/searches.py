@@ -6,11 +6,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-from search.listeners.wandb.connection import WandbConnection
-from search.loop.search import Listener, Search
+from search.listeners.wandb.connection import OneRun, WandbConnection
+from search.loop.search import Search
 from search.loop.time_budget import TimeBudget
 from search.runs.journal import Record
 from search.spaces.base import SearchSpace
@@ -21,7 +20,7 @@ _MOST_ROWS = 10_000
 _COLUMNS = ("stage", "step", "slot", "trial", "architecture", "score", "cost_seconds", "status", "reason")
 
 
-class SearchRuns(Listener):
+class SearchRuns(OneRun):
     """Config, the metrics of every evaluation, a table of evaluations, and the best architecture as an artifact.
 
     With several trials, each point is the mean over the trials after so many evaluations.
@@ -33,8 +32,8 @@ class SearchRuns(Listener):
     """
 
     def __init__(self, connection: WandbConnection, space: SearchSpace, config: dict[str, Any]):
-        self.connection, self.space, self.config = connection, space, config
-        self._run: Any = None
+        super().__init__(connection, "this search", again=True)
+        self.space, self.config = space, config
 
     # ---- what the loop tells ---------------------------------------------------------------------------------------
 
@@ -49,7 +48,7 @@ class SearchRuns(Listener):
         self._points, self._time_budget = 0, TimeBudget(search.seconds)
         if self.connection.mode == "disabled":
             return
-        with self._guarded():
+        with self.guarded():
             identity = self.connection.identity(search.name)
             earlier = self.connection.earlier(identity)
             if search.ended(records) and self.connection.is_complete(earlier):
@@ -68,30 +67,17 @@ class SearchRuns(Listener):
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Log every evaluation that is complete over the trials."""
         if self._run is not None:
-            with self._guarded():
+            with self.guarded():
                 self._log(search, records)
 
     def search_ended(self, search: Search) -> None:
         """Log the table and the best architecture, and finish the W&B run."""
         if self._run is not None:
-            with self._guarded():
+            with self.guarded():
                 self._end(search)
-            self._run = None
-
-    def close(self) -> None:
-        """Finish a W&B run that was cut short; it can be resumed."""
-        if self._run is not None:
-            with self._guarded():
-                self._run.finish(exit_code=1)
-            self._run = None
+            self._abandon()
 
     # ---- what that does --------------------------------------------------------------------------------------------
-
-    def _guarded(self) -> AbstractContextManager[None]:
-        return self.connection.guarded("this search", self._abandon, again=True)
-
-    def _abandon(self) -> None:
-        self._run = None
 
     def _log(self, search: Search, records: Sequence[Record]) -> None:
         for record in records:

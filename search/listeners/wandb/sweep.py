@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.listeners.wandb.connection import WandbConnection
-from search.loop.search import Listener
+from search.listeners.wandb.connection import OneRun, WandbConnection
 from search.recipes.yaml_text import parse_yaml
 
 
@@ -44,7 +43,7 @@ def take_sweep(environment: MutableMapping[str, str] = os.environ) -> Sweep | No
     return Sweep(taken["SWEEP_ID"], environment.pop("WANDB_RUN_ID", ""), values)
 
 
-class SweepRun(Listener):
+class SweepRun(OneRun):
     """From the beginning of the run to its end, so that W&B knows that it goes on; the numbers come at the end.
 
     The numbers are those of ``summary.json``, their keys joined by slashes, as
@@ -58,9 +57,8 @@ class SweepRun(Listener):
     """
 
     def __init__(self, connection: WandbConnection, sweep: Sweep, config: dict[str, Any], tags: list[str]):
-        self.connection = connection
-        self._run: Any = None
-        with connection.guarded("this run for its sweep", self._abandon):
+        super().__init__(connection, "this run for its sweep")
+        with self.guarded():
             self._run = connection.start(
                 sweep.run or connection.identity("sweep", sweep.name),
                 name=f"sweep {sweep.name}",
@@ -73,20 +71,10 @@ class SweepRun(Listener):
     def summarised(self, summary: Mapping[str, Any]) -> None:
         """Log what the run came to, and finish."""
         if self._run is not None:
-            with self.connection.guarded("this run for its sweep", self._abandon):
+            with self.guarded():
                 self._run.log(numbers(summary))
                 self.connection.finish(self._run)
-            self._run = None
-
-    def close(self) -> None:
-        """Finish a run that was cut short."""
-        if self._run is not None:
-            with self.connection.guarded("this run for its sweep", self._abandon):
-                self._run.finish(exit_code=1)
-            self._run = None
-
-    def _abandon(self) -> None:
-        self._run = None
+            self._abandon()
 
 
 def numbers(summary: Mapping[str, Any], key: str = "") -> dict[str, float]:

@@ -77,7 +77,7 @@ class Counting(Work):
 def test_other_work_is_heard_of_and_begun_again_where_its_process_died(workers, tmp_path):
     heard = []
     workers.begin_work(Counting(tmp_path), lambda ticket, what: heard.append((ticket, what)))
-    workers.take((0, 5), 4)
+    workers.submit((0, 5), 4)
     assert workers.wait() == ((0, 5), 40)
     assert [what for _, what in heard] == [0, 1, 2, 3] and {ticket for ticket, _ in heard} == {(0, 5)}
     (_, first), (_, second), (_, third), _ = notes(tmp_path)

@@ -37,13 +37,11 @@ def test_a_line_and_a_band_for_every_curve_that_has_one():
 
 def test_everything_that_has_a_name_is_named_apart_from_the_others():
     lines = [Line(str(k), [0, 1], [1.0, 2.0], color=k) for k in range(9)]
-    svg = line_chart(
-        lines, "epoch", "loss", levels={"chance": 2.0}, begins={"landmarks": 0.5}, x_names=["start", "end"]
-    )
+    svg = line_chart(lines, "epoch", "loss", levels={"chance": 2.0}, begins={"landmarks": 0.5})
     names = heights_of_names(svg)
     assert len(names) == 10 and np.diff(sorted(names)).min() > 11  # points; a name is 9.5 high
     assert (groups(svg, "curve"), groups(svg, "level"), groups(svg, "begin")) == (9, 1, 1)
-    for words in ("landmarks", "start", "end", "epoch", "loss", " chance"):
+    for words in ("landmarks", "epoch", "loss", " chance"):
         assert f">{words}</text>" in svg, words
 
 
