@@ -6,15 +6,14 @@ weights without a word.
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from search.errors import RunError, one_line
+from search.runs.json_files import whole
+
+_CURE = "go on with the same command"
 
 
 def save_tensors(path: Path, content: Any) -> None:
@@ -25,7 +24,7 @@ def save_tensors(path: Path, content: Any) -> None:
     """
     import torch
 
-    with _whole(path) as file:
+    with whole(path, _CURE) as file:
         torch.save(content, file)
 
 
@@ -35,24 +34,8 @@ def copy_tensors(source: Path, path: Path) -> None:
     Raises:
         RunError: the disk is full, or the folder can't be written.
     """
-    with _whole(path) as file, source.open("rb") as original:
+    with whole(path, _CURE) as file, source.open("rb") as original:
         shutil.copyfileobj(original, file)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its place when all of it is on the disk."""
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch says of a full disk what its zip writer knows
-        raise RunError(
-            f"{path} could not be written ({one_line(error)}): see to the disk, then go on with the same command"
-        ) from error
 
 
 def load_tensors(path: str | Path, mmap: bool = False) -> Any:
