@@ -6,12 +6,15 @@ weights without a word.
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from search.runs.json_files import whole
+from search.errors import RunError, one_line
 
 _CURE = "go on with the same command"
 
@@ -36,6 +39,28 @@ def copy_tensors(source: Path, path: Path) -> None:
     """
     with whole(path, _CURE) as file, source.open("rb") as original:
         shutil.copyfileobj(original, file)
+
+
+@contextmanager
+def whole(path: Path, cure: str) -> Iterator[BinaryIO]:
+    """A file that takes its place when all of it is on the disk; what was there before stays until then.
+
+    Args:
+        path: of the file.
+        cure: closes the message: what to do once there is room.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch says of a full disk what its zip writer knows
+        raise RunError(f"{path} could not be written ({one_line(error)}): see to the disk, then {cure}") from error
 
 
 def load_tensors(path: str | Path, mmap: bool = False) -> Any:
