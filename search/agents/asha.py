@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from search.agents.halving import Bracket, Halving
+from search.agents.halving import Bracket, Entry, Halving, Rung
 from search.spaces.base import SearchSpace
 
 
@@ -55,9 +55,19 @@ class ASHA(Halving):
             self._brackets[trial] = [Bracket(0, 0)]
         (bracket,) = self._brackets[trial]
         for place in reversed(range(min(len(bracket.rungs), len(self.levels) - 1))):
-            rung = bracket.rungs[place]
-            told = sum(entry.values is not None for entry in rung)
-            best = self.ranked(rung)[: int(told / self.eta)]
-            if any(not entry.promoted for entry in best):
+            if self._waiting(bracket.rungs[place]):
                 return bracket, place + 1
         return bracket, 0
+
+    def promotable(self, bracket: Bracket, place: int) -> Entry:
+        """The best on a rung that has not gone up yet."""
+        return self._waiting(bracket.rungs[place])[0]
+
+    def _waiting(self, rung: Rung) -> list[Entry]:
+        """Of the best ``1 / eta`` on a rung those that have not gone up, the best first."""
+        told = sum(entry.values is not None for entry in rung)
+        return [entry for entry in self.best(rung, int(told / self.eta)) if not entry.promoted]
+
+    def best(self, rung: Rung, count: int) -> list[Entry]:
+        """The best of what was told on a rung and did not fail, in order, at most so many."""
+        return self.ranked(rung)[:count]

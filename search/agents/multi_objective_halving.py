@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from search.agents.asha import ASHA
-from search.agents.halving import Entry
+from search.agents.halving import Entry, Rung
 from search.agents.several_objectives import objective_values, violation_of
 from search.evaluation import Evaluation, Objective, read_objectives
 from search.spaces.base import SearchSpace
-from search.statistics.pareto import crowding_distance, non_dominated_ranks
+from search.statistics.pareto import crowding_distance, pareto_front
 
 
 class MultiObjectiveHalving(ASHA):
@@ -65,15 +65,21 @@ class MultiObjectiveHalving(ASHA):
         directions = [each.direction for each in self.objectives.values()]
         return [value if way == "max" else -value for value, way in zip(values, directions, strict=True)], violation
 
-    def ranked(self, rung: Iterable[Entry]) -> list[Entry]:
-        """What was told on a rung and did not fail, the best first."""
-        known = [entry for entry in rung if entry.values is not None and entry.violation < math.inf]
+    def best(self, rung: Rung, count: int) -> list[Entry]:
+        """The best by fronts and the room on them: one front after another is taken away, until there are so many."""
+        left = [entry for entry in rung if entry.values is not None and entry.violation < math.inf]
         # Told by rewards alone an entry has one value, whatever the objectives.
-        if len(known) < 2 or len({len(entry.values or []) for entry in known}) > 1 or len(known[0].values or []) < 2:
-            return super().ranked(known)
-        values = torch.tensor([entry.values for entry in known], dtype=torch.float64)
-        violation = torch.tensor([entry.violation for entry in known], dtype=torch.float64)
-        ranks = non_dominated_ranks(values, ["max"] * values.shape[1], violation)
-        room = crowding_distance(values, ranks)
-        order = sorted(range(len(known)), key=lambda k: (int(ranks[k]), -float(room[k])))
-        return [known[k] for k in order]
+        if len({len(entry.values or []) for entry in left}) != 1 or len(left[0].values or []) < 2:
+            return super().best(rung, count)
+        chosen: list[Entry] = []
+        while left and len(chosen) < count:
+            least = min(entry.violation for entry in left)
+            rivals = [entry for entry in left if entry.violation == least]
+            values = torch.tensor([entry.values for entry in rivals], dtype=torch.float64)
+            places = pareto_front(values, ["max"] * values.shape[1]).nonzero()[:, 0]
+            room = crowding_distance(values[places], torch.zeros_like(places))
+            front = [rivals[k] for k in places.tolist()]
+            chosen += [front[k] for k in room.argsort(descending=True, stable=True).tolist()]
+            taken = {id(entry) for entry in front}
+            left = [entry for entry in left if id(entry) not in taken]
+        return chosen[:count]

@@ -204,10 +204,11 @@ class TrainedTask(OneByOne):
         epochs = proposal.fidelity.get("epochs")
         whole = None if epochs is None else _epochs(epochs)
         parent, leave = (None if path is None else Path(path) for path in (proposal.inherit, proposal.leave))
-        done = epochs_of(parent) if parent is not None and proposal.parent == proposal.architecture else 0
-        wanted = self.epochs if whole is None else whole
-        if len(self.stages()) > 1 or done >= wanted:
-            done = 0
+        wanted, done = self.epochs if whole is None else whole, 0
+        if parent is not None and proposal.parent == proposal.architecture and len(self.stages()) == 1:
+            done = epochs_of(parent)
+        if not done < wanted:
+            done = 0  # nothing is missing: from those weights on anew
         left = wanted - done if done else whole
         answer = self.train(proposal.architecture, proposal.seed, left, proposal.stop_below, parent, leave, done)
         return replace(answer, artifact=proposal.leave) if answer.status == "ok" else answer

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from search.agents.asha import ASHA
+from search.agents.halving import Entry
 from search.agents.hyperband import Hyperband
 from search.agents.multi_objective_halving import MultiObjectiveHalving
 from search.agents.successive_halving import SuccessiveHalving
 from search.evaluation import Evaluation, Objective, Proposal
+from search.statistics.pareto import crowding_distance, non_dominated_ranks
 
 from .fidelity_search import step
 from .toy_spaces import Grid
@@ -151,6 +153,24 @@ def test_the_front_goes_up_where_there_are_several_objectives():
     # (1, 1) has 3/4 + 2.5/5.4, (3, 3) has 2.5/4 + 4/5.4, (3.5, 5) has 1/4 + 2.9/5.4.
     assert up == [proposals[k].architecture for k in (5, 7, 1, 0)]
     assert levels(agent.propose(1)[0]) == [1], "a fifth does not: half have gone"
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_order_is_that_of_nsga2(limited):
+    """Fronts are taken away only as far as needed; ranks of all say the same."""
+    agent = MultiObjectiveHalving(Grid(), objectives={"a": "max", "b": "max"})
+    draw = torch.Generator().manual_seed(3)
+    values = torch.randint(0, 12, (60, 2), generator=draw).double()
+    violation = torch.randint(0, 3, (60,), generator=draw).double() * limited
+    rung = [
+        Entry((k,), row, missed)
+        for k, (row, missed) in enumerate(zip(values.tolist(), violation.tolist(), strict=True))
+    ]
+    ranks = non_dominated_ranks(values, ["max", "max"], violation)
+    room = crowding_distance(values, ranks)
+    order = sorted(range(60), key=lambda k: (int(ranks[k]), -float(room[k])))
+    for count in (1, 7, 20, 60):
+        assert [entry.architecture[0] for entry in agent.best(rung, count)] == order[:count]
 
 
 def test_what_other_agents_asked_for_stands_on_no_rung():
