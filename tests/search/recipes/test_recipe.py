@@ -118,7 +118,7 @@ MALFORMED = {
         [
             "space:",
             "'Foo'",
-            "known: DARTS, DepthFusion, NASBench101, NASBench201, ResidualBackbone, TransNASBench101Micro",
+            "known: DARTS, DepthFusion, NASBench101, NASBench201, PredNetSpace, ResidualBackbone, TransNASBench101Micro",
         ],
     ),
     "misspelled class": (
