@@ -44,6 +44,11 @@ class Attribute(ABC):
         """Arguments, besides the space, with which a value takes well under a second, as a recipe gives them."""
         return {}
 
+    @classmethod
+    def toy_space(cls) -> SearchSpace | None:
+        """A small space that it takes, to look at it on; None where any will do."""
+        return None
+
     @abstractmethod
     def measure(self, architectures: Sequence[Architecture]) -> Iterable[float]:
         """The value of each of these, NaN where it has none: a pure function of the architecture.

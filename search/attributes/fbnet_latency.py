@@ -56,6 +56,11 @@ class FBNetLatency(Attribute, AdditiveCost):
         """A device of the table that ships."""
         return {"device": "pixel3"}
 
+    @classmethod
+    def toy_space(cls) -> FBNet:
+        """FBNet's, with three layers."""
+        return FBNet(**FBNet.toy())
+
     def constant(self) -> float:
         """Milliseconds of the network whose layers are all skipped."""
         return self._all_skip

@@ -105,11 +105,12 @@ def a_network_is_measured_once(subject: AttributeSubject) -> None:
 
 
 def subjects(found: type, spaces: Mapping[str, SearchSpace] | None = None) -> list[AttributeSubject]:
-    """An attribute on NAS-Bench-201, or on others."""
+    """An attribute on the space that it is for, NAS-Bench-201 where that may be any, or on others."""
     annotation = Callable[[SearchSpace], Attribute]
+    own = found.toy_space() or NASBench201()  # type: ignore[attr-defined]
     return [
         AttributeSubject(found, name, toy_factory(found, annotation, space), space)
-        for name, space in (spaces or {"nasbench201": NASBench201()}).items()
+        for name, space in (spaces or {own.name: own}).items()
     ]
 
 
