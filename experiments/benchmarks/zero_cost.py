@@ -17,7 +17,7 @@ with data. The file has ``space``, ``dataset``, ``arch``, ``columns`` and ``valu
 over the architectures. Published over all 15,625 cells: .741, .723, .710.
 ``weights``: weights of proxies, fitted on published values and accuracies of source tasks, against the sum of the
 logarithms of ranks and the best single proxy, on tasks and networks that had no part in the fit.
-``cost``: median milliseconds a network and proxy, alone and together, on one core, and the peak memory of the process.
+``cost``: median milliseconds of processor time a network and proxy, alone and together, on one core, and peak memory.
 
 What was measured is kept in a file of JSON lines, one a network (``--keep``), and is not measured again. CIFAR-10 is
 ``cifar10.npz`` below the current folder or ``$CATCHMARK_DATA``.
@@ -260,7 +260,7 @@ def weights(arguments: argparse.Namespace) -> None:
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    """Milliseconds a network, on one core, and the peak of memory."""
+    """Milliseconds of processor time a network, on one core, and the peak of memory."""
     torch.set_num_threads(1)
     space, names = NASBench201(), arguments.only or list(PROXIES)
     archs = [*drawn(space, arguments.networks)]
@@ -271,12 +271,12 @@ def cost(arguments: argparse.Namespace) -> None:
     taken: dict[str, list[float]] = {}
     for arch in archs:
         for name in names:
-            began = time.perf_counter()
+            began = time.process_time()
             next(iter(attributes[name].measure([arch])))
-            taken.setdefault(name, []).append(1e3 * (time.perf_counter() - began))
-        began = time.perf_counter()
+            taken.setdefault(name, []).append(1e3 * (time.process_time() - began))
+        began = time.process_time()
         measure_together(attributes, arch)
-        taken.setdefault("all together", []).append(1e3 * (time.perf_counter() - began))
+        taken.setdefault("all together", []).append(1e3 * (time.process_time() - began))
     for name, each in taken.items():
         print(f"{name:14} median {statistics.median(each):7.0f} ms, from {min(each):.0f} to {max(each):.0f}")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, CIFAR-10 included")

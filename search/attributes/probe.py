@@ -66,7 +66,9 @@ class Probe:
     """
 
     def __init__(self, network: nn.Module, seed: int, batch: Callable[[int], Any], image_shape: tuple[int, ...]):
-        self.network, self.seed, self.image_shape = network.train(), seed, image_shape
+        # Pixel by pixel images and weights take two thirds of the time.
+        self.network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.seed, self.image_shape = seed, image_shape
         self._batch = batch
 
     @property
@@ -80,7 +82,7 @@ class Probe:
 
     def noise(self, images: int, generator: torch.Generator) -> Tensor:
         """Images of Gaussian noise of mean 0 and variance 1: float32 ``[images, channels, height, width]``."""
-        return torch.randn(images, *self.image_shape, generator=generator).to(self.device)
+        return _by_pixel(torch.randn(images, *self.image_shape, generator=generator).to(self.device))
 
     def copy(self) -> nn.Module:
         """The network again, to be changed at will."""
@@ -98,7 +100,7 @@ class Probe:
 
     def _pass(self, number: int) -> _Forward:
         images, labels = images_and_labels(self._batch(number))
-        images = images.detach().clone().requires_grad_()
+        images = _by_pixel(images.detach().clone()).requires_grad_()
         outputs: dict[int, list[Tensor]] = {}
         hooks = [
             layer.register_forward_hook(lambda _, __, output, k=k: outputs.setdefault(k, []).append(output))
@@ -127,7 +129,7 @@ class Probe:
             for cell in cells:
                 vars(cell)["compute_unused"] = True
             with torch.no_grad(), Agreement(len(images)) as agreement:
-                self.network(images)
+                self.network(_by_pixel(images))
         finally:
             for cell in cells:
                 vars(cell).pop("compute_unused", None)
@@ -188,6 +190,10 @@ class Probe:
         # The graph of the pass stays for whoever reads from it next.
         found = torch.autograd.grad(product, weights, retain_graph=True, allow_unused=True)
         return [torch.zeros_like(w) if each is None else each for w, each in zip(weights, found, strict=True)]
+
+
+def _by_pixel(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
