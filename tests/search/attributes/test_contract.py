@@ -19,19 +19,16 @@ from search.spaces.nasbench201 import NASBench201
 ATTRIBUTES = find_classes("search.attributes", Attribute)
 SPACES = find_classes("search.spaces", SearchSpace)
 OF_ONE_SPACE = {"TableLatency", "FewShotLatency", "TableColumn", "CombinedRanks"}
-OWN_SPACE = {"FBNetLatency": "FBNet"}
-PAIRS = [
-    (attribute, space)
-    for attribute, kind in ATTRIBUTES.items()
-    for space in SPACES
-    # Proxies compute, which takes its time: on other spaces they are measured together, in test_proxies.py.
-    if space
-    in (
-        {OWN_SPACE.get(attribute, "NASBench201")}
-        if attribute in OWN_SPACE.keys() | OF_ONE_SPACE or issubclass(kind, Proxy)
-        else SPACES
-    )
-]
+
+
+def spaces_of(name, kind):
+    """Proxies compute, which takes its time: on other spaces they are measured together, in test_proxies.py."""
+    if (own := kind.toy_space()) is not None:
+        return [type(own).__name__]
+    return ["NASBench201"] if name in OF_ONE_SPACE or issubclass(kind, Proxy) else [*SPACES]
+
+
+PAIRS = [(attribute, space) for attribute, kind in ATTRIBUTES.items() for space in spaces_of(attribute, kind)]
 
 
 @functools.cache
