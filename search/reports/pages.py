@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import closing
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from search.errors import CatchmarkError, RunError, one_line
+from search.errors import CatchmarkError
+from search.runs.folders import JOURNAL
 from search.runs.journal import Journal
+from search.runs.json_files import write_whole
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 from search.studies.supernet_study import SupernetStudy
@@ -60,17 +62,8 @@ def write_report(folder: Path, study: Study, summary: dict[str, Any] | None = No
         CatchmarkError: the folder has no journal, or a damaged one.
     """
     folder = Path(folder)
-    journal = Journal(folder / "journal.sqlite", writable=False)
-    try:
+    with closing(Journal(folder / JOURNAL, writable=False)) as journal:
         page = study_page(study, folder, journal, study.summarise(journal) if summary is None else summary)
-    finally:
-        journal.close()
-    path, partial = folder / "report.html", folder / "report.partial"
-    try:
-        partial.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise RunError(
-            f"{path} could not be written ({one_line(error)}): see to the disk, then write it again"
-        ) from error
+    path = folder / "report.html"
+    write_whole(path, page, "write it again")
     return path

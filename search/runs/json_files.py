@@ -1,13 +1,12 @@
-"""JSON files that are written whole or not at all."""
+"""Text files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from search.errors import RunError, one_line
+from search.training.tensor_files import whole
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -16,14 +15,19 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         RunError: the disk is full, or the folder can't be written.
     """
-    temporary = path.with_suffix(".partial")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(
-            f"{path} could not be written ({one_line(error)}): see to the disk, then resume the run; nothing is lost"
-        ) from error
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n", "resume the run; nothing is lost")
+
+
+def write_whole(path: Path, text: str, cure: str) -> None:
+    """Write a text whole or not at all; what UTF-8 can't hold is replaced.
+
+    Args:
+        path: of the file.
+        text: its content.
+        cure: closes the message: what to do once there is room.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
+    with whole(path, cure) as file:
+        file.write(text.encode("utf-8", errors="replace"))

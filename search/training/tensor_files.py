@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 from search.errors import RunError, one_line
 
+_CURE = "go on with the same command"
+
 
 def save_tensors(path: Path, content: Any) -> None:
     """Save tensors and plain values; what was there before stays until all of it is on the disk.
@@ -25,7 +27,7 @@ def save_tensors(path: Path, content: Any) -> None:
     """
     import torch
 
-    with _whole(path) as file:
+    with whole(path, _CURE) as file:
         torch.save(content, file)
 
 
@@ -35,13 +37,21 @@ def copy_tensors(source: Path, path: Path) -> None:
     Raises:
         RunError: the disk is full, or the folder can't be written.
     """
-    with _whole(path) as file, source.open("rb") as original:
+    with whole(path, _CURE) as file, source.open("rb") as original:
         shutil.copyfileobj(original, file)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its place when all of it is on the disk."""
+def whole(path: Path, cure: str) -> Iterator[BinaryIO]:
+    """A file that takes its place when all of it is on the disk; what was there before stays until then.
+
+    Args:
+        path: of the file.
+        cure: closes the message: what to do once there is room.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
     partial = path.with_suffix(".partial")
     try:
         with open(partial, "wb") as file:
@@ -50,9 +60,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch says of a full disk what its zip writer knows
-        raise RunError(
-            f"{path} could not be written ({one_line(error)}): see to the disk, then go on with the same command"
-        ) from error
+        raise RunError(f"{path} could not be written ({one_line(error)}): see to the disk, then {cure}") from error
 
 
 def load_tensors(path: str | Path, mmap: bool = False) -> Any:
