@@ -19,7 +19,8 @@ def run(chosen: argparse.Namespace) -> int:
     from search.agents.base import Agent
     from search.attributes.base import Attribute
     from search.recipes.catalogue import find_classes
-    from search.recipes.recipe import RECIPES, read_recipe, shown_path
+    from search.recipes.recipe import RECIPES, read_recipe
+    from search.runs.folders import shown_path
     from search.spaces.base import SearchSpace
     from search.tables import SHIPPED
     from search.tasks.base import Task, TaskPool

@@ -67,8 +67,8 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _train_front(request: Request, chosen: argparse.Namespace, launch: Launch) -> int:
-    from search.deploy.choice import settled
     from search.deploy.front import help_to_train_front, read_front, train_front
+    from search.runs.folders import settled
 
     if chosen.agent or chosen.architecture:
         raise CatchmarkError("--front: it is that of all agents, so neither --agent nor --architecture goes with it")

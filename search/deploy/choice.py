@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,7 @@ def choose(request: Request) -> Choice:
         CatchmarkError: there is no such run, target, agent or architecture, nothing succeeded yet, or the target is
             nothing that can be trained.
     """
-    run, target = request.run, request.target
-    if not (run / CONFIG).is_file():
-        raise CatchmarkError(f"{run} is not a run folder: it has no {CONFIG}")
-    check_links(run)
-    study, _ = load_recipe(run / CONFIG, trust=request.trust)
+    run, target, study = request.run, request.target, study_of(request)
     if isinstance(study, Experiment):
         target = target_of(study, target)
     elif request.architecture is None or request.task_file is None or target is not None:
@@ -118,9 +114,17 @@ def choose(request: Request) -> Choice:
     return Choice(study.space, arch, task, seed, target, finder, score, study.name)
 
 
-def settled(run: Path) -> Path:
-    """The folder that a link such as ``latest`` leads to now; it may lead elsewhere later."""
-    return run.parent / os.readlink(run) if run.is_symlink() else run
+def study_of(request: Request) -> Study:
+    """What the run's recipe describes.
+
+    Raises:
+        CatchmarkError: it is no run's folder, or has a link that leads out of it.
+    """
+    run = request.run
+    if not (run / CONFIG).is_file():
+        raise CatchmarkError(f"{run} is not a run folder: it has no {CONFIG}")
+    check_links(run)
+    return load_recipe(run / CONFIG, trust=request.trust)[0]
 
 
 def target_of(study: Experiment, target: str | None) -> str:
@@ -142,11 +146,8 @@ def _best(run: Path, study: Experiment, target: str, agent: str | None) -> tuple
         raise CatchmarkError(
             f"--agent: there is no agent '{agent}' in the run{nearest(agent, study.agent_names, 'agents')}"
         )
-    journal = Journal(run / JOURNAL, writable=False)
-    try:
+    with closing(Journal(run / JOURNAL, writable=False)) as journal:
         summary = study.summarise(journal)
-    finally:
-        journal.close()
     entries: Mapping[str, Any] = summary["targets"].get(target, {}).get("agents", {})
     found = best_of_target({name: entry for name, entry in entries.items() if agent in (None, name)})
     if found is None:

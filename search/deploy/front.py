@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from search.deploy.choice import Request, target_of
+from search.deploy.choice import Request, study_of, target_of
 from search.deploy.network_folder import read_about
 from search.deploy.trained_folder import help_to_train, train_run
 from search.errors import CatchmarkError
 from search.loop.time_budget import within
-from search.recipes.recipe import load_recipe
-from search.recipes.trust import check_links
 from search.results.fronts import front_records
-from search.runs.folders import CONFIG, JOURNAL
+from search.runs.folders import JOURNAL
 from search.runs.journal import Journal, Record
-from search.runs.json_files import write_json
+from search.runs.json_files import write_json, write_whole
 from search.studies.experiment import Experiment
 from search.training.launch import Launch
 
@@ -76,11 +73,7 @@ def read_front(request: Request) -> Front:
         CatchmarkError: there is no such run or target, the target has not several objectives, or nothing is on the
             front yet.
     """
-    run = request.run
-    if not (run / CONFIG).is_file():
-        raise CatchmarkError(f"{run} is not a run folder: it has no {CONFIG}")
-    check_links(run)
-    study, _ = load_recipe(run / CONFIG, trust=request.trust)
+    run, study = request.run, study_of(request)
     if not isinstance(study, Experiment):
         raise CatchmarkError(f"{run} is a run of a {type(study).__name__}, which has no front")
     target = target_of(study, request.target)
@@ -175,7 +168,5 @@ def _write_page(parent: Path, front: Front) -> Path:
         full_decimals=decimals_for(row["full"] for row in rows),
         **content,
     )
-    partial = parent / f".{PAGE}.{os.getpid()}.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, parent / PAGE)
+    write_whole(parent / PAGE, page, "the same 'catchmark train' again")
     return parent / PAGE

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.deploy.choice import TRAINED, Choice, Request, choose, settled
+from search.deploy.choice import TRAINED, Choice, Request, choose
 from search.deploy.network_folder import (
     ABOUT,
     CLASSIFICATION,
@@ -27,6 +27,7 @@ from search.recipes.build import description_of
 from search.recipes.classes import find_class
 from search.recipes.trust import RECIPE
 from search.runs.exit_codes import told_in_one_line
+from search.runs.folders import settled
 from search.runs.json_files import write_json
 from search.runs.locking import FileLock
 from search.training.interruption import termination_as_interruption

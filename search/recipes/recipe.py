@@ -6,7 +6,6 @@ where. Then jsonargparse, which LightningCLI uses too, parses types and builds t
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from search.recipes.classes import find_class, find_parameters
 from search.recipes.tiny import SUFFIX, Tiny
 from search.recipes.trust import RECIPE, Trust, Untrusted
 from search.recipes.yaml_text import dump_yaml, parse_yaml
+from search.runs.folders import shown_path
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 
@@ -141,12 +141,6 @@ def _instead_of_a_file(path: Path) -> str:
     for name, place in shipped.items():
         near = near.replace(f"'{name}'", f"'{place}'")
     return f"not a file{near or '; catchmark list names the recipes that ship'}"
-
-
-def shown_path(path: Path) -> str:
-    """A path as a user would type it: relative where it lies below the current folder."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith(os.pardir) else relative
 
 
 def _override(recipe: dict[str, Any], key: str, text: str, trust: Trust) -> None:

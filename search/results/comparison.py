@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from search.recipes.moved import paths_today
 from search.recipes.trust import read_json
 from search.recipes.yaml_text import parse_yaml
 from search.results.search import best_so_far
-from search.runs.folders import shown_path
+from search.runs.folders import JOURNAL, shown_path
 from search.runs.journal import Journal
 from search.statistics.significance import SIGNIFICANT, holm, rank_test
 
@@ -166,8 +167,8 @@ def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
 
 
 def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
-    if not (folder / "journal.sqlite").is_file():
-        raise CatchmarkError(f"{folder} is not a run folder: it has no journal.sqlite")
+    if not (folder / JOURNAL).is_file():
+        raise CatchmarkError(f"{folder} is not a run folder: it has no {JOURNAL}")
     try:
         summary = read_json(folder / "summary.json")
     except FileNotFoundError:
@@ -191,34 +192,22 @@ def _read_run(letter: str, folder: Path, notes: list[str]) -> list[Row]:
 
 def _rows(letter: str, folder: Path, summary: Mapping[str, Any], notes: list[str]) -> list[Row]:
     rows = []
-    journal = Journal(folder / "journal.sqlite", writable=False)
-    try:
+    with closing(Journal(folder / JOURNAL, writable=False)) as journal:
         if unfinished := [name for name in journal.searches() if not journal.progress(name)[0]]:
             notes.append(f"run {letter} is unfinished, it goes on with: {', '.join(unfinished)}.")
         for target, found in summary["targets"].items():
+            score_name, space = str(found["score_name"]), str(summary["space"])
             for agent, numbers in found["agents"].items():
-                seconds = found.get("budget_seconds")
                 if not 1 <= numbers["trials"] <= _MOST_TRIALS:
                     raise ValueError(f"trials is {numbers['trials']}")
-                curves = best_so_far(journal.records(f"{target}/{agent}"), numbers["trials"], seconds)
+                curves = best_so_far(
+                    journal.records(f"{target}/{agent}"), numbers["trials"], found.get("budget_seconds")
+                )
                 if curves.shape[1] != numbers["evaluations"]:
                     raise CatchmarkError(
                         f"{folder / 'summary.json'} is older than the journal; write it anew: catchmark report {folder}"
                     )
-                rows.append(
-                    Row(
-                        letter,
-                        target,
-                        agent,
-                        str(found["score_name"]),
-                        str(summary["space"]),
-                        int(numbers["failed"]),
-                        curves,
-                        numbers,
-                    )
-                )
-    finally:
-        journal.close()
+                rows.append(Row(letter, target, agent, score_name, space, int(numbers["failed"]), curves, numbers))
     return rows
 
 

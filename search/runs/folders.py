@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -33,11 +33,8 @@ def choose_folder(parent: Path, resume: str | None, launch: Launch, resolved: st
     if launch.restarts and launch.identity:
         for folder in run_folders(parent):
             with suppress(CatchmarkError):  # a damaged one is none of ours
-                journal = Journal(folder / JOURNAL, writable=False)
-                try:
+                with closing(Journal(folder / JOURNAL, writable=False)) as journal:
                     ours = journal.about("launch") == launch.identity and journal.about("recipe") == resolved
-                finally:
-                    journal.close()
                 if ours:
                     print(f"{launch.identity} was started again: going on in {folder}", file=sys.stderr)
                     return folder
@@ -62,12 +59,16 @@ def old_folder(parent: Path, resume: str) -> Path:
     """
     for folder in (parent / "latest",) if resume == "latest" else (Path(resume), parent / resume):
         if (folder / JOURNAL).is_file():
-            # Where the link leads may change while the run goes on.
-            folder = folder.parent / os.readlink(folder) if folder.is_symlink() else folder
-            check_links(folder)
-            return folder
+            found = settled(folder)
+            check_links(found)
+            return found
     place = parent / "latest" if resume == "latest" else Path(resume)
     raise CatchmarkError(f"--resume: there is no run in {place}; start one without --resume")
+
+
+def settled(run: Path) -> Path:
+    """The folder that a link such as ``latest`` leads to now; it may lead elsewhere later."""
+    return run.parent / os.readlink(run) if run.is_symlink() else run
 
 
 def new_folder(parent: Path) -> Path:
@@ -95,6 +96,6 @@ def new_folder(parent: Path) -> Path:
 
 
 def shown_path(folder: Path) -> str:
-    """A folder as a reader would type it: relative to where the command runs, where it is below."""
+    """A path as a reader would type it: relative to where the command runs, where it is below."""
     resolved = Path(folder).resolve()
     return os.path.relpath(resolved) if resolved.is_relative_to(Path.cwd()) else str(resolved)
