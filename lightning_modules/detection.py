@@ -97,11 +97,6 @@ class DetectionModule(OpenMMLabModule):
             network, learning_rate, momentum, weight_decay, schedule or LearningRateSchedule("steps", warmup=500)
         )
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """No warm-up of hundreds of steps."""
-        return {"schedule": {"shape": "constant", "warmup": 0.0}}
-
     def configure_models(self, network: nn.Module) -> None:
         """Build the detector around the network's backbone."""
         backbone, self.num_classes = split_network(network, type(self).__name__)

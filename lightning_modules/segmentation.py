@@ -101,11 +101,6 @@ class SegmentationModule(OpenMMLabModule):
             network, learning_rate, momentum, weight_decay, schedule or LearningRateSchedule("poly", minimum=1e-4)
         )
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """No warm-up of hundreds of steps."""
-        return {"schedule": {"shape": "constant", "warmup": 0.0}}
-
     def configure_models(self, network: nn.Module) -> None:
         """Build the segmentation model around the network's backbone."""
         backbone, self.num_classes = split_network(network, type(self).__name__)

@@ -71,6 +71,11 @@ class OpenMMLabModule(LightningModule, ABC):
         self.configure_metrics()
 
     @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """No warm-up of hundreds of steps."""
+        return {"schedule": {"shape": "constant", "warmup": 0.0}}
+
+    @classmethod
     def named_code(cls, arguments: Mapping[str, Any]) -> Iterator[Named]:
         """What a module of these arguments would import or run, beside what the library has registered."""
         wanted, overrides = arguments.get(cls.config_argument), arguments.get("overrides")
