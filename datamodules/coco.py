@@ -137,14 +137,8 @@ class CocoDataModule(OpenMMLabDataModule):
 
     def val_metrics(self) -> list[Any]:
         """COCO's mean average precision of boxes: ``coco/bbox_mAP`` and its kin, from 0 to 1."""
-        from lightning_modules.openmmlab import prepare
-
-        prepare()
-        from mmdet.evaluation import CocoMetric
-
-        metric = CocoMetric(metric="bbox")
+        metric = box_metric(self.metainfo)
         metric._coco_api = _index(self._select(self.val_split))
-        metric.dataset_meta = self.metainfo
         # Of the images that are looked at; the annotations may hold more, each of which would count as missed.
         metric.img_ids = [self.val_records.get_data_info(index)["img_id"] for index in range(len(self.val_records))]
         return [metric]
@@ -178,6 +172,18 @@ class CocoDataModule(OpenMMLabDataModule):
 
     def _select(self, split: Split) -> Selection:
         return Selection(*json.loads(self._selections[split]))
+
+
+def box_metric(metainfo: dict[str, Any]) -> Any:
+    """The metric of mmdet for COCO's mean average precision of boxes of these classes."""
+    from lightning_modules.openmmlab import prepare
+
+    prepare()
+    from mmdet.evaluation import CocoMetric
+
+    metric = CocoMetric(metric="bbox")
+    metric.dataset_meta = metainfo
+    return metric
 
 
 def _index(content: Selection) -> Any:

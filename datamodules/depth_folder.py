@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datamodules.batches import generator_of
-from datamodules.epochs import EpochDataModule
+from datamodules.epochs import EpochDataModule, check_counts
 from datamodules.image_folder import SPLITS
 from datamodules.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from datamodules.locations import locations, looked_in
@@ -218,9 +218,7 @@ class DepthFolderDataModule(EpochDataModule):
         super().__init__(batch_size, num_workers, seed)
         if resolution < 32 or resolution % 32:
             raise ValueError(f"resolution is {resolution}, a multiple of 32 is needed")
-        for key, number in (("images", images), ("val_images", val_images)):
-            if number is not None and number < 1:
-                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        check_counts(images=images, val_images=val_images)
         if not metres_per_unit > 0:
             raise ValueError(f"metres_per_unit is {metres_per_unit}, more than 0 is needed")
         self.root, self.resolution, self.cache_megabytes = root, resolution, cache_megabytes

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.arrays import ArrayDataModule
+from datamodules.coco import box_metric
 from datamodules.depth_folder import DepthFolderDataModule, Pair
+from datamodules.epochs import check_counts
 from datamodules.image_arrays import ImageArrays
 from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip
 from datamodules.scenes import CLASSES, Scenes, digit_scenes
@@ -34,7 +36,16 @@ _PALETTE = [
 """Red, green and blue of the background and of each digit."""
 
 
-class DigitScenesClassification(ArrayDataModule):
+class _OfScenes:
+    """What data modules of scenes have in common."""
+
+    @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """Cheap arguments, as a recipe gives them."""
+        return {"scenes": 40, "val_scenes": 8}
+
+
+class DigitScenesClassification(_OfScenes, ArrayDataModule):
     """Which digit is the nearest: images in 10 classes. They are never mirrored: a mirrored digit is another thing.
 
     Args:
@@ -74,18 +85,13 @@ class DigitScenesClassification(ArrayDataModule):
         )
         self._scenes = _Source(scenes, val_scenes, size, digits, scene_seed)
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Cheap arguments, as a recipe gives them."""
-        return {"scenes": 40, "val_scenes": 8}
-
     def load(self) -> ImageArrays:
         """The scenes, each with its nearest digit as the label."""
         train, val = self._scenes("train"), self._scenes("val")
         return ImageArrays(train.images, train.nearest, val.images, val.nearest, CLASSES[1:], "digit scenes")
 
 
-class DigitScenesDetection(OpenMMLabDataModule):
+class DigitScenesDetection(_OfScenes, OpenMMLabDataModule):
     """Which digits are where: boxes in 10 classes, for mmdet. A box is that of the visible part of a digit.
 
     Args:
@@ -117,11 +123,6 @@ class DigitScenesDetection(OpenMMLabDataModule):
         super().__init__(batch_size, val_split=val_split, num_workers=num_workers, seed=seed)
         self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Cheap arguments, as a recipe gives them."""
-        return {"scenes": 40, "val_scenes": 8}
-
     @property
     def metainfo(self) -> dict[str, Any]:
         """The names of the ``classes`` and their ``palette``."""
@@ -147,17 +148,10 @@ class DigitScenesDetection(OpenMMLabDataModule):
 
     def val_metrics(self) -> list[Any]:
         """COCO's mean average precision of boxes: ``coco/bbox_mAP`` and its kin, from 0 to 1."""
-        from lightning_modules.openmmlab import prepare
-
-        prepare()
-        from mmdet.evaluation import CocoMetric
-
-        metric = CocoMetric(metric="bbox")
-        metric.dataset_meta = self.metainfo
-        return [metric]
+        return [box_metric(self.metainfo)]
 
 
-class DigitScenesSegmentation(OpenMMLabDataModule):
+class DigitScenesSegmentation(_OfScenes, OpenMMLabDataModule):
     """Which pixel belongs to which digit: 11 classes, the first of which is the background, for mmseg.
 
     Args:
@@ -192,11 +186,6 @@ class DigitScenesSegmentation(OpenMMLabDataModule):
         self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
         self.photometric = photometric
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Cheap arguments, as a recipe gives them."""
-        return {"scenes": 40, "val_scenes": 8}
-
     @property
     def metainfo(self) -> dict[str, Any]:
         """The names of the ``classes`` and their ``palette``."""
@@ -224,7 +213,7 @@ class DigitScenesSegmentation(OpenMMLabDataModule):
         return [iou_metric(self.metainfo)]
 
 
-class DigitScenesDepth(DepthFolderDataModule):
+class DigitScenesDepth(_OfScenes, DepthFolderDataModule):
     """How far each pixel is: inverse depth in 1/m, known everywhere. Training scenes are mirrored at random.
 
     Args:
@@ -254,11 +243,6 @@ class DigitScenesDepth(DepthFolderDataModule):
             raise ValueError(f"size is {size}, a multiple of 32 is needed")
         super().__init__("digit scenes", size, batch_size, num_workers=num_workers, seed=seed)
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Cheap arguments, as a recipe gives them."""
-        return {"scenes": 40, "val_scenes": 8}
-
     @property
     def num_classes(self) -> int:
         """0, for a depth map takes the place of logits."""
@@ -283,10 +267,7 @@ class _Source:
     """The scenes of a data module, composed on first use and shared by all that ask for the same."""
 
     def __init__(self, scenes: int, val_scenes: int, size: int, digits: int, scene_seed: int):
-        given = {"scenes": scenes, "val_scenes": val_scenes, "digits": digits}
-        for key, number in given.items():
-            if number < 1:
-                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        check_counts(scenes=scenes, val_scenes=val_scenes, digits=digits)
         if size < 32:
             raise ValueError(f"size is {size}, at least 32 pixels are needed")
         if scene_seed < 0:

@@ -25,8 +25,7 @@ class EpochDataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, at least 1 is needed")
+        check_counts(batch_size=batch_size)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.reseed(seed)
 
@@ -95,3 +94,14 @@ class EpochDataModule(LightningDataModule, ABC):
             generator=generator_of(self.seed, 3),
             **self.loader_settings(),
         )
+
+
+def check_counts(**numbers: int | None) -> None:
+    """Refuse numbers, given by name, that are below 1; None stands for all there is.
+
+    Raises:
+        ValueError: one is.
+    """
+    for key, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{key} is {number}, at least 1 is needed")

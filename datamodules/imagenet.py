@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.epochs import EpochDataModule
+from datamodules.epochs import EpochDataModule, check_counts
 from datamodules.image_folder import find_both, find_splits
 from datamodules.locations import locations, looked_in
 from datamodules.pictures import as_rgb, opened, survey, upright_size
@@ -191,9 +191,7 @@ class ImageFolderDataModule(EpochDataModule):
         seed: int = 0,
     ):
         super().__init__(batch_size, num_workers, seed)
-        for key, number in (("resolution", resolution), ("threads", threads)):
-            if number < 1:
-                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        check_counts(resolution=resolution, threads=threads)
         if not 0 <= color_jitter <= 1:
             raise ValueError(f"color_jitter is {color_jitter}, it must lie in [0, 1]")
         self.root, self.resolution, self.color_jitter = root, resolution, color_jitter

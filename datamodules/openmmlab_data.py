@@ -21,7 +21,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.epochs import EpochDataModule
+from datamodules.epochs import EpochDataModule, check_counts
 from datamodules.locations import locations, looked_in
 
 Record = dict[str, Any]
@@ -134,9 +134,7 @@ class OpenMMLabDataModule(EpochDataModule):
         seed: int = 0,
     ):
         super().__init__(batch_size, num_workers, seed)
-        for key, number in (("images", images), ("val_images", val_images)):
-            if number is not None and number < 1:
-                raise ValueError(f"{key} is {number}, at least 1 is needed")
+        check_counts(images=images, val_images=val_images)
         if val_split not in ("train", "val"):
             raise ValueError(f"val_split is '{val_split}', allowed: train, val")
         self.images, self.val_images, self.val_split = images, val_images, val_split
