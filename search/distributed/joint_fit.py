@@ -19,7 +19,6 @@ from search.errors import CatchmarkError
 from search.evaluation import Evaluation, Proposal
 from search.studies.base import Study
 from search.studies.experiment import Experiment
-from search.studies.supernet_stretch import Stretches
 from search.studies.supernet_study import SupernetStudy
 from search.tasks.base import OneByOne, Task, TaskPool, all_parts
 from search.training.launch import Launch
@@ -230,23 +229,6 @@ class ExperimentCalls(StudyCalls):
 # ---- supernets -----------------------------------------------------------------------------------------------------
 
 
-class JointStretches(Stretches):
-    """Stretches that all ranks train together.
-
-    Args:
-        own: trains one on this rank.
-        together: makes a joint call.
-    """
-
-    def __init__(self, own: Stretches, together: Together):
-        self._own, self._together = own, together
-
-    def train(self, training: SupernetTraining, folder: Path, stretch: Stretch, tell: Tell) -> Outcome:
-        """Train to the end of a stretch on every rank; the outcome is that of rank 0."""
-        order = {"train": asdict(stretch), "folder": str(folder)}
-        return self._together(order, partial(self._own.train, training, folder, stretch, tell))
-
-
 class SupernetCalls(StudyCalls):
     """The stretches of a study's trainings, and the evaluations of its truth.
 
@@ -271,12 +253,17 @@ class SupernetCalls(StudyCalls):
         if not joint and not _is_joint(study.truth):
             self.nothing = "neither the study nor its truth has trainer: {strategy: ddp}"
         if together is not None:
-            own = self._training.stretches
+            own = self._training.train_stretch
+
+            def train_together(training: SupernetTraining, folder: Path, stretch: Stretch, tell: Tell) -> Outcome:
+                order = {"train": asdict(stretch), "folder": str(folder)}
+                return together(order, partial(own, training, folder, stretch, tell))  # the outcome of rank 0
+
             self.study = study.with_training(
                 replace(
                     self._training,
                     truth=joint_task(study.truth, ["truth"], together),
-                    stretches=JointStretches(own, together) if joint else own,
+                    train_stretch=train_together if joint else own,
                 )
             )
 
@@ -292,6 +279,6 @@ class SupernetCalls(StudyCalls):
             see_checkpoint(path, stretch.outcome.epochs, lambda: read_outcome(path).epochs, self._launch)
 
         def take_part() -> None:
-            training.stretches.train(training, folder, stretch, lambda *_: None)  # rank 0 tells of epochs
+            training.train_stretch(training, folder, stretch, lambda *_: None)  # rank 0 tells of epochs
 
         return take_part

@@ -29,7 +29,7 @@ from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_job import Job, Landmarks, Outcome, Stretch, checkpoint_of, keep_chosen, read_outcome
-from search.studies.supernet_stretch import Stretches, Tell
+from search.studies.supernet_stretch import Tell, TrainStretch, train_stretch
 from search.tasks.base import Task, all_parts
 from search.training.fit import check_plan
 from search.training.isolation import isolated, quiet_lightning, seed_global_streams
@@ -97,7 +97,7 @@ class SupernetTraining:
     """What every training of a study needs.
 
     Attributes are as in `SupernetStudy`, but for:
-        stretches: train the epochs between two choices, in this process or on several ranks.
+        train_stretch: trains the epochs between two choices, in this process or on several ranks.
     """
 
     space: SearchSpace
@@ -115,7 +115,7 @@ class SupernetTraining:
     threads: int | None
     channels_last: bool
     trainer: dict[str, Any]
-    stretches: Stretches = field(default_factory=Stretches)
+    train_stretch: TrainStretch = train_stretch
 
     # ---- what it is made of ----------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class SupernetTraining:
         iterations = sorted(self.iteration_epochs(job.method) - {0}) if job.until is None else []
         for end in sorted({*iterations, until}):
             if outcome.epochs < end:
-                outcome = self.stretches.train(self, folder, Stretch(job, end, place, outcome), tell)
+                outcome = self.train_stretch(self, folder, Stretch(job, end, place, outcome), tell)
                 place = job.place
             if end in iterations[outcome.iterations :]:
                 outcome, place = self._choose(folder, job, place, outcome, self._add_landmarks), job.place

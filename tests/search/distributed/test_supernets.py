@@ -184,7 +184,7 @@ def test_without_a_strategy_rank_0_trains_alone(tmp_path):
     asked = []
     calls = joint_calls_of(study, Launch(ranks=2), lambda *what: asked.append(what))
     assert calls.nothing == "neither the study nor its truth has trainer: {strategy: ddp}"
-    assert calls.study.training.stretches is study.training.stretches and calls.study.truth is study.truth
+    assert calls.study.training.train_stretch is study.training.train_stretch and calls.study.truth is study.truth
     (environment,) = arguments_here(study.training.trainer, launch=Launch(ranks=2))["plugins"]
     assert environment.world_size() == 1
     assert joint_calls_of(study_of(tmp_path), Launch(ranks=2), lambda *what: asked.append(what)).nothing == ""
