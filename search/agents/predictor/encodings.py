@@ -95,7 +95,7 @@ class PathEncoding(Encoding):
         self.counts = counts
 
     def open(self, space: SearchSpace, whole: Tensor | None = None) -> Encoder:
-        """A column for each sequence that occurs."""
+        """A column for each sequence that two architectures have."""
         return _Patterns(space, whole, lambda graph: _named(graph.paths()), self.counts)
 
 
@@ -114,7 +114,7 @@ class SubtreeEncoding(Encoding):
         self.depth = depth
 
     def open(self, space: SearchSpace, whole: Tensor | None = None) -> Encoder:
-        """A column for each pattern that occurs."""
+        """A column for each pattern that two architectures have."""
         return _Patterns(space, whole, lambda graph: graph.subtrees(self.depth), counts=True)
 
 
@@ -126,8 +126,10 @@ class _Patterns(Encoder):
         self._columns: dict[str, int] | None = None
         size = _HASHED_COLUMNS
         if whole is not None:
-            found = {pattern for arch in whole.tolist() for pattern in find(graph_of(space, tuple(arch)))}
-            self._columns = {pattern: k for k, pattern in enumerate(sorted(found))}
+            found = Counter(pattern for arch in whole.tolist() for pattern in find(graph_of(space, tuple(arch))))
+            # What one architecture alone has says nothing of others; where drawings are chains, every path is such.
+            shared = sorted(pattern for pattern, count in found.items() if count > 1)
+            self._columns = {pattern: k for k, pattern in enumerate(shared)}
             size = max(1, len(self._columns))
         self.groups = torch.zeros(size, dtype=torch.long)
 
@@ -136,16 +138,18 @@ class _Patterns(Encoder):
         rows, columns, values = [], [], []
         for row, arch in enumerate(archs.tolist()):
             for pattern, count in self._find(graph_of(self.space, tuple(arch))).items():
-                rows.append(row)
-                columns.append(self._column(pattern))
-                values.append(float(count))
+                column = self._column(pattern)
+                if column is not None:
+                    rows.append(row)
+                    columns.append(column)
+                    values.append(float(count))
         code.index_put_((torch.tensor(rows).long(), torch.tensor(columns).long()), torch.tensor(values), True)
         return code.sqrt() if self._counts else (code > 0).float()
 
-    def _column(self, pattern: str) -> int:
+    def _column(self, pattern: str) -> int | None:
         if self._columns is None:
             return zlib.crc32(pattern.encode()) % _HASHED_COLUMNS
-        return self._columns[pattern]
+        return self._columns.get(pattern)
 
 
 def _named(paths: Counter[tuple[str, ...]]) -> Counter[str]:

@@ -123,7 +123,7 @@ def test_a_whole_space_has_every_network_once_and_knows_the_others():
     names = pool._all.names[0]
     assert len(names.unique()) == len(names) == len(names_of(CELLS, ALL).unique())
     assert torch.equal(pool.names(ALL), names_of(CELLS, ALL))
-    fresh = SideBySide([SubtreeEncoding().open(CELLS, ALL)])(ALL)
+    fresh = SideBySide([SubtreeEncoding().open(CELLS, pool._all.archs[0])])(ALL)
     scale = pool.features(ALL).sum() / fresh.sum()  # equal networks have equal codes, whichever of them is encoded
     assert torch.allclose(pool.features(ALL), fresh * scale, atol=1e-5)
 
