@@ -1,10 +1,11 @@
 """How much of what can be dominated the agents of a run dominate, after several numbers of evaluations.
 
-    python experiments/benchmarks/objectives.py RUN [--after 50 100 200]
+    python experiments/benchmarks/objectives.py RUN [--after 50 100 200] [--cost 2000 4000]
 
 A row an agent: of each target the share of the hypervolume of the true front (or, where that is not known, of the
 front of all that was evaluated), down to the worst value of each objective: mean over trials, and its 95% interval. The
-report of the run has the same in the end, and curves.
+report of the run has the same in the end, and curves. ``--cost`` counts seconds that evaluations are said to cost, in
+place of evaluations: for agents of several fidelities.
 """
 
 from __future__ import annotations
@@ -28,30 +29,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--after", type=int, nargs="+", default=[50, 100, 200], help="evaluations a trial")
+    parser.add_argument("--cost", type=float, nargs="+", help="seconds a trial, in place of evaluations")
     chosen = parser.parse_args()
     experiment, _ = load_recipe(chosen.run / CONFIG)
     assert isinstance(experiment, Experiment)
     with closing(Journal(chosen.run / JOURNAL, writable=False)) as journal:
         for name, task in experiment.targets.items():
-            found = {
-                agent: objective_values(journal.records(f"{name}/{agent}"), experiment.trials, task)
+            records = {
+                agent: list(journal.records(f"{name}/{agent}"))
                 for agent in experiment.agent_names
-                if journal.progress(f"{name}/{agent}")[0]
+                if chosen.cost or journal.progress(f"{name}/{agent}")[0]
             }
-            curves = coverage(found, directions_of(task.objectives), feasible_space(task)).curves
-            heads = " | ".join(f"after {n}" for n in chosen.after)
-            print(f"\n**{name}**, {experiment.trials} trials\n\n| agent | {heads} |")
-            print("|---|" + "---|" * len(chosen.after))
-            for agent, curve in sorted(curves.items(), key=lambda each: -float(each[1][:, -1].mean())):
-                print(f"| {agent} | {' | '.join(_cell(curve, n) for n in chosen.after)} |")
+            columns: dict[str, dict[str, torch.Tensor]] = {}
+            for seconds in chosen.cost or [None]:
+                found = {
+                    agent: objective_values(each, experiment.trials, task, seconds) for agent, each in records.items()
+                }
+                covered = coverage(found, directions_of(task.objectives), feasible_space(task))
+                if seconds is not None:
+                    columns[f"{seconds:g} s"] = covered.shares
+                    continue
+                for n in chosen.after:
+                    reached = {agent: curve[:, n - 1] for agent, curve in covered.curves.items() if n <= curve.shape[1]}
+                    columns[f"after {n}"] = reached
+            print(f"\n**{name}**, {experiment.trials} trials\n\n| agent | {' | '.join(columns)} |")
+            print("|---|" + "---|" * len(columns))
+            for agent in records:
+                print(f"| {agent} | {' | '.join(_cell(column.get(agent)) for column in columns.values())} |")
 
 
-def _cell(curve: torch.Tensor, evaluations: int) -> str:
-    if evaluations > curve.shape[1]:
+def _cell(shares: torch.Tensor | None) -> str:
+    if shares is None or not len(shares):
         return ""
-    column = 100 * curve[:, evaluations - 1]
-    low, high = mean_interval(column.numpy()) or (float("nan"), float("nan"))
-    return f"{float(column.mean()):.1f} [{low:.1f}, {high:.1f}]"
+    low, high = mean_interval(100 * shares.numpy()) or (float("nan"), float("nan"))
+    return f"{100 * float(shares.mean()):.1f} [{low:.1f}, {high:.1f}]"
 
 
 if __name__ == "__main__":
