@@ -178,7 +178,7 @@ def conduction(before: Tensor, after: Tensor, generator: torch.Generator) -> flo
         NaN for a block that gives what it gets; 0 for one that passes nothing on.
     """
     signs = (2 * torch.randint(0, 2, after.shape, generator=generator) - 1).to(after)
-    if not after.requires_grad:
+    if not (after.requires_grad and before.requires_grad):  # nothing comes through a cell without connections
         return 0.0
     (back,) = torch.autograd.grad(after, before, signs, retain_graph=True, allow_unused=True)
     if back is None:

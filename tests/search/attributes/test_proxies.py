@@ -421,3 +421,8 @@ def test_what_needs_classes_says_so():
         Snip(DepthFusion())
     with pytest.raises(ValueError, match="Snip needs a batch: name 'data'"):
         Snip(SPACE).values(torch.tensor([3] * 6))
+
+
+def test_a_cell_that_connects_nothing_can_be_measured(digits):
+    values = measure_together(everything(SPACE, digits), (0,) * 6)
+    assert values["Trainability"] < -1e5 and values["GradientNorm"] == 0
