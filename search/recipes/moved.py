@@ -35,7 +35,15 @@ CLASSES = {
 """Classes that moved alone, or have another name."""
 
 
-ADDED = {"mode": "min_size", "steps_every": 1, "warmup": 0, "climb": "below", "every": 0, "fidelities": [], "sees": "score"}
+ADDED = {
+    "mode": "min_size",
+    "steps_every": 1,
+    "warmup": 0,
+    "climb": "below",
+    "every": 0,
+    "fidelities": [],
+    "sees": "score",
+}
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 
 
