@@ -117,7 +117,8 @@ MALFORMED = {
         [
             "space:",
             "'Foo'",
-            "known: DARTS, DepthFusion, NASBench101, NASBench201, PredNetSpace, ResidualBackbone, TransNASBench101Micro",
+            "known: DARTS, DepthFusion, NASBench101, NASBench201, PredNetSpace, ResidualBackbone",
+            "TransNASBench101Micro",
         ],
     ),
     "misspelled class": (
