@@ -1,7 +1,7 @@
 """What human-model similarity is worth: known values, a PredNet that learns, and studies read from their runs.
 
     python experiments/benchmarks/hms.py golden
-    python experiments/benchmarks/hms.py prednet [--channels 3 8 16] [--steps 1500] [--seeds 1]
+    python experiments/benchmarks/hms.py prednet [--channels 3 8 16] [--steps 600] [--seeds 1]
     python experiments/benchmarks/hms.py study RUN --score val_skill [--patience 1 2 3]
 
 ``golden`` compares matrices that others published with human IT, and says how far people agree. ``prednet`` trains on
@@ -48,7 +48,7 @@ def main() -> None:
     commands.add_parser("golden")
     trained = commands.add_parser("prednet")
     trained.add_argument("--channels", type=int, nargs="+", default=[3, 8, 16])
-    trained.add_argument("--steps", type=int, default=1500)
+    trained.add_argument("--steps", type=int, default=600)
     trained.add_argument("--crop", type=int, nargs=2, default=[32, 40])
     trained.add_argument("--batch", type=int, default=4)
     trained.add_argument("--learning-rate", type=float, default=3e-3)
@@ -169,7 +169,8 @@ def _stopping(curves: dict[str, np.ndarray], score: str, epochs: int, patiences:
             kept = np.array([curve[stop.kept - 1] for curve, stop in zip(curves[score], stops, strict=True)])
             found[name] = np.array([stop.epochs for stop in stops], dtype=float), curves[score].max(1) - kept
             spent, lost = found[name]
-            print(f"  patience {patience} by {name:9} epochs {_mean(spent)}, lost {_mean(lost)}")
+            middle = f"median {np.median(lost):.2f}"
+            print(f"  patience {patience} by {name:9} epochs {_mean(spent)}, lost {_mean(lost)}, {middle}")
         (spent, lost), (loss_spent, loss_lost) = found["val_hms"], found["val_loss"]
         print(f"             difference    epochs {_mean(spent - loss_spent)}, lost {_mean(lost - loss_lost)}")
 

@@ -90,19 +90,20 @@ class NaiveTransfer(MetaAgent):
 
     def ask(self, n: int = 1) -> Tensor:
         """The first ``n`` new architectures of the order: int64 ``[trials, n, decisions]``."""
-        codes = self._candidates(n)
+        # The codes of a larger space tell its architectures apart, but may not lead back to them.
+        drawn = self.space.sample(self.rng, n * _TRIES) if self._all is None else None
+        codes = self._candidates(n) if drawn is None else self.space.code(drawn)
         repeated = (codes.unsqueeze(2) == codes.unsqueeze(1)).tril(-1).any(2)
         old = repeated | (codes.unsqueeze(2) == self._known.unsqueeze(1)).any(2)
         # New ones first, both parts in their order; a space that is used up is walked down again.
-        order = old.int().argsort(dim=1, stable=True)
-        chosen = codes.gather(1, order[:, torch.arange(n) % codes.shape[1]])
+        places = old.int().argsort(dim=1, stable=True)[:, torch.arange(n) % codes.shape[1]]
+        chosen = codes.gather(1, places)
         self._known = torch.cat([self._known, chosen], dim=1)
-        return self._decode(chosen)
+        return self._decode(chosen) if drawn is None else drawn[torch.arange(self.trials)[:, None], places]
 
     def _candidates(self, n: int) -> Tensor:
-        """Codes ``[trials, m]``, at least ``n`` of them new where the space has so many."""
-        if self._all is None:
-            return self.space.code(self.space.sample(self.rng, n * _TRIES))
+        """Codes of a space that can be ranked ``[trials, m]``, at least ``n`` of them new where it has so many."""
+        assert self._all is not None
         if self._order is None:
             if self.adapting and self._ranking is not None:
                 self._order = self._all[self._ranking.long()[torch.arange(self.trials) % len(self._ranking)]]

@@ -312,7 +312,11 @@ class SearchSpace(ABC):
         return code.scatter_(-1, archs + offsets, 1.0)
 
     def code(self, archs: Tensor) -> Tensor:
-        """One number per architecture, mixed radix, first decision first: ``[..., decisions]`` to ``[...]``."""
+        """One number per architecture, mixed radix, first decision first: ``[..., decisions]`` to ``[...]``.
+
+        In a space of more than 2^63 combinations of choices it is taken modulo 2^64: two architectures of such a space
+        share a number about as rarely as two hashes of that length are equal.
+        """
         code = torch.zeros(archs.shape[:-1], dtype=torch.long)
         for t, size in enumerate(self.sizes):
             code = code * size + archs[..., t]
