@@ -58,7 +58,7 @@ def test_what_was_searched_for_a_device_is_better_there_than_what_was_searched_f
 
 
 def best_on(device):
-    """The lowest objective that changes of one layer at a time reach from nine starts: the answer, without a gradient."""
+    """The lowest objective that changes of one layer at a time reach from nine starts, with no gradient."""
     latency = FBNetLatency(SPACE, device)
     prices, constant = torch.stack(latency.prices()), latency.constant()
     lowest = math.inf
