@@ -3,11 +3,12 @@
     catchmark run experiments/fbnet/devices_reduced.yaml --runs runs
     python experiments/benchmarks/fbnet_devices.py runs/devices_reduced/latest [more runs, of other seeds]
 
-Reads what the runs have in their journals and trains nothing. For each method it prints the latency on each device, and
-the stand-alone accuracy, of the most accurate network that a search found ("train several, keep the best") and, as a
-mean, of all that it found: over all trials of all runs, with the standard deviation over them. Random search stands
-beside: of the networks that were measured, which cost about as much to train as a search, the most accurate one that
-is no slower on the device than what was searched for it. Whether the claim holds is said pair by pair.
+Reads what the runs have in their journals and trains nothing; their data must be where they were. For each method it
+prints the latency on each device, and the stand-alone accuracy, of the most accurate network that a search found
+("train several, keep the best") and, as a mean, of all that it found: over all trials of all runs, with the standard
+deviation over them. Random search stands beside: of the networks that were measured, which cost about as much to train
+as a search, the most accurate one that is no slower on the device than what was searched for it. Whether the claim
+holds is said pair by pair.
 """
 
 from __future__ import annotations
