@@ -71,7 +71,8 @@ def golden() -> None:
     """Print how far known matrices, pixels and other people agree with human IT."""
     stimuli = load_stimuli()
     average = upper_triangle(stimuli.reference)
-    with np.load(find_archive(HUMAN_IT, "no stimuli", "set CATCHMARK_DATA")) as arrays:
+    archive = find_archive(HUMAN_IT, "no stimuli", "set CATCHMARK_DATA")
+    with np.load(archive, allow_pickle=False) as arrays:
         named = {name: arrays[name] for name in ("human_it_average", "human_it_published", "monkey_it_published")}
         named |= dict(zip(map(str, arrays["model_names"]), arrays["model_rdms"], strict=True))
         named["behaviour"] = arrays["behaviour"].mean(0)
