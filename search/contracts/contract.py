@@ -159,8 +159,9 @@ def through_a_file(state: Any) -> Any:
 
 def not_restored(one: Any, other: Any) -> str:
     """The end of a message: in which attributes two objects of a class differ, where that can be told."""
-    theirs = vars(other)
-    unlike = [f"'{k}'" for k, value in vars(one).items() if k in theirs and known_to_differ(value, theirs[k])]
+    # What was never set in the other is there all the same where the class has it.
+    known = [(name, value) for name, value in vars(one).items() if hasattr(other, name)]
+    unlike = [f"'{name}'" for name, value in known if known_to_differ(value, getattr(other, name))]
     return f"; not restored: {', '.join(unlike)}" if unlike else ""
 
 

@@ -153,6 +153,7 @@ def test_a_child_begins_with_the_weights_of_its_parent_as_far_as_they_fit(tmp_pa
     weights = tmp_path / "parent.pt"
     parent = task.train((0,), 5, leave=weights)
     left = load_tensors(weights)
+    assert left.pop("catchmark.epochs") == 2
     assert parent.status == "ok" and set(left) == set(task.start((0,), 5).state_dict())
     with isolated():
         fresh, child = task.start((1,), 6), task.start((1,), 6, weights)
