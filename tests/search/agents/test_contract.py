@@ -8,6 +8,7 @@ import torch
 
 from search.agents.base import Agent
 from search.agents.halving import Halving
+from search.agents.predictor.agent import PredictorAgent
 from search.agents.random_search import RandomSearch
 from search.contracts import agent as contract
 from search.contracts.agent import BUDGET, CONTRACT, PART, advance, nothing_works, with_failures
@@ -45,15 +46,15 @@ def test_there_are_agents_and_spaces():
 
 
 def triples():
-    """Every check of every agent on a small space with rules; on each other one a third of them, in turn.
+    """Every check of every agent on a small space with rules; on each other one a sixth of them, in turn.
 
-    So every two of agent, space and check meet, and an agent's third are others on the next space. An agent knows of a
+    So every two of agent, space and check meet, and an agent's sixth are others on the next space. An agent knows of a
     space what `SearchSpace` tells it: how many choices there are, and which rule out which.
     """
     for c, check in enumerate(CONTRACT.checks):
         for a, agent_name in enumerate(AGENTS):
             for s, space_name in enumerate(SPACES):
-                if space_name == "MaskedSpace" or (a + s + c) % 3 == 0:
+                if space_name == "MaskedSpace" or (a + s + c) % 6 == 0:
                     yield pytest.param(check, space_name, agent_name, id=f"{check.__name__}-{space_name}-{agent_name}")
 
 
@@ -125,6 +126,8 @@ def test_beats_random_search(agent_name):
     """15,625 architectures, 60 evaluations; an agent that takes long for many trials gets fewer, so a larger error."""
     found = AGENTS[agent_name]
     trials = 64 if found.batched or issubclass(found, Halving) else 16
+    if issubclass(found, PredictorAgent):
+        trials = 4  # it looks at the whole space, and leaves no regret
     ours, random = regret(found(space_of("Grid"), trials=trials, seed=0)), random_regret()
     error = (ours.var() / len(ours) + random.var() / len(random)).sqrt()
     assert ours.min() >= 0

@@ -42,6 +42,13 @@ ALWAYS, NEVER = math.inf, 1e-12
 every_agent = pytest.mark.parametrize("agent_name", AGENTS)
 
 
+def every_agent_with_one_of(names, settings):
+    """Every agent once, the settings in turn: what executors do hangs on what an agent asks, not on which it is."""
+    return pytest.mark.parametrize(
+        ("agent_name", *names), [(name, *settings[k % len(settings)]) for k, name in enumerate(AGENTS)]
+    )
+
+
 class Toy(OneByOne):
     """Additive rewards; some architectures have none. Notes its evaluations, and stops at one of them."""
 
@@ -132,8 +139,7 @@ def read_records(path):
 # ---- what a seed decides -----------------------------------------------------------------------------------------
 
 
-@every_agent
-@pytest.mark.parametrize("batch, trials, instant", [(1, 1, False), (1, 1, True), (3, 2, False)])
+@every_agent_with_one_of(("batch", "trials", "instant"), [(1, 1, False), (1, 1, True), (3, 2, False)])
 def test_one_worker_is_no_executor(agent_name, batch, trials, instant, tmp_path):
     for name, executor in {"none": None, "one": InlineExecutor()}.items():
         attempt(tmp_path / name, agent_name, executor, batch=batch, trials=trials, instant=instant)
@@ -150,8 +156,7 @@ def test_a_batch_is_the_same_whatever_finishes_first(agent_name, tmp_path):
     assert executor.counts[:8] == [8, 7, 6, 5, 4, 3, 2, 1]
 
 
-@every_agent
-@pytest.mark.parametrize("workers", [1, 3])
+@every_agent_with_one_of(("workers",), [(1,), (3,)])
 def test_with_a_worker_a_trial_the_order_does_not_matter(agent_name, workers, tmp_path):
     """Trials by themselves: one evaluation each under way, so every one is the search it is in one process."""
     executor = Scrambled(workers)
@@ -231,8 +236,7 @@ def test_records_say_in_which_order_all_was_asked_and_told(agent_name, workers, 
     assert as_text(state["agent"]) == as_text(replayed(agent_name, records, workers)) and "flying" not in state
 
 
-@every_agent
-@pytest.mark.parametrize("share, trials", [(ALWAYS, 1), (NEVER, 1), (0.1, 2)])
+@every_agent_with_one_of(("share", "trials"), [(ALWAYS, 1), (NEVER, 1), (0.1, 2)])
 def test_resuming_again_and_again(agent_name, share, trials, tmp_path):
     """Nothing that was committed is evaluated again; what was under way is, with its seed."""
     path, choose, known = tmp_path / "journal", random.Random(agent_name), set()
