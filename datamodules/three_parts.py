@@ -146,7 +146,7 @@ class ThreePartsDataModule(LightningDataModule):
     @classmethod
     def toy(cls) -> dict[str, Any]:
         """Cheap arguments, as a recipe gives them."""
-        return {"evaluation_images": 8, "images": 50}
+        return {"evaluation_images": 8, "images": 48}
 
     def reseed(self, seed: int) -> None:
         """Set the seed of order and augmentation, not of the split."""
