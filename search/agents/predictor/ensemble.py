@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,19 +63,42 @@ class MLPEnsemble(Predictor):
     def fit(self, examples: Examples) -> Model:
         """All networks of all trials together."""
         sizes = [examples.features.shape[2], *[self.width] * self.layers, 1]
-        networks = stacked(
-            [StackedMLP(TrialRandom(seed, self.members), sizes, torch.float32) for seed in examples.seeds]
-        )
-        assert isinstance(networks, StackedMLP)
-        features = examples.features.repeat_interleave(self.members, 0)
-        targets = examples.targets.float().repeat_interleave(self.members, 0)
-        optimizer = torch.optim.AdamW(networks.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        with torch.enable_grad():
-            for _ in range(self.steps):
-                optimizer.zero_grad()
-                (networks(features).squeeze(2) - targets).abs().mean(1).sum().backward()
-                optimizer.step()
-        return Ensemble(networks, self.members)
+        networks = [StackedMLP(TrialRandom(seed, self.members), sizes, torch.float32) for seed in examples.seeds]
+        adam = AdamSteps(self.steps, self.learning_rate, self.weight_decay)
+        return fit_side_by_side(networks, self.members, examples, Tensor.abs, adam)
+
+
+@dataclass(frozen=True)
+class AdamSteps:
+    """Steps of Adam with decoupled weight decay, each on all examples."""
+
+    steps: int
+    learning_rate: float
+    weight_decay: float
+
+
+def fit_side_by_side(
+    networks: list[Any], members: int, examples: Examples, error: Callable[[Tensor], Tensor], adam: AdamSteps
+) -> Ensemble:
+    """Fit the networks of all trials together.
+
+    Args:
+        networks: of each trial, its members side by side; they become one module.
+        members: a trial.
+        examples: of all trials.
+        error: of differences, element by element; its mean is the loss.
+        adam: how.
+    """
+    together = stacked(networks)
+    features = examples.features.repeat_interleave(members, 0)
+    targets = examples.targets.float().repeat_interleave(members, 0)
+    optimizer = torch.optim.AdamW(together.parameters(), lr=adam.learning_rate, weight_decay=adam.weight_decay)
+    with torch.enable_grad():
+        for _ in range(adam.steps):
+            optimizer.zero_grad()
+            error(together(features).squeeze(2) - targets).mean(1).sum().backward()
+            optimizer.step()
+    return Ensemble(together, members)
 
 
 class Ensemble(Model):

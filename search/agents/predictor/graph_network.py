@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search.agents.predictor.arrows import FLAGS, ArrowEncoding
 from search.agents.predictor.base import Examples, Model, Predictor
 from search.agents.predictor.encodings import Encoding
-from search.agents.predictor.ensemble import Ensemble, stacked
+from search.agents.predictor.ensemble import AdamSteps, fit_side_by_side
 from search.randomness import TrialRandom
 
 
@@ -61,21 +61,11 @@ class GraphNetwork(Predictor):
 
     def fit(self, examples: Examples) -> Model:
         """All networks of all trials together."""
-        networks = stacked(
-            [
-                ArrowNetwork(TrialRandom(seed, self.members), examples, self.width, self.rounds)
-                for seed in examples.seeds
-            ]
-        )
-        features = examples.features.repeat_interleave(self.members, 0)
-        targets = examples.targets.float().repeat_interleave(self.members, 0)
-        optimizer = torch.optim.AdamW(networks.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        with torch.enable_grad():
-            for _ in range(self.steps):
-                optimizer.zero_grad()
-                (networks(features).squeeze(2) - targets).square().mean(1).sum().backward()
-                optimizer.step()
-        return Ensemble(networks, self.members)
+        networks = [
+            ArrowNetwork(TrialRandom(seed, self.members), examples, self.width, self.rounds) for seed in examples.seeds
+        ]
+        adam = AdamSteps(self.steps, self.learning_rate, self.weight_decay)
+        return fit_side_by_side(networks, self.members, examples, Tensor.square, adam)
 
 
 class ArrowNetwork(nn.Module):
