@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from search.agents.base import Agent
-from search.agents.several_objectives import objective_values, violation_of
-from search.evaluation import Evaluation, Objective, Proposal, read_objectives
+from search.agents.several_objectives import SeesObjectives
+from search.evaluation import Objective
 from search.spaces.base import SearchSpace
 from search.statistics.pareto import crowding_distance, non_dominated_ranks
 
 
-class NSGA2(Agent):
+class NSGA2(SeesObjectives):
     """Non-dominated sorting genetic algorithm (Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm").
 
     It sees every objective, not only the score, which it climbs where there are fewer than two. The first
@@ -49,7 +47,6 @@ class NSGA2(Agent):
         objectives: dict[str, str | Objective] | None = None,
         score_metric: str = "",
     ):
-        super().__init__(space, trials, seed)
         if population < 2:
             raise ValueError(f"NSGA2: population is {population}, it must be at least 2")
         if not 0 <= crossover <= 1:
@@ -57,10 +54,7 @@ class NSGA2(Agent):
         if tries < 0:
             raise ValueError(f"NSGA2: tries is {tries}, it must be at least 0")
         self.population, self.crossover, self.tries = population, crossover, tries
-        self.objectives, self.score_metric = read_objectives(objectives or {}), score_metric
-        several = len(self.objectives) > 1
-        self._directions = [each.direction for each in self.objectives.values()] if several else ["max"]
-        self._forget()
+        super().__init__(space, trials, seed, objectives, score_metric)
 
     def _forget(self) -> None:
         decisions, objectives = len(self.space.decisions), len(self._directions)
@@ -70,11 +64,6 @@ class NSGA2(Agent):
         self._violation = torch.zeros(self.trials, 0, dtype=torch.float64)
         self._members = 0
         self._asked = torch.zeros(self.trials, 0, decisions, dtype=torch.long)
-
-    def begin_task(self, budget: int, adapting: bool) -> None:
-        """Start without members."""
-        super().begin_task(budget, adapting)
-        self._forget()
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
@@ -114,35 +103,10 @@ class NSGA2(Agent):
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
-    def observe(
-        self, proposals: Sequence[Sequence[Proposal]], evaluations: Sequence[Sequence[Evaluation]], rewards: Tensor
-    ) -> None:
-        """Learn from every objective; an evaluation that failed breaks limits without end."""
-        if len(self.objectives) < 2:
-            super().observe(proposals, evaluations, rewards)
-            return
-        archs = torch.tensor([[each.architecture for each in row] for row in proposals])
-        values = [
-            [objective_values(each, [*self.objectives], self.score_metric) for each in row] for row in evaluations
-        ]
-        missed = [
-            [violation_of(each, self.objectives, found) for each, found in zip(row, rows, strict=True)]
-            for row, rows in zip(evaluations, values, strict=True)
-        ]
-        self._take(archs, torch.tensor(values, dtype=torch.float64), torch.tensor(missed, dtype=torch.float64))
-
-    def learn(self, archs: Tensor, rewards: Tensor) -> None:
-        """Learn from the score alone, where there are no other objectives."""
-        if len(self.objectives) > 1:
-            raise ValueError("NSGA2: with objectives it learns from evaluations (observe), not from rewards")
-        self._take(archs, rewards[..., None], torch.zeros_like(rewards))
-
-    def _take(self, archs: Tensor, values: Tensor, violation: Tensor) -> None:
+    def take(self, archs: Tensor, values: Tensor, violation: Tensor) -> None:
         """Add to the children; when there are as many as members, a generation is over."""
-        unknown = values.isnan().any(-1)
-        violation = torch.where(unknown, torch.inf, violation)
         self._archs = torch.cat([self._archs, archs], dim=1)
-        self._values = torch.cat([self._values, torch.where(unknown[..., None], 0.0, values)], dim=1)
+        self._values = torch.cat([self._values, values], dim=1)
         self._violation = torch.cat([self._violation, violation], dim=1)
         if self._archs.shape[1] - self._members >= self.population:
             self._select()

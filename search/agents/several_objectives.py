@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,10 +29,8 @@ def violation_of(evaluation: Evaluation, objectives: Mapping[str, Objective], va
     return max(own, evaluation.violation)
 
 
-class SeveralObjectives(Agent):
-    """Keeps everything that was asked and told, with every objective; what is asked next is the method's own.
-
-    With fewer than two objectives the score is climbed.
+class SeesObjectives(Agent):
+    """Is told every objective of an evaluation; with fewer than two the score is climbed.
 
     Args:
         space: what can be asked.
@@ -56,43 +55,14 @@ class SeveralObjectives(Agent):
         self._directions = [each.direction for each in self.objectives.values()] if several else ["max"]
         self._forget()
 
+    @abstractmethod
     def _forget(self) -> None:
-        decisions, objectives = len(self.space.decisions), len(self._directions)
-        # What was told, in order: int64 [trials, n, decisions], and float64 [trials, n, objectives] and [trials, n].
-        self._archs = torch.zeros(self.trials, 0, decisions, dtype=torch.long)
-        self._values = torch.zeros(self.trials, 0, objectives, dtype=torch.float64)
-        self._violation = torch.zeros(self.trials, 0, dtype=torch.float64)
-        # Numbers (`SearchSpace.code`) of all that was asked or told: int64 [trials, m].
-        self._codes = torch.zeros(self.trials, 0, dtype=torch.long)
+        """Start with nothing told."""
 
     def begin_task(self, budget: int, adapting: bool) -> None:
         """Start with nothing told."""
         super().begin_task(budget, adapting)
         self._forget()
-
-    def asked(self, archs: Tensor) -> Tensor:
-        """Note what a trial asks for next: int64 ``[trials, decisions]``, which is given back."""
-        self._codes = torch.cat([self._codes, self.space.code(archs)[:, None]], dim=1)
-        return archs
-
-    def is_new(self, archs: Tensor) -> Tensor:
-        """Which architectures were neither asked nor told: int64 ``[trials, m, decisions]`` to bool ``[trials, m]``."""
-        return (self.space.code(archs)[:, :, None] != self._codes[:, None]).all(-1)
-
-    def first_new(self, archs: Tensor, worth: Tensor | None = None) -> Tensor:
-        """Of some architectures the best new one, or the best of all where none is new; of equals the first.
-
-        Args:
-            archs: int64 ``[trials, m, decisions]``.
-            worth: float64 ``[trials, m]``; None where all are worth the same.
-
-        Returns:
-            Int64 ``[trials, decisions]``.
-        """
-        worth = torch.zeros(archs.shape[:2], dtype=torch.float64) if worth is None else worth
-        new = self.is_new(archs)
-        best = torch.where(new | ~new.any(1, keepdim=True), worth, -torch.inf).argmax(1)
-        return archs[torch.arange(self.trials), best]
 
     def observe(
         self, proposals: Sequence[Sequence[Proposal]], evaluations: Sequence[Sequence[Evaluation]], rewards: Tensor
@@ -125,14 +95,58 @@ class SeveralObjectives(Agent):
             raise ValueError(f"{name}: with objectives it learns from evaluations (observe), not from rewards")
         self.take(archs, rewards[..., None], torch.zeros_like(rewards))
 
+    @abstractmethod
     def take(self, archs: Tensor, values: Tensor, violation: Tensor) -> None:
-        """Add to what was told.
+        """Learn from evaluations.
 
         Args:
             archs: int64 ``[trials, n, decisions]``.
             values: float64 ``[trials, n, objectives]``, in their own units.
             violation: float64 ``[trials, n]``, infinite where the values say nothing.
         """
+
+
+class SeveralObjectives(SeesObjectives):
+    """Keeps everything that was asked and told, with every objective; what is asked next is the method's own.
+
+    The arguments are those of `SeesObjectives`.
+    """
+
+    def _forget(self) -> None:
+        decisions, objectives = len(self.space.decisions), len(self._directions)
+        # What was told, in order: int64 [trials, n, decisions], and float64 [trials, n, objectives] and [trials, n].
+        self._archs = torch.zeros(self.trials, 0, decisions, dtype=torch.long)
+        self._values = torch.zeros(self.trials, 0, objectives, dtype=torch.float64)
+        self._violation = torch.zeros(self.trials, 0, dtype=torch.float64)
+        # Numbers (`SearchSpace.code`) of all that was asked or told: int64 [trials, m].
+        self._codes = torch.zeros(self.trials, 0, dtype=torch.long)
+
+    def asked(self, archs: Tensor) -> Tensor:
+        """Note what a trial asks for next: int64 ``[trials, decisions]``, which is given back."""
+        self._codes = torch.cat([self._codes, self.space.code(archs)[:, None]], dim=1)
+        return archs
+
+    def is_new(self, archs: Tensor) -> Tensor:
+        """Which architectures were neither asked nor told: int64 ``[trials, m, decisions]`` to bool ``[trials, m]``."""
+        return (self.space.code(archs)[:, :, None] != self._codes[:, None]).all(-1)
+
+    def first_new(self, archs: Tensor, worth: Tensor | None = None) -> Tensor:
+        """Of some architectures the best new one, or the best of all where none is new; of equals the first.
+
+        Args:
+            archs: int64 ``[trials, m, decisions]``.
+            worth: float64 ``[trials, m]``; None where all are worth the same.
+
+        Returns:
+            Int64 ``[trials, decisions]``.
+        """
+        worth = torch.zeros(archs.shape[:2], dtype=torch.float64) if worth is None else worth
+        new = self.is_new(archs)
+        best = torch.where(new | ~new.any(1, keepdim=True), worth, -torch.inf).argmax(1)
+        return archs[torch.arange(self.trials), best]
+
+    def take(self, archs: Tensor, values: Tensor, violation: Tensor) -> None:
+        """Add to what was told."""
         self._archs = torch.cat([self._archs, archs], dim=1)
         self._values = torch.cat([self._values, values], dim=1)
         self._violation = torch.cat([self._violation, violation], dim=1)
