@@ -10,7 +10,7 @@ from torch import Tensor
 from search.agents.several_objectives import SeveralObjectives
 from search.evaluation import Objective
 from search.spaces.base import SearchSpace
-from search.statistics.pareto import crowding_distance, oriented
+from search.statistics.pareto import crowding_distance, dominates, oriented
 
 
 class MultiObjectiveLocalSearch(SeveralObjectives):
@@ -74,13 +74,8 @@ class MultiObjectiveLocalSearch(SeveralObjectives):
 
     def _front(self) -> tuple[Tensor, Tensor]:
         """Places of what was told, those with most room first, and which places are on the front: ``[trials, n]``."""
-        values, violation = oriented(self._values, self._directions), self._violation
-        as_good, better = (
-            (values[:, :, None] >= values[:, None]).all(-1),
-            (values[:, :, None] > values[:, None]).any(-1),
-        )
-        less, same = violation[:, :, None] < violation[:, None], violation[:, :, None] == violation[:, None]
-        behind = (less | (same & as_good & better)).any(1)
+        behind = dominates(self._values, self._directions, self._violation).any(1)
+        values = oriented(self._values, self._directions)
         room = torch.where(behind, -torch.inf, crowding_distance(values, behind.long()))
         order = room.argsort(dim=1, descending=True, stable=True)
         return order, ~behind.gather(1, order)

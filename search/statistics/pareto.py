@@ -69,6 +69,22 @@ def non_dominated_ranks(points: Tensor, directions: Sequence[str], violation: Te
     Raises:
         ValueError: as for `pareto_front`.
     """
+    dominating = dominates(points, directions, violation)
+    ranks = torch.zeros(points.shape[:-1], dtype=torch.long)
+    left = torch.ones_like(ranks, dtype=torch.bool)
+    while left.any():
+        behind = (dominating & left.unsqueeze(-1)).any(-2)
+        left &= behind
+        ranks += left
+    return ranks
+
+
+def dominates(points: Tensor, directions: Sequence[str], violation: Tensor | None = None) -> Tensor:
+    """Which point dominates which; arguments as for `non_dominated_ranks`.
+
+    Returns:
+        Bool ``[..., n, n]``: whether the point of the row dominates that of the column.
+    """
     values = oriented(points, directions)
     shape = (*values.shape[:-1], values.shape[-2])
     as_good, better = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
@@ -76,17 +92,10 @@ def non_dominated_ranks(points: Tensor, directions: Sequence[str], violation: Te
         one, other = objective.unsqueeze(-1), objective.unsqueeze(-2)
         as_good &= one >= other
         better |= one > other
-    dominates = as_good & better
-    if violation is not None:
-        one, other = violation.unsqueeze(-1), violation.unsqueeze(-2)
-        dominates = (one < other) | ((one == other) & dominates)
-    ranks = torch.zeros(values.shape[:-1], dtype=torch.long)
-    left = torch.ones_like(ranks, dtype=torch.bool)
-    while left.any():
-        behind = (dominates & left.unsqueeze(-1)).any(-2)
-        left &= behind
-        ranks += left
-    return ranks
+    if violation is None:
+        return as_good & better
+    one, other = violation.unsqueeze(-1), violation.unsqueeze(-2)
+    return (one < other) | ((one == other) & as_good & better)
 
 
 def crowding_distance(points: Tensor, ranks: Tensor) -> Tensor:
