@@ -14,14 +14,12 @@ from torch import Tensor
 from search.agents.catcher.agent import normalise
 from search.agents.catcher.gaussian_process import ArchitectureKernel, posterior
 from search.agents.naive_transfer import NaiveTransfer
-from search.agents.predictor.acquisition import acquire
+from search.agents.predictor.acquisition import acquire, most_promising
 from search.spaces.base import SearchSpace
 
 _CONSTANT, _TRANSFER, _LOCAL, _NOISE, _WEIGHT = 4.0, 1.0, 0.5, 0.1, 0.3
 """Where the kernel begins. Normalised rewards have variance 1 within what was evaluated, which on a target is the best
 part of the space: level and slope of the sources' opinion are hardly known there (assumed)."""
-_TIE = 1e-6
-"""Candidates this close to the most promising are as promising: which of them is asked must not hang on rounding."""
 
 
 class AdaptiveTransfer(NaiveTransfer):
@@ -104,11 +102,7 @@ class AdaptiveTransfer(NaiveTransfer):
             places = torch.arange(size).expand(self.trials, -1)
         prior, codes = self.prior(), everything[places]
         worth = self._worth(everything, places, prior) if self.told.shape[1] else prior.gather(1, places)
-        old = torch.stack([torch.isin(row, known) for row, known in zip(codes, self._known, strict=True)])
-        worth = worth.masked_fill(old & ~old.all(1, keepdim=True), -torch.inf)
-        most = worth.amax(1, keepdim=True)
-        as_good = worth >= most - _TIE * most.abs().clamp(min=1)
-        chosen = torch.where(as_good, self.rng.uniform(places.shape[1]), -1.0).argmax(1)
+        chosen = most_promising(worth, codes, self._known, self.rng)
         return codes[torch.arange(self.trials), chosen]
 
     def prior(self) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from search.agents.base import Agent
 from search.agents.catcher.agent import normalise
-from search.agents.predictor.acquisition import Acquisition, acquire
+from search.agents.predictor.acquisition import Acquisition, acquire, most_promising
 from search.agents.predictor.base import Examples, Model, Predictor
 from search.agents.predictor.candidates import Candidates, Neighbourhood, Pool, WholeSpace
 from search.agents.predictor.encodings import Encoding
@@ -18,9 +18,6 @@ from search.agents.predictor.gaussian_process import GaussianProcess
 from search.attributes.base import Attribute
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
-
-_TIE = 1e-6
-"""Candidates this close to the most promising are as promising: which of them is asked must not hang on rounding."""
 
 
 class PredictorAgent(Agent):
@@ -184,11 +181,7 @@ class PredictorAgent(Agent):
         """The best new candidate of each trial, of equal ones any: int64 ``[trials, 1, decisions]``."""
         known = self.pool.names(torch.cat([self.archs, self.pending], 1))
         names = candidates.names.expand(self.trials, -1)
-        old = torch.stack([torch.isin(row, seen) for row, seen in zip(names, known, strict=True)])
-        worth = worth.masked_fill(old & ~old.all(1, keepdim=True), -torch.inf)
-        most = worth.amax(1, keepdim=True)
-        as_good = worth >= most - _TIE * most.abs().clamp(min=1)
-        chosen = torch.where(as_good, self.rng.uniform(worth.shape[1]), -1.0).argmax(1)
+        chosen = most_promising(worth, names, known, self.rng)
         archs = candidates.archs.expand(self.trials, -1, -1)
         return archs[torch.arange(self.trials), chosen].unsqueeze(1)
 
