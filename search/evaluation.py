@@ -88,12 +88,15 @@ class Objective:
 
     def violation(self, value: float) -> float:
         """By how much a value misses the limit, as a share of it; 0 where it keeps it, `LARGEST` where it is NaN."""
-        if self.limit is None:
+        if self.limit is None or (excess := self.excess(value)) <= 0:
             return 0.0
-        excess = value - self.limit if self.direction == "min" else self.limit - value
-        if excess <= 0:
-            return 0.0
-        return min(excess / (abs(self.limit) or 1.0), LARGEST) if excess == excess else LARGEST
+        return min(excess, LARGEST) if excess == excess else LARGEST
+
+    def excess(self, value: float) -> float:
+        """By which share of itself the limit is missed, below 0 where it is kept; there must be one."""
+        assert self.limit is not None
+        beyond = value - self.limit if self.direction == "min" else self.limit - value
+        return beyond / (abs(self.limit) or 1.0)
 
 
 def read_objectives(given: Mapping[str, Any]) -> dict[str, Objective]:

@@ -53,7 +53,7 @@ class StudyValues:
         if math.isinf(violation_of(evaluation, self.objectives, values)):
             return self._worst(known)
         found = zip(self.objectives.values(), values, strict=True)
-        margins = [_excess(each, value) for each, value in found if each.limit is not None]
+        margins = [each.excess(value) for each, value in found if each.limit is not None]
         return (values if self._all else [evaluation.score]), {CONSTRAINTS: margins} if margins else {}
 
     def _worst(self, known: Sequence[tuple[list[float], dict[str, Any]]]) -> Told:
@@ -66,10 +66,3 @@ class StudyValues:
         ]
         margins = [max(1.0, *each) for each in zip(*(notes.get(CONSTRAINTS, []) for _, notes in known), strict=True)]
         return worst, {CONSTRAINTS: margins} if margins else {}
-
-
-def _excess(objective: Objective, value: float) -> float:
-    """By which share of itself a limit is missed; below 0 where it is kept."""
-    assert objective.limit is not None
-    excess = value - objective.limit if objective.direction == "min" else objective.limit - value
-    return excess / (abs(objective.limit) or 1.0)
