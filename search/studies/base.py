@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.errors import CatchmarkError, one_line
 from search.recipes.trust import RECIPE, Trust
 from search.spaces.base import SearchSpace
 from search.training.launch import Launch
@@ -81,3 +82,11 @@ class Study(ABC):
     def in_words(self, summary: Mapping[str, Any]) -> str:
         """What the terminal says of a finished run besides where its files are; empty where these say it better."""
         return ""
+
+
+def built(key: str, make: Callable[[], Any]) -> Any:
+    """Build an object of the recipe; what it refuses is said with the recipe's key."""
+    try:
+        return make()
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        raise CatchmarkError(f"{key}: {one_line(error)}") from error

@@ -14,7 +14,7 @@ from typing import Any, Optional, Union
 
 from search.agents.base import Agent, MetaAgent
 from search.attributes.base import Attribute
-from search.errors import CatchmarkError, RunError, nearest, one_line
+from search.errors import CatchmarkError, RunError, nearest
 from search.evaluation import Proposal
 from search.executors.base import Executor
 from search.loop.run_search import run_search
@@ -23,7 +23,7 @@ from search.randomness import derive_seed
 from search.results.experiment import summarise_experiment, summarise_targets
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
-from search.studies.base import Study
+from search.studies.base import Study, built
 from search.studies.meta_training import PHASE, MetaPhase, MetaTraining, phases
 from search.studies.transfer import EXCHANGE, exchange_search, find_winners
 from search.tasks.base import Task, TaskPool, all_parts
@@ -95,9 +95,9 @@ class Experiment(Study):
         self.name, self.description, self.log_children = name, description, log_children
         self._make_agents = agents
         # Built at once, so that a wrong path or value is found before the first network is trained.
-        self.targets = {key: _built(f"targets.{key}", partial(make, space)) for key, make in targets.items()}
+        self.targets = {key: built(f"targets.{key}", partial(make, space)) for key, make in targets.items()}
         self.attributes: dict[str, Attribute] = {
-            key: _built(f"attributes.{key}", partial(make, space)) for key, make in (attributes or {}).items()
+            key: built(f"attributes.{key}", partial(make, space)) for key, make in (attributes or {}).items()
         }
         self.budget_seconds = budget_seconds
         _check_time(budget_seconds, self.targets)
@@ -144,7 +144,7 @@ class Experiment(Study):
                 raise CatchmarkError(f"{key}.agents: '{name}' is not one of: {', '.join(self._make_agents)}")
             if not isinstance(self.agent(name, trials=1), MetaAgent):
                 raise CatchmarkError(f"{key}.agents: '{name}' is not an agent that can be meta-trained")
-        return settings, _built(f"{key}.pool", partial(settings.pool, self.space))
+        return settings, built(f"{key}.pool", partial(settings.pool, self.space))
 
     def trainers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Of the tasks, and of the pools that make tasks."""
@@ -182,12 +182,12 @@ class Experiment(Study):
         """
         trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
         make = partial(self._make_agents[name], self.space, trials, seed)
-        agent = _built(f"agents.{name}", make)
+        agent = built(f"agents.{name}", make)
         known: dict[str, Any] = {"attributes": self.attributes, "device": getattr(task, "device", "")}
         if task is not None and task.objectives:
             known |= {"objectives": task.objectives, "score_metric": task.score_metric}
         wanted = {key: value for key, value in known.items() if value and not getattr(agent, key, value)}
-        return _built(f"agents.{name}", partial(make, **wanted)) if wanted else agent
+        return built(f"agents.{name}", partial(make, **wanted)) if wanted else agent
 
     def planned(self) -> dict[str, int]:
         """Every search by name, and how many evaluations it takes, in the order in which they run.
@@ -296,14 +296,6 @@ class Experiment(Study):
     def summarise(self, journal: Journal) -> dict[str, Any]:
         """What the journal holds so far, as ``summary.json`` has it."""
         return summarise_experiment(self, journal)
-
-
-def _built(key: str, make: Callable[[], Any]) -> Any:
-    """Build an object of the recipe; what it refuses is said with the recipe's key."""
-    try:
-        return make()
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        raise CatchmarkError(f"{key}: {one_line(error)}") from error
 
 
 def _check_demands(name: str, agent: Agent, targets: Mapping[str, Task]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -27,7 +27,7 @@ from search.randomness import TrialRandom, derive_seed
 from search.results.ranking import PART, ranking_in_words, summarise_ranking, write_tables
 from search.runs.journal import Journal, Record
 from search.spaces.base import SearchSpace
-from search.studies.base import Study
+from search.studies.base import Study, built
 from search.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -89,13 +89,13 @@ class Ranking(Study):
         self.space, self.seed, self.name, self.description = space, seed, name, description
         self._chosen, self.top = architectures, top
         self.attributes: dict[str, Attribute] = {
-            key: _built(f"attributes.{key}", make, space) for key, make in attributes.items()
+            key: built(f"attributes.{key}", partial(make, space)) for key, make in attributes.items()
         }
         for attribute in self.attributes.values():
             if isinstance(attribute, NetworkAttribute):
                 attribute.adopt(data=data, build=build, device=device)
         self.truths: dict[str, Task] = {
-            key: _built(f"truths.{key}", make, space) for key, make in (truths or {}).items()
+            key: built(f"truths.{key}", partial(make, space)) for key, make in (truths or {}).items()
         }
         for key, task in self.truths.items():
             if not task.instant:
@@ -231,13 +231,6 @@ class Ranking(Study):
     def in_words(self, summary: Mapping[str, Any]) -> str:
         """The top, and how far the truths agree, as a terminal shows it."""
         return ranking_in_words(summary)
-
-
-def _built(key: str, make: Callable[[SearchSpace], Any], space: SearchSpace) -> Any:
-    try:
-        return make(space)
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        raise CatchmarkError(f"{key}: {one_line(error)}") from error
 
 
 def _read_architectures(path: str, space: SearchSpace) -> list[Architecture]:
