@@ -38,7 +38,7 @@ def correlate_metrics(records: Iterable[Record]) -> list[MetricCorrelation]:
     """Spearman's correlation of each metric with the score.
 
     Args:
-        records: evaluations of one target.
+        records: evaluations of one target, of which full ones count.
 
     Returns:
         In the order in which the metrics were logged, those that `FEWEST_ARCHITECTURES` architectures or more have and
@@ -47,7 +47,7 @@ def correlate_metrics(records: Iterable[Record]) -> list[MetricCorrelation]:
     found: dict[str, dict[Architecture, list[tuple[float, float]]]] = {}
     for record in records:
         evaluation = record.evaluation
-        for name, value in evaluation.metrics.items() if evaluation.status == "ok" else ():
+        for name, value in evaluation.metrics.items() if record.full and evaluation.status == "ok" else ():
             if math.isfinite(value):
                 found.setdefault(name, {}).setdefault(record.architecture, []).append((value, evaluation.score))
     correlations = []

@@ -1,6 +1,7 @@
 """Metrics against the score, as pictures and in a table."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,8 @@ def test_each_metric_is_correlated_over_what_succeeded(tmp_path):
     assert found["follows"].correlation == pytest.approx(expected) and found["against"].correlation == pytest.approx(-1)
     low, high = found["follows"].interval
     assert low < expected < high
+    in_part = [replace(each, proposal=replace(each.proposal, fidelity={"epochs": 1})) for each in records]
+    assert correlate_metrics([*records, *in_part]) == correlate_metrics(records) and not correlate_metrics(in_part)
     assert_needs_nothing_but_itself(page)
     text = Page(page).text.replace("\N{MINUS SIGN}", "-")
     assert f"follows {expected:.2f} {low:.2f} to {high:.2f} {len(good)}" in text
