@@ -1,6 +1,7 @@
 """Real processes as tests see them: which there are, what they do, and waiting for that."""
 
 import os
+import signal
 import socket
 import time
 from contextlib import contextmanager, suppress
@@ -21,6 +22,20 @@ def wait_until(true, said=lambda: ""):
     while not true():
         assert time.monotonic() < until, f"waited in vain {said()}"
         time.sleep(0.02)
+
+
+def killed_in(work, *arguments, **options):
+    """Do some work in a process of its own; whether that was killed, where it did not end well."""
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            work(*arguments, **options)
+            code = 0
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
 def alive(process):

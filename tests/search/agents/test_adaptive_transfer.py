@@ -9,21 +9,9 @@ from search.agents.adaptive_transfer import AdaptiveTransfer
 from search.agents.naive_transfer import NaiveTransfer
 
 from .toy_spaces import Grid, best_reward, integer_reward
+from .walking import walk
 
 SPACE = Grid(4, 4)
-
-
-def other_reward(space, archs):
-    return integer_reward(space, archs, seed=1)
-
-
-def walk(agent, evaluations, n=1, adapting=True, reward=integer_reward):
-    agent.begin_task(evaluations, adapting=adapting)
-    asked = []
-    for _ in range(evaluations // n):
-        asked.append(agent.ask(n))
-        agent.tell(asked[-1], reward(agent.space, asked[-1]))
-    return torch.cat(asked, 1)
 
 
 def meta_trained(reward, kind=AdaptiveTransfer, trials=4):

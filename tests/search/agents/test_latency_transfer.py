@@ -17,18 +17,10 @@ from search.tasks.table import TableTask
 from tests.search.tables.latency_tables import SPACE
 
 from .toy_spaces import Grid, integer_reward
+from .walking import walk
 
 DEVICE = {"device": "fpga", "held_out": ["eyeriss", "pixel3"], "exponent": -0.3, "trees": 4}
 COLUMN = {"table": "nasbench201.npz", "split": "val", "metric": "acc", "epochs": 12}
-
-
-def walk(agent, evaluations, n=1, adapting=True, reward=integer_reward):
-    agent.begin_task(evaluations, adapting=adapting)
-    asked = []
-    for _ in range(evaluations // n):
-        asked.append(agent.ask(n))
-        agent.tell(asked[-1], reward(agent.space, asked[-1]))
-    return torch.cat(asked, 1)
 
 
 def accuracy(dataset):

@@ -15,21 +15,9 @@ from search.randomness import derive_seed
 from tests.search.spaces.masked_space import MaskedSpace
 
 from .toy_spaces import Grid, best_reward, integer_reward
+from .walking import other_reward, walk
 
 SMALL = Grid(decisions=3, choices=4)
-
-
-def other_reward(space, archs):
-    return integer_reward(space, archs, seed=1)
-
-
-def walk(agent, evaluations, n=1, adapting=True, reward=integer_reward):
-    agent.begin_task(evaluations, adapting=adapting)
-    asked = []
-    for _ in range(evaluations // n):
-        asked.append(agent.ask(n))
-        agent.tell(asked[-1], reward(agent.space, asked[-1]))
-    return torch.cat(asked, 1)
 
 
 def meta_trained(trials=2, seed=0, space=SMALL, networks=24, trees=8):

@@ -16,6 +16,7 @@ from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
+from tests.processes import killed_in
 from tests.search.agents.toy_spaces import Grid
 from tests.search.executors.scrambled_executor import Scrambled
 
@@ -77,20 +78,6 @@ def search_on(folder, agent, trials, batch, executor=None, dies_at=None):
         journal.close()
 
 
-def in_a_process(folder, **options):
-    """Go on in a process of its own; whether it was killed."""
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            search_on(folder, **options)
-            code = 0
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
 def result(folder):
     """All that a search leaves: its evaluations, and every file with its content."""
     journal = Journal(folder / "journal.sqlite", writable=False)
@@ -142,14 +129,14 @@ def see_that_every_training_goes_on(records, trials):
 
 @pytest.mark.parametrize("dies_at", [(7, 0), (9, 1), (14, 2)])
 def test_killed_in_an_evaluation_it_goes_on_bit_for_bit(whole, agent, shape, dies_at, tmp_path):
-    assert in_a_process(tmp_path, agent=agent, **SHAPES[shape], dies_at=dies_at)
-    in_a_process(tmp_path, agent=agent, **SHAPES[shape], dies_at=(3, 2))
+    assert killed_in(search_on, tmp_path, agent=agent, **SHAPES[shape], dies_at=dies_at)
+    killed_in(search_on, tmp_path, agent=agent, **SHAPES[shape], dies_at=(3, 2))
     search_on(tmp_path, agent, **SHAPES[shape])
     assert repr(result(tmp_path)) == repr(whole)
 
 
 def test_with_workers_that_finish_in_any_order(agent, tmp_path):
     """Killed, then in another order: still every training goes on where it was left."""
-    in_a_process(tmp_path, agent=agent, trials=1, batch=1, executor=Scrambled(3), dies_at=(9, 1))
+    killed_in(search_on, tmp_path, agent=agent, trials=1, batch=1, executor=Scrambled(3), dies_at=(9, 1))
     search_on(tmp_path, agent, trials=1, batch=1, executor=Scrambled(3))
     see_that_every_training_goes_on(result(tmp_path)[0], 1)

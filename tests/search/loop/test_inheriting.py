@@ -20,6 +20,7 @@ from search.loop.run_search import run_search
 from search.loop.search import Search, Stage
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
+from tests.processes import killed_in
 from tests.search.agents.toy_spaces import Grid
 from tests.search.executors.scrambled_executor import Scrambled
 
@@ -131,20 +132,6 @@ def search_on(folder, trials, batch, executor=None, dies_at=None, dies_in_observ
         journal.close()
 
 
-def in_a_process(folder, **options):
-    """Go on in a process of its own; whether it was killed."""
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            search_on(folder, **options)
-            code = 0
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
 def result(folder):
     """All that a search leaves: its evaluations, and every file with its content."""
     journal = Journal(folder / "journal.sqlite", writable=False)
@@ -220,7 +207,7 @@ def test_killed_in_an_evaluation(whole, shape, dies_at, tmp_path):
     """Before it begins, with half of an artifact left, and with a whole one that the journal does not know."""
     killed = 0
     for _ in range(3):  # again and again, until an attempt does not get that far
-        killed += in_a_process(tmp_path, **SHAPES[shape], dies_at=dies_at)
+        killed += killed_in(search_on, tmp_path, **SHAPES[shape], dies_at=dies_at)
     assert killed > 0 or dies_at[1] == 3 or dies_at[1] == 2
     search_on(tmp_path, **SHAPES[shape])
     assert repr(result(tmp_path)) == repr(whole)
@@ -228,14 +215,14 @@ def test_killed_in_an_evaluation(whole, shape, dies_at, tmp_path):
 
 @pytest.mark.parametrize("told", [3, 6, 9])
 def test_killed_before_a_step_is_committed(whole, shape, told, tmp_path):
-    assert in_a_process(tmp_path, **SHAPES[shape], dies_in_observe=told)
+    assert killed_in(search_on, tmp_path, **SHAPES[shape], dies_in_observe=told)
     search_on(tmp_path, **SHAPES[shape])
     assert repr(result(tmp_path)) == repr(whole)
 
 
 def test_what_was_under_way_inherits_the_same_again(tmp_path):
     """Three at a time, in another order after the kill: what was under way is evaluated again as it was asked."""
-    in_a_process(tmp_path, trials=1, batch=1, executor=Scrambled(3), dies_at=(9, 2))
+    killed_in(search_on, tmp_path, trials=1, batch=1, executor=Scrambled(3), dies_at=(9, 2))
     search_on(tmp_path, trials=1, batch=1, executor=Scrambled(3))
     records, files = result(tmp_path)
     assert len(records) == BUDGET and sum(record.proposal.parent is not None for record in records) > 5
@@ -282,7 +269,7 @@ def test_what_can_not_be_done_is_refused(agent, task, words, tmp_path):
 
 
 def test_a_parent_whose_weights_were_removed(tmp_path):
-    in_a_process(tmp_path, trials=1, batch=1, dies_at=(8, 0))
+    killed_in(search_on, tmp_path, trials=1, batch=1, dies_at=(8, 0))
     for path in list((tmp_path / "artifacts").rglob("weights.json")):
         path.unlink()
         path.parent.rmdir()
