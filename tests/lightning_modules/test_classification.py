@@ -13,15 +13,7 @@ from torch.utils.data import DataLoader
 from datamodules.arrays import ArrayDataModule, ImageArrays
 from lightning_modules.classification import ClassificationModule
 from search.training.rank_environment import OwnProcesses
-
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
+from tests.lightning_modules.quiet_trainer import QUIET
 
 
 def make_data(n=24, m=30, batch_size=10):

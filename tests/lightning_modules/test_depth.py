@@ -14,15 +14,8 @@ from search.spaces.depth_fusion import DepthFusion
 from search.spaces.head import Head
 from search.spaces.residual_backbone import ResidualBackbone
 from search.tasks.trained import TrainedTask
+from tests.lightning_modules.quiet_trainer import QUIET
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
 SMALL = {"channels": 8, "width": 4}
 
 

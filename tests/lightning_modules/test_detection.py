@@ -17,16 +17,9 @@ pytest.importorskip("mmdet", reason="mmdet is not installed")
 from lightning_modules.detection import DetectionModule
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.openmmlab import prepare, scope
+from tests.lightning_modules.quiet_trainer import QUIET
 from tests.lightning_modules.strided_network import StridedBackbone, StridedNetwork
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "accelerator": "cpu",
-}
 CLASSES = ("square", "bar", "cross")
 SIZE = 64
 WIDTH = 16

@@ -9,15 +9,7 @@ from datamodules.frames import FramesDataModule
 from lightning_modules.networks.prednet import PredNet
 from lightning_modules.prednet import PredNetModule
 from search.training.isolation import quiet_lightning
-
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
+from tests.lightning_modules.quiet_trainer import QUIET
 
 
 def small(channels=(3, 6), seed=0):

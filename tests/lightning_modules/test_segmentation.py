@@ -14,16 +14,9 @@ from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.openmmlab import prepare, scope
 from lightning_modules.segmentation import SegmentationModule
 from search.training.rank_environment import OwnProcesses
+from tests.lightning_modules.quiet_trainer import QUIET
 from tests.lightning_modules.strided_network import StridedBackbone, StridedNetwork
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "accelerator": "cpu",
-}
 CLASSES = ("ground", "block", "wall")
 HEIGHT, WIDTH = 64, 96
 SMALL = {
