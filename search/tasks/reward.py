@@ -157,19 +157,30 @@ class RewardTask(Task):
 
     def _rewards(self, quality: Tensor, archs: Tensor) -> Tensor:
         """The reward of every architecture, as far as it keeps hard limits."""
-        weighed = [term.values(archs) for term in self.terms]
-        rewards = self._combined(quality, [each.values for each in weighed])
-        values = {"quality": quality, self.score_metric: rewards}
-        values |= {term.name: each.measured for term, each in zip(self.terms, weighed, strict=True)}
-        return torch.where(keeps_limits(self.objectives, values), rewards, math.nan)
+        values = self._everything(quality, archs)
+        return torch.where(keeps_limits(self.objectives, values), values[self.score_metric], math.nan)
 
     def all_objectives(self) -> Tensor | None:
-        """Quality and quantities of every architecture, float64 ``[size, objectives]``; NaN where not measured."""
+        """The `objectives` of every architecture, float64 ``[size, objectives]``; NaN where not measured.
+
+        None where one of them is not known of the whole space.
+        """
         quality = self.task.all_scores()
         if quality is None or not self.instant:
             return None
-        archs = torch.tensor(list(self.space.enumerate()))
-        return torch.stack([quality, *(term.values(archs).measured for term in self.terms)], dim=1)
+        values = self._everything(quality, torch.tensor(list(self.space.enumerate())))
+        if not values.keys() >= self.objectives.keys():
+            return None
+        return torch.stack([values[name] for name in self.objectives], dim=1)
+
+    def _everything(self, quality: Tensor, archs: Tensor) -> dict[str, Tensor]:
+        """Reward, quality, quantities and the task's objectives of every architecture, float64 ``[size]`` each."""
+        weighed = [term.values(archs) for term in self.terms]
+        inner = self.task.all_objectives()
+        values = {} if inner is None else dict(zip(self.task.objectives, inner.unbind(1), strict=True))
+        values |= {term.name: each.measured for term, each in zip(self.terms, weighed, strict=True)}
+        rewards = self._combined(quality, [each.values for each in weighed])
+        return values | {"quality": quality, self.score_metric: rewards}
 
     def offered(self, seed: int) -> Tensor | None:
         """What the task offers."""

@@ -232,6 +232,16 @@ class TableTask(Task):
         kept = keeps_limits(self.objectives, {self.column: self._scores, **self._further})
         return torch.where(kept, self._scores, math.nan)
 
+    def all_objectives(self) -> Tensor | None:
+        """The `objectives` of every architecture, float64 ``[size, objectives]``; NaN where not measured.
+
+        None where the table lacks architectures of the space, or there are no objectives.
+        """
+        if not self.objectives or not self._complete:
+            return None
+        columns = {self.column: self._scores, **self._further}
+        return torch.stack([columns[name] for name in self.objectives], dim=1)
+
     @cached_property
     def _complete(self) -> bool:
         """Whether the table has every architecture of the space."""

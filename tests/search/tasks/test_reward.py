@@ -14,6 +14,7 @@ from search.rewards.latency import TableLatency
 from search.spaces.nasbench201 import OPERATION_NAMES, NASBench201
 from search.tasks.base import OneByOne
 from search.tasks.reward import RewardTask
+from search.tasks.table import TableTask
 from tests.search.evaluating import evaluate
 
 SPACE = NASBench201()
@@ -100,6 +101,27 @@ def test_a_reward_does_not_depend_on_what_is_evaluated_together():
     objectives = task.all_objectives()
     assert objectives.shape == (15625, 2) and list(task.evaluate([])) == []
     assert objectives[SPACE.code(torch.tensor(archs[1]))].tolist() == [2.0, archs[1].count(Convolutions.wanted)]
+
+
+def test_what_else_the_task_wants_is_known_of_the_whole_space():
+    """A second data set's accuracy, an objective of the inner task, stands beside quality and the term's quantity."""
+    column = {"table": "nasbench201.npz", "dataset": "cifar100", "split": "val", "metric": "acc", "epochs": 12}
+    other = {**column, "dataset": "imagenet16_120"}
+    del other["table"]
+    name = "imagenet16_120_val_acc_12ep"
+    wanted = {name: {"direction": "max", "limit": 20.0}}
+    task = RewardTask(
+        SPACE,
+        lambda space: TableTask(space, **column, also=[other], objectives=wanted),
+        [Convolutions],
+    )
+    assert list(task.objectives) == ["quality", "convolutions", name]
+    values, scores = task.all_objectives(), task.all_scores()
+    assert values.shape == (15625, 3)
+    for arch in archs_of(3, 500, 9000, 15000):
+        found, row = evaluate(task, arch, 0), SPACE.code(torch.tensor(arch))
+        assert values[row, 2].item() == found.metrics[name] and values[row, 1].item() == found.metrics["convolutions"]
+        assert scores[row].isnan().item() == (found.metrics[name] < 20)  # the inner limit holds here too
 
 
 def test_failures_are_passed_on_or_named():
