@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -30,3 +32,10 @@ class _NamedAsOurs(MetaPathFinder):
 
 
 sys.meta_path.append(_NamedAsOurs())
+
+
+def __getattr__(name: str) -> Any:
+    """`search.find`, and what it imports, when it is first asked for: importing the package loads nothing heavy."""
+    if name == "find":
+        return importlib.import_module("search.deploy.find").find
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

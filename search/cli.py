@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from search import __version__
 from search.commands import find_commands
 from search.errors import CatchmarkError, explain, one_line
 
@@ -119,6 +120,7 @@ def _parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
         epilog="Start here: catchmark run experiments/quickstart.yaml",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"catchmark {__version__}")
     names = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in commands.items():
         command.add_arguments(

@@ -51,14 +51,14 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
                 raise Untrusted(f"{key}: a folder '{hidden}' hides catchmark's own; run this from another folder")
         # One home after another: most recipes need none of the packages that the later ones import.
         for home in _HOMES:
-            if path in (there := _shipped_classes(base, home)):
+            if path in (there := shipped_classes(base, home)):
                 return there[path]
-        if path in _shipped_classes(object):
+        if path in shipped_classes(object):
             raise CatchmarkError(f"{key}: '{path}' is no {base.__name__}{_known(base)}")
         if name_today(path) != path:
             raise CatchmarkError(f"{key}: '{path}' is called '{name_today(path)}' now")
         raise CatchmarkError(
-            f"{key}: there is no {base.__name__} '{path}'{nearest(path, _shipped_classes(base), 'known')}"
+            f"{key}: there is no {base.__name__} '{path}'{nearest(path, shipped_classes(base), 'known')}"
         )
     if path_today(path) != path:
         if trust.everything:
@@ -75,7 +75,7 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise CatchmarkError(
-            f"{key}: can't import '{module_name}' ({one_line(error)}){nearest(name, _shipped_classes(base), 'known')}"
+            f"{key}: can't import '{module_name}' ({one_line(error)}){nearest(name, shipped_classes(base), 'known')}"
         ) from error
     except (Exception, SystemExit) as error:
         raise CatchmarkError(f"{key}: importing '{module_name}' fails with {explain(error)}") from error
@@ -97,14 +97,15 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
     return found
 
 
-def _shipped_classes(base: type, *homes: str) -> dict[str, type]:
+def shipped_classes(base: type, *homes: str) -> dict[str, type]:
+    """Those of ours that a recipe may name where a ``base`` is asked for, by their short names."""
     if _is_protocol(base):
         return {}
     return {name: found for home in homes or _HOMES for name, found in find_classes(home, base).items()}
 
 
 def _known(base: type) -> str:
-    names = ", ".join(_shipped_classes(base))
+    names = ", ".join(shipped_classes(base))
     return f"; known: {names}" if names else ""
 
 

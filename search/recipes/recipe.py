@@ -26,6 +26,8 @@ from search.studies.experiment import Experiment
 RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 """The folder of the recipes that ship with the package."""
 
+NAMED = ("agents", "targets", "methods", "attributes")
+"""Mappings of a recipe whose keys are names of the user's choice."""
 _NAME = re.compile(r"\w[\w+-]{0,99}")
 _RECIPE_NAME = re.compile(r"\w(?:[\w.+() -]{0,98}[\w+()-])?")
 
@@ -165,10 +167,13 @@ def _override(recipe: dict[str, Any], key: str, text: str, trust: Trust) -> None
             if at is None or not isinstance(at, dict):
                 raise CatchmarkError(f"--{key}: '{'.'.join(parts[:depth])}.init_args' is {kind(at)}, not a mapping")
         if depth == len(parts) - 1:
-            at[part] = value
+            if value is None and isinstance(at.get(part), (dict, str)) and depth == 1 and parts[0] in NAMED:
+                del at[part]  # as `null` over a mapping takes it out in a recipe with a base
+            else:
+                at[part] = value
             return
         # A setting that stands at its default is not in the recipe; a name of the user's own choice must be.
-        if part not in at and depth == 1 and parts[0] in ("agents", "targets"):
+        if part not in at and depth == 1 and parts[0] in NAMED:
             raise CatchmarkError(f"--{key}: the recipe has no '{'.'.join(parts[:2])}'{nearest(part, map(str, at))}")
         if isinstance(at.get(part), str):
             at[part] = {"class_path": at[part]}  # a class named without arguments gets its first

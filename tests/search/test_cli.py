@@ -182,7 +182,11 @@ def test_list(capsys):
         "task pools",
         "agents",
         "attributes",
+        "reward terms",
         "path samplers",
+        "data modules",
+        "executors",
+        "studies",
         "tables",
     ]
     words = text.split()

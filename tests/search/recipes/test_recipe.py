@@ -396,6 +396,8 @@ def test_overrides_of_lists_mappings_and_null(folder, capsys):
     assert (got["meta_training"]["agents"], got["meta_training"]["epochs"]) == (["catch"], 4)
     got = resolved(capsys, "--meta_training", "null", "--agents", "{only: RandomSearch}", recipe=recipe)
     assert got["meta_training"] is None and list(got["agents"]) == ["only"]
+    two = {"one": "RandomSearch", "two": "LocalSearch"}
+    assert list(resolved(capsys, "--agents.two", "null", recipe=changed(agents=two))["agents"]) == ["one"]
 
 
 def test_options_stand_anywhere(folder, capsys):
