@@ -16,12 +16,18 @@ EXAMPLE = "catchmark report runs/quickstart/latest"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run."""
     parser.add_argument("folder", type=Path, help="a run's folder")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="keep every figure as PDF and SVG too")
     add_trust(parser)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Write it, and say where it is."""
-    print(rewrite_report(chosen.folder, chosen.trust))
+    from search.reports.svg import kept_in
+
+    with kept_in(chosen.figures):
+        print(rewrite_report(chosen.folder, chosen.trust))
+    if chosen.figures is not None:
+        print(f"figures: {chosen.figures}")
     return 0
 
 

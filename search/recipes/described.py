@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from search.recipes.classes import find_parameters
@@ -69,17 +69,17 @@ def type_in_words(annotation: Any) -> str:
         return "one of: " + ", ".join(map(str, members))
     if annotation is type(None):
         return "null"
-    if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
+    if origin is not None and inspect.isclass(origin) and issubclass(origin, collections.abc.Callable):  # type: ignore[arg-type]
         made = members[-1] if members else None
         return _one(made) if inspect.isclass(made) else "a function"
     plain = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "anything"}
     if annotation in plain:
         return plain[annotation]
     bare = annotation if origin is None else origin
-    if inspect.isclass(bare) and issubclass(bare, dict | typing.Mapping):  # type: ignore[arg-type]
+    if inspect.isclass(bare) and issubclass(bare, dict | typing.Mapping):
         inside = f" of names to: {type_in_words(members[1])}" if len(members) > 1 and members[1] is not Any else ""
         return f"mapping{inside}"
-    if inspect.isclass(bare) and issubclass(bare, list | tuple | set | frozenset | typing.Sequence):  # type: ignore[arg-type]
+    if inspect.isclass(bare) and issubclass(bare, list | tuple | set | frozenset | typing.Sequence):
         inside = f" of: {type_in_words(members[0])}" if members and members[0] is not Any else ""
         return f"list{inside}"
     return _one(bare) if inspect.isclass(bare) else str(annotation)

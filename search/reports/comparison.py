@@ -6,6 +6,7 @@ not, and those of a stranger too.
 
 from __future__ import annotations
 
+import csv
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -124,6 +125,33 @@ def _text_table(headings: list[str], cells: list[list[str]]) -> list[str]:
             parts.append(cut.rjust(width) if is_numeric else cut.ljust(width))
         lines.append(f"  {'  '.join(parts)}".rstrip())
     return lines
+
+
+def figures_of(comparison: Comparison) -> list[str]:
+    """The figures of the page, in its order."""
+    return [target_curves(rows) for rows in comparison.targets().values()]
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """The best score of every trial, a line each, as numbers that read back to the last bit.
+
+    Columns: target, run (its folder), agent, trial, evaluations, score; empty where a trial found nothing.
+
+    Raises:
+        CatchmarkError: it can't be written there.
+    """
+    try:
+        with Path(path).open("w", encoding="utf-8", errors="replace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["target", "run", "agent", "trial", "evaluations", "score"])
+            for target, rows in comparison.targets().items():
+                for row in rows:
+                    ends = row.curves[:, -1] if row.evaluations else np.full(len(row.curves), np.nan)
+                    for trial, score in enumerate(ends.tolist()):
+                        said = "" if np.isnan(score) else repr(score)
+                        writer.writerow([target, comparison.runs[row.run], row.agent, trial, row.evaluations, said])
+    except OSError as error:
+        raise CatchmarkError(f"--csv: '{path}' can't be written ({error.strerror}); name another file") from error
 
 
 def write_html(comparison: Comparison, path: Path) -> None:

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from search.errors import CatchmarkError, explain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +51,7 @@ def house_style() -> Any:
         | {
             "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
             "svg.hashsalt": "catchmark",
+            "pdf.fonttype": 42,  # TrueType, which publishers take; the letters that occur are embedded
             "text.parse_math": False,  # a name may hold dollar signs
             "axes.edgecolor": MUTED,
             "axes.labelcolor": INK,
@@ -78,8 +86,48 @@ def plain_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+_gallery: ContextVar[tuple[Path, Iterator[int]] | None] = ContextVar("gallery", default=None)
+"""The folder of `kept_in`, and the numbers of its figures."""
+
+
+@contextmanager
+def kept_in(folder: Path | None) -> Iterator[None]:
+    """Every figure that is made meanwhile is kept there too: as PDF and as SVG, numbered in the order of the page.
+
+    Args:
+        folder: made if it is not there; files of these names are replaced. None: figures are for the page alone.
+
+    Raises:
+        CatchmarkError: nothing can be written there.
+    """
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatchmarkError(f"--figures: {explain(error)}; name another folder") from error
+    before = _gallery.set(None if folder is None else (folder, itertools.count(1)))
+    try:
+        yield
+    finally:
+        _gallery.reset(before)
+
+
+def _keep(figure: Figure, description: str, folder: Path, number: int) -> None:
+    """A figure for a paper: vectors, with its fonts in it."""
+    from matplotlib import rc_context
+
+    words = re.sub(r"\W+", "_", description.partition(", of:")[0].partition(", by:")[0]).strip("_").lower()[:60]
+    stem = folder / f"{number:02d}_{words}"
+    try:
+        with rc_context({"svg.fonttype": "path"}):
+            for ending, dates in ((".svg", {"Date": None}), (".pdf", {"CreationDate": None})):
+                figure.savefig(stem.with_suffix(ending), metadata=dates, bbox_inches="tight")
+    except OSError as error:
+        raise CatchmarkError(f"--figures: {explain(error)}; name another folder") from error
+
+
 def to_svg(figure: Figure, description: str) -> str:
-    """A figure as an ``<svg>`` element.
+    """A figure as an ``<svg>`` element; see `kept_in` for files.
 
     Args:
         figure: made within `house_style`.
@@ -91,6 +139,8 @@ def to_svg(figure: Figure, description: str) -> str:
     with warnings.catch_warnings():
         # The page's font draws the text, so a glyph that matplotlib's own lacks is no loss.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        if (gallery := _gallery.get()) is not None:
+            _keep(figure, description, gallery[0], next(gallery[1]))
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(out, metadata=nothing)
     text = out.getvalue()

@@ -1,3 +1,4 @@
+import csv
 import itertools
 import json
 import math
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from search.cli import main
 from search.errors import CatchmarkError
 from search.evaluation import Evaluation, Proposal
 from search.reports.comparison import render_text, write_html
@@ -237,6 +239,33 @@ def test_the_page_has_all_and_needs_nothing_else(tmp_path):
 
 
 # ---- what can be wrong ---------------------------------------------------------------------------------------------
+
+
+def test_figures_and_scores_for_a_paper(tmp_path, capsys, monkeypatch):
+    """Vectors with their fonts, and numbers that read back to the last bit."""
+    monkeypatch.chdir(tmp_path)
+    third = [[1.0, math.nan, 0.1 + 0.2], [math.nan] * 3]
+    make_run(tmp_path / "one", {"left": {"a": around(50, 5), "b": third}, "right": {"a": around(1, 2)}})
+    make_run(tmp_path / "two", {"left": {"a": around(60, 5)}})
+    words = ["compare", "one", "two", "--csv", "scores.csv", "--figures", "figures", "--html", "page.html"]
+    for _ in range(2):  # a second time files are replaced
+        assert main(words) == 0
+    assert "table: scores.csv" in capsys.readouterr().out
+    with open("scores.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["score"] for line in lines if line["agent"] == "b"] == [repr(1.0), ""]
+    assert [float(line["score"]) for line in lines if line["run"].endswith("two")] == [60 + 0.1 * k for k in range(5)]
+    assert {line["target"] for line in lines} == {"left", "right"} and lines[0]["evaluations"] == "3"
+    files = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert [name[:2] + name[-4:] for name in files] == ["01.pdf", "01.svg", "02.pdf", "02.svg"]
+    pdf, svg = ((tmp_path / "figures" / name).read_bytes() for name in files[:2])
+    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf
+    assert b"<text" not in svg and svg.count(b"<path") > 10  # letters are drawn: no font is missing anywhere
+    (tmp_path / "taken").write_text("")
+    assert main([*words[:3], "--figures", "taken"]) == 2
+    assert main([*words[:3], "--csv", "nowhere/scores.csv"]) == 2
+    said = capsys.readouterr().err
+    assert "--figures: " in said and "--csv: 'nowhere/scores.csv' can't be written" in said
 
 
 def test_wrong_folders_are_refused_with_the_cure(tmp_path):
