@@ -84,7 +84,11 @@ def summarise_targets(experiment: Experiment, journal: Journal) -> dict[str, Any
         if has_front(task.objectives):
             found = {agent: list(journal.records(search)) for agent, search in searches.items()}
             summary[name] |= summarise_front(
-                found, task, experiment.trials, limit, {agent: experiment.meta_trainings(name, agent) for agent in found}
+                found,
+                task,
+                experiment.trials,
+                limit,
+                {agent: experiment.meta_trainings(name, agent) for agent in found},
             )
         if experiment.attributes:
             records = (record for search in searches.values() for record in journal.records(search))

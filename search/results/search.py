@@ -118,7 +118,9 @@ def summarise_search(
         summary |= _standing(final, ranked, meta_trainings)
         summary["best_possible"] = float(ranked[0])
         places = sorted({each for each in (*CHECKPOINTS, curve.shape[1]) if each <= curve.shape[1]})
-        summary["on_the_way"] = [{"evaluations": n, **_standing(curve[:, n - 1], ranked, meta_trainings)} for n in places]
+        summary["on_the_way"] = [
+            {"evaluations": n, **_standing(curve[:, n - 1], ranked, meta_trainings)} for n in places
+        ]
     return summary
 
 
@@ -153,9 +155,7 @@ def _standing(best: np.ndarray, ranked: np.ndarray, meta_trainings: int | None) 
     return standing
 
 
-def at_best(
-    records: Sequence[Record], trials: int = 0, meta_trainings: int | None = None
-) -> dict[str, dict[str, Any]]:
+def at_best(records: Sequence[Record], trials: int = 0, meta_trainings: int | None = None) -> dict[str, dict[str, Any]]:
     """What the best network of each trial, the first of equals, is worth otherwise.
 
     Args:

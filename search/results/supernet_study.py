@@ -25,7 +25,7 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
 
     Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score and by the loss, for each trial, with mean,
     standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
-    ``seconds``. Per ranking without a supernet the same correlations.
+    ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a supernet the same correlations.
     """
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
     summary: dict[str, Any] = {
@@ -65,6 +65,8 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         for key in ("mean", "first", "best", "best_rank"):
             method[f"found_{key}"] = _spread([one["found"][key] for one in each if one["found"].get(key) is not None])
         method["landmarks_added"] = [one["added"] for one in each]
+        if (landmarks := study.methods[name].landmarks) is not None:
+            method["landmark_coefficient"] = landmarks.mean_coefficient(study.settings_of(name))
         summary["methods"][name] = method
     return summary
 

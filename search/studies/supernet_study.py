@@ -155,10 +155,7 @@ class SupernetStudy(Study):
     def _check_method(self, name: str) -> None:
         method, settings = self.methods[name], self.settings_of(name)
         landmarks = method.landmarks
-        if landmarks is not None and not any(
-            landmarks.coefficient_at(epoch, settings.epochs, settings.learning_rate_at(epoch))
-            for epoch in range(settings.epochs)
-        ):
+        if landmarks is not None and not landmarks.mean_coefficient(settings):
             raise CatchmarkError(
                 f"methods.{name}.landmarks.warmup is {landmarks.warmup}, of {settings.epochs} epochs: the landmarks "
                 "would never weigh in"

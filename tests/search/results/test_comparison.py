@@ -155,7 +155,9 @@ def test_trials_of_one_meta_training_are_compared_by_their_means(label, tmp_path
         write_json(folder / "summary.json", summary)
         folders.append(folder)
     catch, random = compare_runs(folders).same_agent
-    assert catch.p_value == pytest.approx(min(1, 2 * rank_test(*(np.array(c) + 0.1 * np.arange(5) for c in (90, 90.05)))))
+    assert catch.p_value == pytest.approx(
+        min(1, 2 * rank_test(*(np.array(c) + 0.1 * np.arange(5) for c in (90, 90.05))))
+    )
     assert catch.first.trials == "5 meta-trainings x 4 trials" and random.first.trials == "20 trials"
     assert random.p_value == 1.0
 

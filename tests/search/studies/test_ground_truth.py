@@ -110,7 +110,9 @@ class Table(TableTask):
     def __init__(self, folder, cells):
         space = NASBench101()
         rows = cells
-        write_table(folder / "cells.npz", rows.numpy(), {"cifar10_val_acc_108ep": np.arange(len(rows)) / 10}, space.name)
+        write_table(
+            folder / "cells.npz", rows.numpy(), {"cifar10_val_acc_108ep": np.arange(len(rows)) / 10}, space.name
+        )
         super().__init__(space, str(folder / "cells.npz"), "cifar10", "val", "acc", 108)
 
 
