@@ -168,7 +168,7 @@ class SupernetModule(LightningModule):
             self.manual_backward(coefficient * penalty)
 
     def epoch_values(self) -> dict[str, float]:
-        """The epoch's mean loss and, where landmarks weigh in, their mean penalty, over all ranks, and its mean weight."""
+        """The epoch's mean loss and, with landmarks, their mean penalty and its mean weight, over all ranks."""
         means = {"loss": self._loss, "landmark_penalty": self._penalty}
         values = {name: float(mean_over_ranks(mean.value)) for name, mean in means.items() if mean.count}
         if self._penalty.count:

@@ -206,7 +206,7 @@ def check_at_least(least: float, **numbers: float) -> None:
 def distinct(
     space: Space, count: int, *seed: int | str, besides: Collection[Choices] = (), tries: int = 20
 ) -> list[Choices]:
-    """Random architectures of different networks, besides some: ``count``, or what ``tries`` times as many draws gave."""
+    """Random architectures of different networks besides some: as many as asked, or ``tries`` times the draws gave."""
 
     def network(choices: Choices) -> Choices:
         return tuple(space.canonical(torch.tensor(choices)).tolist())

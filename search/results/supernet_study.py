@@ -25,7 +25,8 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
 
     Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score and by the loss, for each trial, with mean,
     standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
-    ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a supernet the same correlations.
+    ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a
+    supernet the same correlations.
     """
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
     summary: dict[str, Any] = {

@@ -90,4 +90,5 @@ def described_trials(trials: int, clusters: int | None) -> str:
         return f"{trials} trials"
     assert clusters is not None
     few, rest = divmod(trials, clusters)
-    return f"{clusters} meta-trainings x {few if not rest else f'{few} to {few + 1}'} trial{'' if few == 1 and not rest else 's'}"
+    each = f"{few} to {few + 1} trials" if rest else f"{few} trial{'' if few == 1 else 's'}"
+    return f"{clusters} meta-trainings x {each}"

@@ -169,7 +169,7 @@ def plain_loop(module, data, epochs):
 @pytest.mark.parametrize("clip", [0.05, 1000.0])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
-    "landmarks", [None, LandmarkSettings(schedule="constant", warmup=1, pairs=2)], ids=["plain", "landmarks"]
+    "landmarks", [None, LandmarkSettings(1.0, "constant", warmup=1, pairs=2)], ids=["plain", "landmarks"]
 )
 def test_a_training_is_that_of_a_plain_loop(sampler, landmarks, clip):
     module, snapshots = module_of(sampler, landmarks, gradient_clip=clip), Snapshots()

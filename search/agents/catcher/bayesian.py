@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from search.agents.catcher.agent import CATCHer, few_threads, normalise, places, read_weights
-from search.agents.catcher.encoder import kl_to_standard_normal
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
 from search.spaces.base import SearchSpace
@@ -220,7 +219,8 @@ class BayesianCATCHer(CATCHer):
         imitation = (worth[rows, others].to(self.dtype) / self.bayesian.temperature).softmax(1)
         loss = surprise.to(self.dtype) - (imitation * log_probs.sum(-1)).sum(1)
         if self.context == "posterior":
-            loss = loss + self.settings.kl_weight * kl_to_standard_normal(mean[:, -1], variance[:, -1])
+            smallest = min(self.bayesian.smallest_context, size)
+            loss = loss + self._kl_penalty(mean, variance, networks.shape[1], smallest)
         return loss
 
     # ---- carrying over ---------------------------------------------------------------------------------------------

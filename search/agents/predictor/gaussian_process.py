@@ -156,9 +156,11 @@ class FittedProcess(Model):
         self.kernel = kernel
 
     def condition(self, examples: Examples) -> None:
+        """Take note of all evaluations."""
         self.examples = examples
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior."""
         # One trial after another: the same numbers whatever trials it is with, and no more memory than one needs.
         found = []
         for trial, (known, targets) in enumerate(zip(self.examples.features, self.examples.targets, strict=True)):

@@ -379,7 +379,7 @@ def test_on_the_way_by_hand():
 
 
 def test_trials_of_one_meta_training_count_once():
-    """A journal in which all trials of a meta-training agree says as much as one of as many trials as meta-trainings."""
+    """A journal in which all trials of a meta-training agree says what one of as many trials as meta-trainings says."""
     own, possible = [[1.0, 5.0], [2.0, 8.0], [3.0, 7.0], [2.0, 6.0]], np.arange(9.0)
     once = summarise(own, all_scores=possible)
     shared = summarise_search(records_of(own * 5), 20, SPACE, possible, 12.0, meta_trainings=4)

@@ -1,12 +1,10 @@
 """Stand-alone performance: the same whatever evaluates it, in whatever order, and however often it is interrupted."""
 
-import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from search.errors import RunError
 from search.evaluation import Evaluation
