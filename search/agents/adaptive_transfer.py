@@ -188,7 +188,7 @@ class AdaptiveTransfer(NaiveTransfer):
         """On a target remember the rewards too."""
         super().learn(archs, rewards)
         if self.adapting:
-            self.told = torch.cat([self.told, self.space.code(archs)], 1)
+            self.told = torch.cat([self.told, self.space.code(self.space.canonical(archs))], 1)
             self.rewards = torch.cat([self.rewards, rewards], 1)
 
     def state_dict(self) -> dict[str, Any]:

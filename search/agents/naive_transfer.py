@@ -66,7 +66,8 @@ class NaiveTransfer(MetaAgent):
         self._all: Tensor | None = None  # codes of the space's architectures, ascending
         if combinations <= _MOST_ARCHITECTURES:
             codes = torch.arange(combinations)
-            self._all = codes[space.is_valid(self._decode(codes))]
+            archs = self._decode(codes)[space.is_valid(self._decode(codes))]
+            self._all = space.code(archs)[(space.canonical(archs) == archs).all(-1)]  # each network once
         # Codes and rewards, [trials, n] each, of every source task.
         self._sources: list[tuple[Tensor, Tensor]] = []
         # Places in `_all`, the best first: int32 [meta-trained trials, size]; None until there is something to rank by.
@@ -128,7 +129,7 @@ class NaiveTransfer(MetaAgent):
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Remember what is known; on a source task the rewards too."""
-        codes = self.space.code(archs)
+        codes = self.space.code(self.space.canonical(archs))
         foreign = ~(codes.unsqueeze(2) == self._known.unsqueeze(1)).any(2).all(0)
         self._known = torch.cat([self._known, codes[:, foreign]], dim=1)
         if not self.adapting:

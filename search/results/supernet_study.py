@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.results.landmark_references import landmark_predictions
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
 from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
@@ -16,8 +17,8 @@ from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
 
-FOREST, FLOPS, PARAMETERS = "random forest on the landmarks", "FLOPs", "parameters"
-"""Rankings that need no supernet."""
+FLOPS, PARAMETERS = "FLOPs", "parameters"
+"""Rankings that need neither a supernet nor landmarks."""
 
 
 def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
@@ -143,7 +144,12 @@ def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str
             continue
         predictions: dict[str, Any] = dict(zip((FLOPS, PARAMETERS), _sizes(study, measured), strict=True))
         if len(landmarks) >= 2:
-            predictions[FOREST] = _forest(study, landmarks, measured)
+            predictions |= landmark_predictions(
+                study.space,
+                [record.architecture for record in landmarks],
+                [record.evaluation.score for record in landmarks],
+                [record.architecture for record in measured],
+            )
         for key, values in predictions.items():
             if values is not None:
                 found.setdefault(key, []).append(
@@ -156,18 +162,6 @@ def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str
         name: {key: _spread([one[key] for one in each]) for key in ("s_kdt", "kendall_tau")}
         for name, each in sorted(found.items())
     }
-
-
-def _forest(study: SupernetStudy, landmarks: Sequence[Record], measured: Sequence[Record]) -> np.ndarray:
-    import torch
-    from sklearn.ensemble import RandomForestRegressor
-
-    def code(records: Sequence[Record]) -> np.ndarray:
-        return study.space.one_hot(torch.tensor([record.architecture for record in records])).numpy()
-
-    forest = RandomForestRegressor(n_estimators=200, random_state=0)
-    forest.fit(code(landmarks), [record.evaluation.score for record in landmarks])
-    return forest.predict(code(measured))
 
 
 def _sizes(study: SupernetStudy, measured: Sequence[Record]) -> tuple[list[float] | None, list[float] | None]:

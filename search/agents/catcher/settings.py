@@ -102,8 +102,8 @@ class CatcherSettings:
                 raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
         if self.candidates_adapting < 0 or not 0 <= self.uniform_floor < 1:
             raise ValueError(
-                f"candidates_adapting is {self.candidates_adapting} (at least 0) and uniform_floor {self.uniform_floor} "
-                "(in [0, 1))"
+                f"candidates_adapting is {self.candidates_adapting} (at least 0) and uniform_floor "
+                f"{self.uniform_floor} (in [0, 1))"
             )
         for name in ("latent", "hidden", "layers", "initial_networks", "candidates", "policy_window"):
             if getattr(self, name) < 1:

@@ -143,7 +143,12 @@ def test_a_run_says_what_its_methods_are_worth(tmp_path):
         ]
         assert found["stand_alone"] == worth and len(worth) == 2
         assert found["best"] == max(worth) and found["first"] == worth[0]
-    assert set(summary["without_supernet"]) == {"FLOPs", "parameters", "random forest on the landmarks"}
+    assert set(summary["without_supernet"]) == {
+        "FLOPs",
+        "parameters",
+        "random forest on the landmarks",
+        "ridge on the landmarks",
+    }
     # Convolutions are what parameters count, so this ranking is nearly perfect: the comparison is a hard one.
     assert summary["without_supernet"]["parameters"]["kendall_tau"]["mean"] > 0.8
     journal = Journal(folder / "journal.sqlite", writable=False)
