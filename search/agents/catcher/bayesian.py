@@ -49,8 +49,8 @@ class BayesianSettings:
         parents: how many best networks are mutated.
         confidence: standard deviations above the mean of the upper confidence bound.
         adapts_on: what the process is conditioned on in a search: ``ranks``, as in practice, which stretch the top of
-            a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then those
-            more than three standard deviations below the mean are taken to be just there, and the evaluator's
+            a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then
+            those more than three standard deviations below the mean are taken to be just there, and the evaluator's
             expectations are centred on the history's. Not measured.
     """
 
