@@ -210,6 +210,16 @@ def test_samplers_that_differ_in_anything_share_no_warmup(tmp_path):
     assert any(not torch.equal(ones[key], others[key]) for key in ones)  # what differs makes a difference
 
 
+def test_methods_that_draw_alike_have_as_many_landmarks_as_each_asks_for(tmp_path):
+    of = {"sampler": SAMPLER, "landmarks": {"warmup": 1}}
+    methods = {"few": of | {"landmarks_from": {"count": 5}}, "many": of | {"landmarks_from": {"count": 12}}}
+    study, _ = load_recipe(recipe(tmp_path, methods=methods))
+    assert study.landmark_key("few") == study.landmark_key("many")
+    drawn = [((k,) * 6, float(k)) for k in range(12)]
+    truth = {study.landmark_key("few"): drawn, "measured": []}
+    assert study._job("few", 0, truth).landmarks == drawn[:5] and study._job("many", 0, truth).landmarks == drawn
+
+
 def test_methods_that_train_otherwise_have_no_landmark_pair(tmp_path):
     landmarks = {"sampler": SAMPLER, "landmarks": {"warmup": 1}}
     for change, pairs in [
