@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.pair_penalties import PENALTIES
+from lightning_modules.supernet_settings import SupernetSettings
 
 Schedule = Literal[
     "constant", "cosine_increase", "cosine_decrease", "step_increase", "step_decrease", "inverse_learning_rate"
@@ -24,8 +25,13 @@ Schedule = Literal[
 
 _STEPS = {"step_decrease": (1.0, 0.1, 0.01, 0.001), "step_increase": (0.0, 0.01, 0.1, 1.0)}
 """Share of lambda in each quarter (public code)."""
-_RAMP = 10
-"""Epochs over which a constant or decreasing coefficient rises to its start (public code)."""
+_RAMP = 10 / 250
+"""Share of the regularised epochs over which a constant or decreasing coefficient rises to its start: the public code's
+10 of the 250 that its longest schedule has. As a number of epochs it would leave nothing of a short schedule."""
+
+
+_MOMENTS = 1000
+"""Of which a mean coefficient is the mean."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class LandmarkSettings:
 
     Attributes:
         coefficient: lambda, the largest weight of the regulariser (10).
-        schedule: how the weight goes from the end of the warm-up to the end of training (eq. 7: ``cosine_increase``).
+        schedule: how the weight goes, step by step, from the end of the warm-up to the end of training (eq. 7:
+            ``cosine_increase``). ``inverse_learning_rate`` is lambda times what the learning rate ends at plus by how
+            much it has fallen (public code): with rates from 0.025 to 0.001, from 0.001 to 0.025 of lambda.
         warmup: epochs without the regulariser.
         published_end: what an increasing cosine is a fraction of. False, as in the paper, ends at lambda; True, as in
             the public code, divides the epochs after the warm-up by all epochs, so it ends below: at 6.91 of 10 for 400
@@ -81,29 +89,35 @@ class LandmarkSettings:
                 f"{self.coefficient} (at least 0)"
             )
 
-    def coefficient_at(self, epoch: int, epochs: int, learning_rate: float = 1.0) -> float:
-        """Lambda of an epoch (eq. 7).
+    def coefficient_at(self, moment: float, training: SupernetSettings) -> float:
+        """Lambda at a moment of a training (eq. 7).
 
         Args:
-            epoch: from 0.
-            epochs: of the whole training.
-            learning_rate: of the weights, which ``inverse_learning_rate`` divides by.
+            moment: epochs passed, fractions included.
+            training: of which it is a moment.
         """
-        passed, left = epoch - self.warmup, max(1, epochs - self.warmup)
+        passed, left = moment - self.warmup, max(1, training.epochs - self.warmup)
         if passed < 0:
             return 0.0
-        ramp = 1.0 if self.schedule.endswith("increase") else min(1.0, (passed + 1) / (_RAMP + 1))
+        ramp = 1.0 if self.schedule.endswith("increase") else min(1.0, passed / (_RAMP * left))
         if self.schedule == "constant":
             share = 1.0
         elif self.schedule == "cosine_increase":
-            share = 0.5 * (1 - math.cos(math.pi * passed / (epochs if self.published_end else left)))
+            share = 0.5 * (1 - math.cos(math.pi * passed / (training.epochs if self.published_end else left)))
         elif self.schedule == "cosine_decrease":
             share = 0.5 * (1 + math.cos(math.pi * passed / left))
         elif self.schedule == "inverse_learning_rate":
-            share = 1 / learning_rate
+            now = training.learning_rate_at(math.floor(moment))
+            share = training.learning_rate - now + training.final_learning_rate
         else:
-            share = _STEPS[self.schedule][min(3, 4 * passed // left)]
+            share = _STEPS[self.schedule][min(3, int(4 * passed / left))]
         return self.coefficient * ramp * share
+
+    def mean_coefficient(self, training: SupernetSettings) -> float:
+        """Lambda on average over the epochs behind the warm-up: schedules compare like with like where these agree."""
+        left = max(0, training.epochs - self.warmup)
+        moments = [self.warmup + (k + 0.5) * left / _MOMENTS for k in range(_MOMENTS)]
+        return sum(self.coefficient_at(moment, training) for moment in moments) / _MOMENTS if left else 0.0
 
 
 class LandmarkRegularizer:
@@ -160,11 +174,11 @@ class LandmarkRegularizer:
             drawn += [pair for pair in several if self.worth[pair[0]] > self.worth[pair[1]]]
         return drawn
 
-    def active(self, step: int, epoch: int, epochs: int, learning_rate: float = 1.0) -> float:
-        """The weight of the regulariser at a step; 0 where it is not to be computed."""
+    def active(self, step: int, moment: float, training: SupernetSettings) -> float:
+        """The weight of the regulariser at a step; 0 where it is not to be computed. Arguments as of the settings."""
         if step % self.settings.every:
             return 0.0
-        return self.settings.every * self.settings.coefficient_at(epoch, epochs, learning_rate)
+        return self.settings.every * self.settings.coefficient_at(moment, training)
 
     def penalty(self, pairs: Sequence[tuple[int, int]], loss_of: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
         """The mean penalty over pairs (eq. 6, over m): a scalar; a landmark in several pairs runs once.

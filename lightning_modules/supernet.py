@@ -79,6 +79,7 @@ class SupernetModule(LightningModule):
             name for name, _ in [*self.named_parameters(), *self.named_buffers()] if not name.startswith("supernet.")
         ]
         self._loss, self._penalty = Mean(torch.zeros(())), Mean(torch.zeros(()))
+        self._coefficients: list[float] = []  # of every step of the epoch
 
     @property
     def evaluated(self) -> Supernet:
@@ -105,6 +106,7 @@ class SupernetModule(LightningModule):
         for group in self._optimizer().param_groups:
             group["lr"] = self.settings.learning_rate_at(self.current_epoch)
         self._loss, self._penalty = (Mean(torch.zeros((), device=self.device)) for _ in range(2))
+        self._coefficients = []
 
     def _optimizer(self) -> LightningOptimizer:
         optimizer = self.optimizers()
@@ -122,7 +124,9 @@ class SupernetModule(LightningModule):
         loss = self.path_loss(self.sampler.path(self.seed, step), batch["train"])
         self.manual_backward(loss)
         self._loss.add(loss)
-        self._regularise(batch["held_out"], step)
+        epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
+        # In the middle of a step, so that the mean over steps is that of the schedule.
+        self._regularise(batch["held_out"], step, self.current_epoch + (batch_index + 0.5) / batches)
         average_gradients(self.supernet.parameters())
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip, foreach=True)
         optimizer.step()
@@ -130,7 +134,6 @@ class SupernetModule(LightningModule):
             follow(self.averaged.parameters(), self.supernet.parameters(), self.settings.average, step)
         if not self.sampler.learns_at(step, self.current_epoch):
             return
-        epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
         self.sampler.learn(
             ArchitectureStep(
                 supernet=self.supernet,
@@ -144,12 +147,12 @@ class SupernetModule(LightningModule):
             )
         )
 
-    def _regularise(self, batch: Any, step: int) -> None:
-        """Add the gradient of the landmarks' penalty."""
+    def _regularise(self, batch: Any, step: int, moment: float) -> None:
+        """Add the gradient of the landmarks' penalty; ``moment`` is how many epochs have passed."""
         if self.regularizer is None:
             return
-        epoch = self.current_epoch
-        coefficient = self.regularizer.active(step, epoch, self.settings.epochs, self.settings.learning_rate_at(epoch))
+        coefficient = self.regularizer.active(step, moment, self.settings)
+        self._coefficients.append(coefficient)
         if not coefficient:
             return
         share, objective = self.regularizer.settings.batch_share, self.objective
@@ -165,9 +168,12 @@ class SupernetModule(LightningModule):
             self.manual_backward(coefficient * penalty)
 
     def epoch_values(self) -> dict[str, float]:
-        """The epoch's mean loss and, where landmarks weigh in, their mean penalty, over all ranks."""
+        """The epoch's mean loss and, with landmarks, their mean penalty and its mean weight, over all ranks."""
         means = {"loss": self._loss, "landmark_penalty": self._penalty}
-        return {name: float(mean_over_ranks(mean.value)) for name, mean in means.items() if mean.count}
+        values = {name: float(mean_over_ranks(mean.value)) for name, mean in means.items() if mean.count}
+        if self._penalty.count:
+            values["landmark_coefficient"] = sum(self._coefficients) / len(self._coefficients)
+        return values
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and penalty, and tell the sampler."""

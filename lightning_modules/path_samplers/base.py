@@ -63,6 +63,10 @@ class Space(Protocol):
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
         ...
 
+    def canonical(self, archs: Tensor) -> Tensor:
+        """One architecture for all that build the same network: int64 ``[..., decisions]`` to the same shape."""
+        ...
+
     def relaxation(self) -> Relaxation:
         """What logits mean."""
         ...
@@ -202,15 +206,20 @@ def check_at_least(least: float, **numbers: float) -> None:
 def distinct(
     space: Space, count: int, *seed: int | str, besides: Collection[Choices] = (), tries: int = 20
 ) -> list[Choices]:
-    """Different random architectures besides some: as many as asked, or as ``tries`` times as many draws gave."""
-    found: dict[Choices, None] = {}
+    """Random architectures of different networks besides some: as many as asked, or ``tries`` times the draws gave."""
+
+    def network(choices: Choices) -> Choices:
+        return tuple(space.canonical(torch.tensor(choices)).tolist())
+
+    found: dict[Choices, Choices] = {}
+    unwanted = {network(each) for each in besides}
     for draw in range(tries * count):
         if len(found) == count:
             break
         choices = space.draw(*seed, draw)
-        if choices not in besides:
-            found[choices] = None
-    return list(found)
+        if (key := network(choices)) not in unwanted:
+            found.setdefault(key, choices)
+    return list(found.values())
 
 
 def best_first(worth: Mapping[Choices, float]) -> list[Choices]:

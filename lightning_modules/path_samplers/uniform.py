@@ -22,7 +22,10 @@ _TRIES = 100
 
 
 class UniformSampler(PathSampler):
-    """Single path one-shot (SPOS, Guo et al., ECCV 2020): every architecture equally often.
+    """Single path one-shot (SPOS, Guo et al., ECCV 2020): every choice that may follow equally often.
+
+    Where every choice may follow every other, and no two architectures build the same network, that is every network
+    equally often. Of NAS-Bench-101 it is not: a seventh of the paths is the cell without a vertex.
 
     Args:
         space: what can be sampled.

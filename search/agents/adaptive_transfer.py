@@ -6,7 +6,7 @@ them but which architectures are good.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ part of the space: level and slope of the sources' opinion are hardly known ther
 
 
 class AdaptiveTransfer(NaiveTransfer):
-    """The naive transfer's forests as a prior mean, and a Gaussian process on what the target says otherwise.
+    """The naive transfer's models as a prior mean, and a Gaussian process on what the target says otherwise.
 
     The prior mean of an architecture is the normal quantile of its place in the ranking of `NaiveTransfer`. On a target
     the normalised reward is a level, plus a slope times that mean, plus a process of the decisions in common, plus
@@ -41,6 +41,7 @@ class AdaptiveTransfer(NaiveTransfer):
         steps: of Adam in each fit, which starts anew.
         confidence: standard deviations above the mean, of the confidence bound.
         candidates: a larger space is not looked at as a whole, but so many of its architectures, drawn for each choice.
+        model: as for `NaiveTransfer`.
     """
 
     batched = False
@@ -57,6 +58,7 @@ class AdaptiveTransfer(NaiveTransfer):
         steps: int = 30,
         confidence: float = 1.0,
         candidates: int = 50_000,
+        model: Literal["forest", "gp"] = "forest",
     ):
         if refit < 1 or steps < 0 or candidates < 1:
             raise ValueError(
@@ -64,7 +66,7 @@ class AdaptiveTransfer(NaiveTransfer):
                 "needed"
             )
         self.refit, self.steps, self.confidence, self.count = refit, steps, confidence, candidates
-        super().__init__(space, trials, seed, trees)
+        super().__init__(space, trials, seed, trees, model)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -186,7 +188,7 @@ class AdaptiveTransfer(NaiveTransfer):
         """On a target remember the rewards too."""
         super().learn(archs, rewards)
         if self.adapting:
-            self.told = torch.cat([self.told, self.space.code(archs)], 1)
+            self.told = torch.cat([self.told, self.space.code(self.space.canonical(archs))], 1)
             self.rewards = torch.cat([self.rewards, rewards], 1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class LatencyTransfer(NaiveTransfer):
         if self._quality is not None or not sources:
             return
         shares = [rewards / rewards.abs().mean(1, keepdim=True).clamp(min=1e-12) for _, rewards in sources]
-        self._quality = torch.stack(list(self._predictions([codes for codes, _ in sources], shares))).float()
+        self._quality = torch.stack(list(self._by_forests([codes for codes, _ in sources], shares))).float()
 
     def weights(self) -> dict[str, Any]:
         """The quality of each architecture by each trial's forests; none where there was no source task."""

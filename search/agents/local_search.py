@@ -79,9 +79,11 @@ class LocalSearch(Agent):
 
     def _same(self, archs: Tensor) -> Tensor:
         """Which of those seen each architecture is: int64 ``[trials, m, decisions]`` to bool ``[trials, m, seen]``."""
-        same = torch.ones(*archs.shape[:2], self._seen.shape[1], dtype=torch.bool)
+        # Two architectures of one network are one evaluation.
+        archs, seen = self.space.canonical(archs), self.space.canonical(self._seen)
+        same = torch.ones(*archs.shape[:2], seen.shape[1], dtype=torch.bool)
         for t in range(archs.shape[-1]):
-            same &= archs[:, :, None, t] == self._seen[:, None, :, t]
+            same &= archs[:, :, None, t] == seen[:, None, :, t]
         return same
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:

@@ -43,6 +43,16 @@ ADDED = {
     "every": 0,
     "fidelities": [],
     "sees": "score",
+    "falls_in": 0,
+    "nesterov": False,
+    "model": "forest",
+    "kl_per_reward": False,
+    "kl_prefixes": "last",
+    "prior_factor": False,
+    "candidates_adapting": 0,
+    "uniform_floor": 0.0,
+    "fallback": "random",
+    "adapts_on": "ranks",
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 

@@ -18,7 +18,7 @@ from search.reports.best_so_far import best_line, best_so_far_svg
 from search.reports.page import ABSENT, decimals_for, number, p_text, render_page, share
 from search.reports.svg import SERIES
 from search.results.comparison import Comparison, Difference, Row
-from search.statistics.intervals import mean_interval
+from search.statistics.clusters import clustered_mean_interval
 from search.statistics.significance import FEWEST_TRIALS
 
 _WIDTH = 100
@@ -28,7 +28,7 @@ _MOST_PAIRS = 20
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a target's rows, text and page alike; columns without any value are left out."""
     means = [float(row.best().mean()) if len(row.best()) else None for row in rows]
-    intervals = [mean_interval(row.best()) for row in rows]
+    intervals = [clustered_mean_interval(row.best_of_trials(), row.meta_trainings) for row in rows]
     decimals = decimals_for([*means, *(end for each in intervals if each for end in each)])
     headings = ["agent", "run", "best mean", "95% interval", "trials", "evaluations", "failed"]
     headings += ["found best", "found top 3", "mean rank"]
@@ -36,7 +36,7 @@ def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     for row, mean, interval in zip(rows, means, intervals, strict=True):
         between = ABSENT if interval is None else f"{number(interval[0], decimals)} to {number(interval[1], decimals)}"
         cells.append([row.agent, row.run, number(mean, decimals), between])
-        cells[-1] += [str(len(row.curves)), str(row.evaluations), str(row.failed)]
+        cells[-1] += [row.trials.removesuffix(" trials"), str(row.evaluations), str(row.failed)]
         cells[-1] += [share(row.summary.get("found_best")), share(row.summary.get("found_top3"))]
         cells[-1] += [number(row.summary.get("mean_rank"), 1)]
     keep = [k for k in range(len(headings)) if k < 7 or any(line[k] != ABSENT for line in cells)]
@@ -66,7 +66,8 @@ def target_curves(rows: Sequence[Row]) -> str:
         if len(agents) == 1:  # with one agent, the colours are free to tell the runs apart
             color = dash
         color = color % len(SERIES) + dash * len(SERIES)
-        curves.append(best_line(f"{row.run} {row.agent}", means, [mean_interval(c) for c in columns], color))
+        intervals = [clustered_mean_interval(column, row.meta_trainings) for column in row.curves.T]
+        curves.append(best_line(f"{row.run} {row.agent}", means, intervals, color))
     possible = {row.summary.get("best_possible") for row in rows}
     return best_so_far_svg(curves, rows[0].score_name, possible.pop() if len(possible) == 1 else None)
 

@@ -70,7 +70,6 @@ def report_page(folder: Path, experiment: Experiment, journal: Journal, summary:
         total=gathered.total,
         seconds=sum(journal.progress(search)[1] for search in planned),
         agents=_agents(experiment, list(colors), made["config"]),
-        # Where trials share meta-trainings, an interval over trials leaves out part of their luck.
         meta_trainings=min((entry["trials"] for entry in summary[PHASE].values()), default=0),
         meta_table=_meta_table(summary[PHASE], gathered.stages),
         failures=failures[:MOST_REASONS],

@@ -16,7 +16,7 @@ from search.reports.scatter_plots import Explored, fronts_svg
 from search.reports.svg import SERIES
 from search.results.fronts import ObjectiveValues, coverage, directions_of, feasible_space, objective_values
 from search.runs.journal import Record
-from search.statistics.intervals import mean_interval
+from search.statistics.clusters import clustered_mean_interval
 from search.statistics.pareto import pareto_front
 from search.studies.experiment import Experiment
 from search.studies.meta_training import PHASE
@@ -57,12 +57,13 @@ class Fronts:
         limits = [each.limit for each in task.objectives.values()]
         space = feasible_space(task)
         covered = coverage(found, directions, space)
+        shared = {agent: self.experiment.meta_trainings(target, agent) for agent in found}
         rows: list[dict[str, Any]] = [
             {
                 "agent": agent,
                 "color": colors[agent] % len(SERIES),
                 "mean": float(shares.mean()) if len(shares) else None,
-                "interval": mean_interval(shares.numpy()) if len(shares) else None,
+                "interval": clustered_mean_interval(shares.numpy(), shared[agent]) if len(shares) else None,
                 "infeasible": int((~found[agent].feasible & ~found[agent].values.isnan().any(-1)).sum()),
             }
             for agent, shares in covered.shares.items()
@@ -85,7 +86,7 @@ class Fronts:
                 if each.limit is not None
             },
             "drawing": drawing,
-            "growth": _growth(covered.curves, colors),
+            "growth": _growth(covered.curves, colors, shared),
             "rows": rows,
             "decimals": min(decimals_for([*percent, *ends]), 3),
             "space_known": space is not None,
@@ -108,14 +109,14 @@ def _explored(agent: str, found: ObjectiveValues, directions: Sequence[str], col
     return Explored(agent, shown.numpy(), front, best, color, feasible.numpy())
 
 
-def _growth(curves: Mapping[str, Tensor], colors: Mapping[str, int]) -> str:
+def _growth(curves: Mapping[str, Tensor], colors: Mapping[str, int], shared: Mapping[str, int | None]) -> str:
     """How the hypervolume grew, as an ``<svg>`` element; empty where there is nothing to dominate."""
     drawn = [
         Line(
             agent,
             range(1, curve.shape[1] + 1),
             (100 * curve.mean(0)).tolist(),
-            [mean_interval(100 * column) for column in curve.T.numpy()],
+            [clustered_mean_interval(100 * column, shared[agent]) for column in curve.T.numpy()],
             colors[agent],
         )
         for agent, curve in curves.items()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from search.reports.page import decimals_for, duration, number, p_equals, share
-from search.statistics.significance import FEWEST_TRIALS, SIGNIFICANT, holm, rank_test
+from search.statistics.clusters import clustered_rank_test, described_trials, independent_values
+from search.statistics.significance import FEWEST_TRIALS, SIGNIFICANT, holm
 
 
 def verdict(
@@ -40,7 +41,8 @@ def verdict(
     for agent in ranked:
         interval, n = agents[agent]["best_score_interval"], len(scores[agent])
         words = f"{agent} {'' if found else 'found '}{number(scores[agent].mean(), decimals)}{'' if found else unit}"
-        details = [] if found or interval is None else [f"mean of {n} trials"]
+        shared = agents[agent].get("meta_trainings")
+        details = [] if interval is None or (found and shared is None) else [f"mean of {described_trials(n, shared)}"]
         if n < trials:
             details = [f"in {n} of {trials} trials, the others found nothing"]
         if interval is not None:
@@ -57,7 +59,7 @@ def verdict(
             "can't be compared yet."
         )
     elif len(ranked) > 1:
-        sentences.append(_comparison(ranked, scores, agents, trials))
+        sentences.append(_comparison(ranked, finals, agents, trials))
     elif trials == 1:
         sentences.append("With a single trial no interval can be given: another seed may find more, or less.")
     if (best := agents[ranked[0]].get("best_possible")) is not None:
@@ -92,11 +94,14 @@ def _range(ascending: Sequence[str]) -> str:
 
 
 def _comparison(
-    ranked: Sequence[str], scores: Mapping[str, np.ndarray], agents: Mapping[str, Mapping[str, Any]], trials: int
+    ranked: Sequence[str], finals: Mapping[str, np.ndarray], agents: Mapping[str, Mapping[str, Any]], trials: int
 ) -> str:
     """Whether the first of ``ranked`` is shown to be ahead of the others."""
     leader, others = ranked[0], list(ranked[1:])
-    fewest = min(len(scores[agent]) for agent in ranked)
+    shared = {agent: agents[agent].get("meta_trainings") for agent in ranked}
+    # What a test has to go by: trials, or meta-trainings.
+    fewest = min(len(independent_values(finals[agent], shared[agent])) for agent in ranked)
+    units = "trials" if not any(shared.values()) else "meta-trainings"
     if fewest == 1 and trials > 1:
         return "An agent of which a single trial found anything can't be compared with others."
     if fewest == 1:
@@ -111,22 +116,25 @@ def _comparison(
         words = []
         if near:
             overlap = "the intervals overlap" if len(others) == 1 else f"its interval overlaps that of {listed(near)}"
-            words.append(f"{overlap[0].upper()}{overlap[1:]}, so {fewest} trials don't show a difference.")
+            words.append(f"{overlap[0].upper()}{overlap[1:]}, so {fewest} {units} don't show a difference.")
             if len(others) > 1:
-                words[-1] = f"{leader} has the highest mean, but {overlap}: {fewest} trials show no difference there."
+                words[-1] = f"{leader} has the highest mean, but {overlap}: {fewest} {units} show no difference there."
         if apart:
             words.append(
                 f"The interval of {leader} lies above that of {listed(apart)}, which points to a difference; "
-                f"{fewest} trials are too few for a rank test to confirm it."
+                f"{fewest} {units} are too few for a rank test to confirm it."
             )
         return " ".join(words)
     # The leader was picked after the fact, so the correction counts every pair, not only the leader's.
     pairs = [(a, b) for k, a in enumerate(ranked) for b in ranked[k + 1 :]]
-    p_values = dict(zip(pairs, holm([rank_test(scores[a], scores[b]) for a, b in pairs]), strict=True))
+    tests = [clustered_rank_test(finals[a], finals[b], (shared[a], shared[b])) for a, b in pairs]
+    p_values = dict(zip(pairs, holm(tests), strict=True))
     against = {agent: p_values[leader, agent] for agent in others}
     behind = [agent for agent, p in against.items() if p is not None and p < SIGNIFICANT]
     level = [agent for agent in others if agent not in behind]
     test = "Mann-Whitney U test" if len(pairs) == 1 else f"Mann-Whitney U tests, corrected for {len(pairs)} comparisons"
+    if any(shared.values()):
+        test += " over means of the trials of a meta-training"
     words = []
     if behind:
         largest = p_equals(max(p for agent in behind if (p := against[agent]) is not None))

@@ -19,7 +19,9 @@ from search.recipes.yaml_text import parse_yaml
 from search.results.search import best_so_far
 from search.runs.folders import JOURNAL, shown_path
 from search.runs.journal import Journal
-from search.statistics.significance import SIGNIFICANT, holm, rank_test
+from search.statistics.clusters import clustered_rank_test, described_trials
+from search.statistics.significance import SIGNIFICANT, holm
+from search.studies.meta_training import PHASE
 
 _MOST_TRIALS = 100_000
 """No run has that many; a damaged summary may say so."""
@@ -33,6 +35,7 @@ class Row:
         run: the run's letter.
         curves: float64 ``[trials, evaluations]``, the best score after each evaluation, NaN before the first success.
         summary: the agent's entry of ``summary.json``.
+        meta_trainings: that the trials start from in turn, if they do.
     """
 
     run: str
@@ -43,18 +46,26 @@ class Row:
     failed: int
     curves: np.ndarray = field(repr=False)
     summary: dict[str, Any] = field(repr=False)
+    meta_trainings: int | None = None
+
+    @property
+    def trials(self) -> str:
+        """How many, in words."""
+        return described_trials(len(self.curves), self.meta_trainings)
 
     @property
     def evaluations(self) -> int:
         """Evaluations a trial."""
         return self.curves.shape[1]
 
+    def best_of_trials(self, evaluations: int | None = None) -> np.ndarray:
+        """The best score of each trial after so many evaluations: float64 ``[trials]``, NaN where it found none."""
+        evaluations = self.evaluations if evaluations is None else evaluations
+        return np.full(len(self.curves), np.nan) if evaluations == 0 else self.curves[:, evaluations - 1]
+
     def best(self, evaluations: int | None = None) -> np.ndarray:
         """The best score of each trial that found one, after so many evaluations: float64 ``[<= trials]``."""
-        evaluations = self.evaluations if evaluations is None else evaluations
-        if evaluations == 0:
-            return np.empty(0)
-        best = self.curves[:, evaluations - 1]
+        best = self.best_of_trials(evaluations)
         return best[~np.isnan(best)]
 
 
@@ -67,8 +78,8 @@ class Difference:
         second: the row whose mean is subtracted.
         evaluations: how many, a trial, both are judged by: the fewer of the two.
         difference: of the means; None where one of them found nothing.
-        p_value: Mann-Whitney U, two-sided, Holm-corrected over the pairs of its kind on the target; None where there
-            are too few trials.
+        p_value: Mann-Whitney U, two-sided, over trials or over means of meta-trainings, Holm-corrected over the pairs
+            of its kind on the target; None where there are too few.
     """
 
     first: Row
@@ -159,7 +170,12 @@ def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
     """The difference of each pair; p-values are corrected for the number of pairs."""
     cut = [min(a.evaluations, b.evaluations) for a, b in pairs]
     scores = [(a.best(n), b.best(n)) for (a, b), n in zip(pairs, cut, strict=True)]
-    p_values = holm([rank_test(a, b) for a, b in scores])
+    p_values = holm(
+        [
+            clustered_rank_test(a.best_of_trials(n), b.best_of_trials(n), (a.meta_trainings, b.meta_trainings))
+            for (a, b), n in zip(pairs, cut, strict=True)
+        ]
+    )
     return [
         Difference(a, b, n, float(x.mean() - y.mean()) if len(x) and len(y) else None, p)
         for (a, b), n, (x, y), p in zip(pairs, cut, scores, p_values, strict=True)
@@ -208,8 +224,17 @@ def _rows(letter: str, folder: Path, summary: Mapping[str, Any], notes: list[str
                     raise CatchmarkError(
                         f"{folder / 'summary.json'} is older than the journal; write it anew: catchmark report {folder}"
                     )
-                rows.append(Row(letter, target, agent, score_name, space, int(numbers["failed"]), curves, numbers))
+                shared = _meta_trainings(summary, target, agent)
+                failed = int(numbers["failed"])
+                rows.append(Row(letter, target, agent, score_name, space, failed, curves, numbers, shared))
     return rows
+
+
+def _meta_trainings(summary: Mapping[str, Any], target: str, agent: str) -> int | None:
+    """How many meta-trainings the trials of a search start from in turn; None where they start from none."""
+    phases = summary.get(PHASE) or {}
+    phase = phases.get(f"{agent} for {target}", phases.get(agent))
+    return None if phase is None else int(phase["trials"])
 
 
 def flatten(config: Any, key: str = "") -> dict[str, str]:

@@ -76,13 +76,20 @@ def summarise_targets(experiment: Experiment, journal: Journal) -> dict[str, Any
                     known,
                     journal.progress(search)[1],
                     limit,
+                    experiment.meta_trainings(name, agent),
                 )
                 for agent, search in searches.items()
             },
         }
         if has_front(task.objectives):
             found = {agent: list(journal.records(search)) for agent, search in searches.items()}
-            summary[name] |= summarise_front(found, task, experiment.trials, limit)
+            summary[name] |= summarise_front(
+                found,
+                task,
+                experiment.trials,
+                limit,
+                {agent: experiment.meta_trainings(name, agent) for agent in found},
+            )
         if experiment.attributes:
             records = (record for search in searches.values() for record in journal.records(search))
             summary[name]["attributes"] = summarise_attributes(records, experiment.attributes)

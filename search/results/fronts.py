@@ -13,7 +13,7 @@ from torch import Tensor
 from search.evaluation import Objective
 from search.loop.time_budget import within
 from search.runs.journal import Record
-from search.statistics.intervals import mean_interval
+from search.statistics.clusters import clustered_mean_interval
 from search.statistics.pareto import hypervolume, hypervolume_curve, oriented, pareto_front
 from search.tasks.base import Task, keeps_limits
 
@@ -133,7 +133,13 @@ def front_records(records: Iterable[Record], task: Task) -> list[Record]:
     return [good[k] for k in sorted(front.values(), key=lambda k: -first[k])]
 
 
-def summarise_front(searches: Mapping[str, Sequence[Record]], task: Task, trials: int, seconds: float | None) -> Any:
+def summarise_front(
+    searches: Mapping[str, Sequence[Record]],
+    task: Task,
+    trials: int,
+    seconds: float | None,
+    meta_trainings: Mapping[str, int | None],
+) -> Any:
     """A target's objectives, its front, and the hypervolume of each agent, in plain numbers, strings and lists.
 
     Args:
@@ -141,6 +147,7 @@ def summarise_front(searches: Mapping[str, Sequence[Record]], task: Task, trials
         task: the target's.
         trials: how many searches ran together.
         seconds: a trial's limit of time, if it has one.
+        meta_trainings: by agent those that its trials start from in turn, if they do.
     """
     found = {agent: objective_values(records, trials, task, seconds) for agent, records in searches.items()}
     shares = coverage(found, directions_of(task.objectives), feasible_space(task)).shares
@@ -162,7 +169,7 @@ def summarise_front(searches: Mapping[str, Sequence[Record]], task: Task, trials
         "hypervolume": {
             agent: {
                 "mean": float(share.mean()) if len(share) else None,
-                "interval": mean_interval(share.numpy()) if len(share) else None,
+                "interval": clustered_mean_interval(share.numpy(), meta_trainings[agent]) if len(share) else None,
             }
             for agent, share in shares.items()
         },

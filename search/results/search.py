@@ -15,7 +15,7 @@ import numpy as np
 from search.loop.time_budget import TimeBudget, within
 from search.runs.journal import Record
 from search.spaces.base import SearchSpace
-from search.statistics.intervals import mean_interval, share_interval
+from search.statistics.clusters import clustered_mean_interval, clustered_share_interval, shares_luck
 
 CHECKPOINTS = (5, 10, 20, 50)
 """Evaluations after which a summary says how far a search has come."""
@@ -52,6 +52,7 @@ def summarise_search(
     all_scores: np.ndarray | None,
     seconds: float,
     budget_seconds: float | None = None,
+    meta_trainings: int | None = None,
 ) -> dict[str, Any]:
     """What one agent found on one target.
 
@@ -62,14 +63,16 @@ def summarise_search(
         all_scores: float64 ``[size]``, the score of every architecture of the space, where known.
         seconds: time the search took.
         budget_seconds: a trial's limit of time, if it has one: what it evaluated later is in no number here (`within`).
+        meta_trainings: that the trials start from in turn, if they do; intervals are then over these.
 
     Returns:
-        Plain numbers, strings and lists. ``evaluations`` are those of a trial, with a limit of time the most of any
-        trial; their mean is then there too. Nothing that misses a hard limit is the best of anything; how many did is
-        said as ``infeasible``, where some did. Nor is what asked for a fidelity, which is no full evaluation; how many
-        did is said as ``partial``, where some did. With ``all_scores`` also how often the best and one of the best
-        three were found, the mean rank (1 = best) of what was found and its regret, what it lacks to the best score
-        there is: in the end, and ``on_the_way`` after 5, 10, 20 and 50 evaluations.
+        Plain numbers, strings and lists. ``meta_trainings`` where trials share them. ``evaluations`` are those of a
+        trial, with a limit of time the most of any trial; their mean is then there too. Nothing that misses a hard
+        limit is the best of anything; how many did is said as ``infeasible``, where some did. Nor is what asked for a
+        fidelity, which is no full evaluation; how many did is said as ``partial``, where some did. With ``all_scores``
+        also how often the best and one of the best three were found, the mean rank (1 = best) of what was found and its
+        regret, what it lacks to the best score there is: in the end, and ``on_the_way`` after 5, 10, 20 and 50
+        evaluations.
     """
     curve = best_so_far(records, trials, budget_seconds)
     records = within(records, budget_seconds)
@@ -85,12 +88,14 @@ def summarise_search(
         "cost_seconds": sum(record.evaluation.cost_seconds for record in records),
         "best_score_mean": _number(succeeded.mean()) if len(succeeded) else None,
         "best_score_std": _number(succeeded.std(ddof=1)) if len(succeeded) > 1 else None,
-        "best_score_interval": mean_interval(succeeded),
+        "best_score_interval": clustered_mean_interval(final, meta_trainings),
         "best": None,
         "curve_mean": [_number(value) for value in _column_means(curve)],
-        "curve_interval": [mean_interval(column[~np.isnan(column)]) for column in curve.T],
-        "at_best": at_best(good),
+        "curve_interval": [clustered_mean_interval(column, meta_trainings) for column in curve.T],
+        "at_best": at_best(good, trials, meta_trainings),
     }
+    if shares_luck(trials, meta_trainings):
+        summary["meta_trainings"] = meta_trainings
     if infeasible:
         summary["infeasible"] = infeasible
     if partial := sum(not record.full for record in records):
@@ -110,10 +115,12 @@ def summarise_search(
         }
     if all_scores is not None and len(succeeded):
         ranked = np.sort(all_scores[~np.isnan(all_scores)])[::-1]  # not empty: something succeeded
-        summary |= _standing(final, ranked)
+        summary |= _standing(final, ranked, meta_trainings)
         summary["best_possible"] = float(ranked[0])
         places = sorted({each for each in (*CHECKPOINTS, curve.shape[1]) if each <= curve.shape[1]})
-        summary["on_the_way"] = [{"evaluations": n, **_standing(curve[:, n - 1], ranked)} for n in places]
+        summary["on_the_way"] = [
+            {"evaluations": n, **_standing(curve[:, n - 1], ranked, meta_trainings)} for n in places
+        ]
     return summary
 
 
@@ -130,29 +137,31 @@ def best_of_target(agents: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[s
     return max(found, key=lambda each: each[1]["score"], default=None)
 
 
-def _standing(best: np.ndarray, ranked: np.ndarray) -> dict[str, Any]:
+def _standing(best: np.ndarray, ranked: np.ndarray, meta_trainings: int | None) -> dict[str, Any]:
     """How far the trials have come: their best scores ``[trials]`` beside all scores of the space, highest first.
 
     A trial in which nothing has succeeded found nothing; it has no rank and no regret.
     """
     standing: dict[str, Any] = {}
     for name, place in (("found_best", 1), ("found_top3", 3)):
-        hits = int((best >= ranked[min(place, len(ranked)) - 1]).sum())
-        standing[name] = hits / len(best)
-        standing[f"{name}_interval"] = share_interval(hits, len(best))
-    succeeded = best[~np.isnan(best)]
-    ranks = 1.0 + np.searchsorted(-ranked, -succeeded, side="left")
-    for name, values in (("mean_rank", ranks), ("regret", ranked[0] - succeeded)):
-        standing[name] = float(values.mean()) if len(values) else None
-        standing[f"{name}_interval"] = mean_interval(values)
+        hits = best >= ranked[min(place, len(ranked)) - 1]
+        standing[name] = int(hits.sum()) / len(best)
+        standing[f"{name}_interval"] = clustered_share_interval(hits, meta_trainings)
+    lost = np.isnan(best)
+    ranks = np.where(lost, np.nan, 1.0 + np.searchsorted(-ranked, -best, side="left"))
+    for name, values in (("mean_rank", ranks), ("regret", ranked[0] - best)):
+        standing[name] = float(values[~lost].mean()) if not lost.all() else None
+        standing[f"{name}_interval"] = clustered_mean_interval(values, meta_trainings)
     return standing
 
 
-def at_best(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def at_best(records: Sequence[Record], trials: int = 0, meta_trainings: int | None = None) -> dict[str, dict[str, Any]]:
     """What the best network of each trial, the first of equals, is worth otherwise.
 
     Args:
         records: evaluations that succeeded within the task's hard limits, and count.
+        trials: how many searches ran together, where trials share meta-trainings.
+        meta_trainings: as for `summarise_search`.
 
     Returns:
         By metric the ``mean``, ``std`` and 95% ``interval`` of the mean over those trials whose best network has it;
@@ -162,19 +171,26 @@ def at_best(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     for record in records:
         if record.trial not in best or record.evaluation.score > best[record.trial].evaluation.score:
             best[record.trial] = record
-    values: dict[str, list[float]] = {}
-    for record in best.values():
-        for name, value in record.evaluation.metrics.items():
-            if math.isfinite(value):
-                values.setdefault(name, []).append(value)
-    arrays = {name: np.array(numbers, dtype=np.float64) for name, numbers in values.items()}
+    names = dict.fromkeys(
+        name for record in best.values() for name, value in record.evaluation.metrics.items() if math.isfinite(value)
+    )
+    length = max([trials, *(1 + trial for trial in best)])
+    described = {}
+    for name in names:
+        values = np.full(length, np.nan)
+        for trial, record in best.items():
+            value = record.evaluation.metrics.get(name, math.nan)
+            values[trial] = value if math.isfinite(value) else math.nan
+        described[name] = _described(values, meta_trainings)
+    return described
+
+
+def _described(values: np.ndarray, meta_trainings: int | None) -> dict[str, Any]:
+    known = values[~np.isnan(values)]
     return {
-        name: {
-            "mean": float(array.mean()),
-            "std": float(array.std(ddof=1)) if len(array) > 1 else None,
-            "interval": mean_interval(array),
-        }
-        for name, array in arrays.items()
+        "mean": float(known.mean()),
+        "std": float(known.std(ddof=1)) if len(known) > 1 else None,
+        "interval": clustered_mean_interval(values, meta_trainings),
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.results.landmark_references import landmark_predictions
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
 from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
@@ -16,8 +17,8 @@ from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
 
-FOREST, FLOPS, PARAMETERS = "random forest on the landmarks", "FLOPs", "parameters"
-"""Rankings that need no supernet."""
+FLOPS, PARAMETERS = "FLOPs", "parameters"
+"""Rankings that need neither a supernet nor landmarks."""
 
 
 def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
 
     Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score and by the loss, for each trial, with mean,
     standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
-    ``seconds``. Per ranking without a supernet the same correlations.
+    ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a
+    supernet the same correlations.
     """
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
     summary: dict[str, Any] = {
@@ -65,6 +67,8 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         for key in ("mean", "first", "best", "best_rank"):
             method[f"found_{key}"] = _spread([one["found"][key] for one in each if one["found"].get(key) is not None])
         method["landmarks_added"] = [one["added"] for one in each]
+        if (landmarks := study.methods[name].landmarks) is not None:
+            method["landmark_coefficient"] = landmarks.mean_coefficient(study.settings_of(name))
         summary["methods"][name] = method
     return summary
 
@@ -140,7 +144,12 @@ def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str
             continue
         predictions: dict[str, Any] = dict(zip((FLOPS, PARAMETERS), _sizes(study, measured), strict=True))
         if len(landmarks) >= 2:
-            predictions[FOREST] = _forest(study, landmarks, measured)
+            predictions |= landmark_predictions(
+                study.space,
+                [record.architecture for record in landmarks],
+                [record.evaluation.score for record in landmarks],
+                [record.architecture for record in measured],
+            )
         for key, values in predictions.items():
             if values is not None:
                 found.setdefault(key, []).append(
@@ -153,18 +162,6 @@ def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str
         name: {key: _spread([one[key] for one in each]) for key in ("s_kdt", "kendall_tau")}
         for name, each in sorted(found.items())
     }
-
-
-def _forest(study: SupernetStudy, landmarks: Sequence[Record], measured: Sequence[Record]) -> np.ndarray:
-    import torch
-    from sklearn.ensemble import RandomForestRegressor
-
-    def code(records: Sequence[Record]) -> np.ndarray:
-        return study.space.one_hot(torch.tensor([record.architecture for record in records])).numpy()
-
-    forest = RandomForestRegressor(n_estimators=200, random_state=0)
-    forest.fit(code(landmarks), [record.evaluation.score for record in landmarks])
-    return forest.predict(code(measured))
 
 
 def _sizes(study: SupernetStudy, measured: Sequence[Record]) -> tuple[list[float] | None, list[float] | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -236,6 +236,46 @@ class SearchSpace(ABC):
     def draw(self, *seed: int | str) -> Architecture:
         """One architecture, each decision uniform over its valid choices: a pure function of the seed's parts."""
         return tuple(self.sample(TrialRandom(derive_seed(*seed)), 1)[0, 0].tolist())
+
+    def draw_distinct(
+        self,
+        *seed: int | str,
+        among: Tensor | None = None,
+        besides: Collection[Architecture] = (),
+        draws: int = 1000,
+    ) -> Iterator[Architecture]:
+        """Random architectures, no two of which build the same network (`canonical`).
+
+        Args:
+            *seed: of the draws, which are a pure function of its parts.
+            among: int64 ``[n, decisions]``, all that may be drawn: uniform over these, one for each network. By default
+                each decision is uniform over its valid choices, so a network that many architectures build comes early.
+            besides: architectures whose networks are not drawn.
+            draws: in a row that give nothing new, after which it ends.
+
+        Yields:
+            One after another.
+        """
+        plain = type(self).canonical is SearchSpace.canonical
+        taken = {each if plain else self.canonical_of(each) for each in besides}
+        if among is None:
+            drawn: Iterator[Architecture] = (self.draw(*seed, draw) for draw in itertools.count())
+        else:
+            order = TrialRandom(derive_seed(*seed)).permutation(len(among))[0]
+            drawn = (tuple(among[place].tolist()) for place in order.tolist())
+        in_vain = 0
+        for architecture in drawn:
+            key = architecture if plain else self.canonical_of(architecture)
+            if key not in taken:
+                in_vain = 0
+                taken.add(key)
+                yield architecture
+            elif (in_vain := in_vain + 1) == draws:
+                return
+
+    def canonical_of(self, architecture: Architecture) -> Architecture:
+        """`canonical` of one architecture."""
+        return tuple(self.canonical(torch.tensor(architecture)).tolist())
 
     def mutate(self, archs: Tensor, rng: TrialRandom) -> Tensor:
         """Change one decision of each architecture to another valid choice.

@@ -21,7 +21,7 @@ def mean_interval(values: np.ndarray) -> list[float] | None:
     return ends if all(map(math.isfinite, ends)) else None
 
 
-def share_interval(hits: int, n: int) -> list[float]:
+def share_interval(hits: float, n: float) -> list[float]:
     """95% confidence interval of a share (Wilson 1927), sound near 0 and 1 too."""
     z = 1.959963984540054
     centre = (hits + z * z / 2) / (n + z * z)

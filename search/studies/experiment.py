@@ -169,6 +169,10 @@ class Experiment(Study):
         """The searchers to compare."""
         return list(self._make_agents)
 
+    def meta_trainings(self, target: str, agent: str) -> int | None:
+        """How many meta-trainings the trials of a search start from in turn; None where they start from none."""
+        return next((phase.settings.trials for phase in self.phases if phase.serves(target, agent)), None)
+
     def agent(self, name: str, trials: int | None = None, seed: int | None = None, task: Task | None = None) -> Agent:
         """A fresh agent of that name.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from search.errors import RunError
 from search.evaluation import Architecture, Evaluation, Proposal
@@ -16,8 +19,13 @@ from search.studies.landmarks import LandmarkChoice, read_landmarks
 from search.studies.supernet_job import LANDMARK, MEASURED, STAND_ALONE, Landmarks
 from search.tasks.base import Task
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _DRAWS = 200
-"""Draws for each architecture to measure, before it is said that there are too few."""
+"""Draws of different networks for each that is wanted, before it is said that there are too few."""
+_SPARE = 4
+"""Evaluations of landmarks for each that is wanted, before it is said that too many fail."""
 _MOST_FAILURES = 10
 """Evaluations that may fail in a row: then it is not the architectures' fault."""
 
@@ -60,7 +68,7 @@ class GroundTruth:
             measured: how many architectures to measure; none of them is a landmark.
 
         Raises:
-            RunError: too many evaluations failed.
+            RunError: too many evaluations failed, or there are not so many architectures.
         """
         found: dict[str, Landmarks] = {}
         space, draws = self._task.space, derive_seed(seed, "architectures")
@@ -69,12 +77,36 @@ class GroundTruth:
             if choice.file is not None:
                 found[stage] = list(zip(*read_landmarks(choice.file, space), strict=True))
                 continue
-            pairs = found.setdefault(stage, [])
-            archs = choice.draw(space, draws, choice.how)[len(pairs) :]
-            pairs += zip(archs, self.evaluate(trial, stage, archs, seed), strict=True)
+            found[stage] = max(found.get(stage, []), self._landmarks(trial, choice, draws, seed), key=len)
         taken = {arch for pairs in found.values() for arch, _ in pairs}
-        found = {stage: [pair for pair in pairs if not math.isnan(pair[1])] for stage, pairs in found.items()}
         return found | {MEASURED: self.measure(trial, measured, taken, draws, seed)}
+
+    def _landmarks(self, trial: int, choice: LandmarkChoice, draw_seed: int, seed: int) -> Landmarks:
+        """As many landmarks as are wanted, with their performance: one that fails is replaced by the next."""
+        drawn = choice.draw(self._task.space, draw_seed, choice.how, known=self._known_architectures)
+        drawn = itertools.islice(drawn, _DRAWS * choice.count)
+        found: Landmarks = []
+        asked = 0
+        while len(found) < choice.count:
+            left = min(choice.count - len(found), _SPARE * choice.count - asked)
+            archs = list(itertools.islice(filter(self._knows, drawn), left))
+            if not archs:
+                raise RunError(
+                    f"landmarks_from.count is {choice.count}, but of {asked} different networks the truth knew only "
+                    f"{len(found)}"
+                )
+            scores = self.evaluate(trial, landmark_stage(choice), archs, seed)
+            found += [pair for pair in zip(archs, scores, strict=True) if not math.isnan(pair[1])]
+            asked += len(archs)
+        return found
+
+    @cached_property
+    def _known_architectures(self) -> Tensor | None:
+        return self._task.known_architectures()
+
+    def _knows(self, architecture: Architecture) -> bool:
+        """Whether an evaluation is worth a line in the journal: a table may not have every architecture."""
+        return not self._task.instant or evaluate_one(self._task, Proposal(architecture)).status == "ok"
 
     def evaluate(self, trial: int, stage: str, archs: Sequence[Architecture], seed: int) -> list[float]:
         """The stand-alone performance of architectures; NaN where the evaluation failed.
@@ -115,40 +147,28 @@ class GroundTruth:
         return [self._known[trial, stage, arch].score for arch in archs]
 
     def measure(self, trial: int, count: int, taken: set[Architecture], draw_seed: int, seed: int) -> Landmarks:
-        """Architectures to measure the ranking of, drawn at random until so many have succeeded.
+        """Architectures of different networks to measure the ranking of, drawn until so many have succeeded.
 
         Args:
             trial: which.
             count: how many.
-            taken: what is not to be among them.
+            taken: whose networks are not to be among them.
             draw_seed: of the draws.
             seed: of the trial.
 
         Raises:
             RunError: so many were not found.
         """
+        known = self._known_architectures
+        drawn = self._task.space.draw_distinct(draw_seed, MEASURED, among=known, besides=taken)
+        drawn = itertools.islice(drawn, _DRAWS * count)
         found: Landmarks = []
-        draws = iter(range(_DRAWS * count))
-        taken = set(taken)
         while len(found) < count:
-            drawn = self._draw(count - len(found), draws, taken, draw_seed)
-            if not drawn:
+            archs = list(itertools.islice(filter(self._knows, drawn), count - len(found)))
+            if not archs:
                 reasons = [e.reason for (t, _, _), e in self._known.items() if t == trial and e.status != "ok"]
                 why = f"; the last of {len(reasons)} that failed: {reasons[-1]}" if reasons else ""
                 raise RunError(f"measured is {count}, but of many drawn the truth knew only {len(found)}{why}")
-            scores = self.evaluate(trial, MEASURED, drawn, seed)
-            found += [pair for pair in zip(drawn, scores, strict=True) if not math.isnan(pair[1])]
+            scores = self.evaluate(trial, MEASURED, archs, seed)
+            found += [pair for pair in zip(archs, scores, strict=True) if not math.isnan(pair[1])]
         return found
-
-    def _draw(self, count: int, draws: Iterator[int], taken: set[Architecture], seed: int) -> list[Architecture]:
-        """The next architectures that are not taken, and are from then on."""
-        drawn: list[Architecture] = []
-        while len(drawn) < count and (draw := next(draws, None)) is not None:
-            arch = self._task.space.draw(seed, MEASURED, draw)
-            if arch in taken:
-                continue
-            taken.add(arch)
-            # A table may not know every architecture; one that it does not know is not worth a line in the journal.
-            if not self._task.instant or evaluate_one(self._task, Proposal(arch)).status == "ok":
-                drawn.append(arch)
-        return drawn

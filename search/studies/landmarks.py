@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from lightning_modules.path_samplers.base import distinct
 from search.errors import CatchmarkError, one_line
 from search.evaluation import Architecture
 from search.randomness import TrialRandom, derive_seed
@@ -18,6 +19,8 @@ from search.spaces.base import SearchSpace
 
 _TRIES = 500
 """Mutations of one landmark before it is kept as it is (Landmark Regularization's public code)."""
+_IN_VAIN = 500
+"""Diverse landmarks in a row that were of no use, after which there are said to be no more."""
 
 
 @dataclass(frozen=True)
@@ -54,59 +57,69 @@ class LandmarkChoice:
                 f"tau {self.tau} (at least 0)"
             )
 
-    def draw(self, space: SearchSpace, *seed: int | str) -> list[Architecture]:
-        """The landmarks of the start, all different."""
+    def draw(self, space: SearchSpace, *seed: int | str, known: Tensor | None = None) -> Iterator[Architecture]:
+        """Landmarks one after another, no two of one network; whoever wants more gets the same first ones.
+
+        Args:
+            space: of the landmarks.
+            *seed: of the draws.
+            known: int64 ``[n, decisions]``, the architectures whose worth is known at all; None for all of the space.
+        """
         if self.how == "random":
-            return random_landmarks(space, self.count, *seed)
-        return hamming_landmarks(space, self.count, self.tau, *seed)
+            return random_landmarks(space, *seed, known=known)
+        return hamming_landmarks(space, self.tau, *seed, known=known)
 
 
-def random_landmarks(space: SearchSpace, count: int, *seed: int | str) -> list[Architecture]:
-    """Different architectures drawn at random.
-
-    Raises:
-        ValueError: so many different ones were not found in a bounded number of draws.
-    """
-    return _enough(space, count, distinct(space, count, *seed, "landmark", tries=50))
+def random_landmarks(space: SearchSpace, *seed: int | str, known: Tensor | None = None) -> Iterator[Architecture]:
+    """Landmarks drawn at random, of different networks; arguments as for `LandmarkChoice.draw`."""
+    return space.draw_distinct(*seed, "landmark", among=known)
 
 
-def hamming_landmarks(space: SearchSpace, count: int, tau: int, *seed: int | str) -> list[Architecture]:
-    """Diverse landmarks (Landmark Regularization, Algorithm 1; details of the public code).
+def hamming_landmarks(
+    space: SearchSpace, tau: int, *seed: int | str, known: Tensor | None = None
+) -> Iterator[Architecture]:
+    """Diverse landmarks (Landmark Regularization, Algorithm 1; details of the public code), of different networks.
 
     A random root, and others that come about by changing one random decision of it after another until the Hamming
     distance from the root exceeds ``tau``. A landmark that does not get there in 500 changes is kept all the same.
 
     Args:
         space: of the landmarks.
-        count: how many, the root included.
         tau: the distance to exceed, 0 or more.
         *seed: of the draws.
+        known: as for `LandmarkChoice.draw`; a landmark that is not among these is not kept.
 
     Raises:
-        ValueError: so many different ones were not found in a bounded number of draws.
+        ValueError: no two architectures differ in so many decisions.
     """
     if tau >= len(space.decisions):
         raise ValueError(f"tau is {tau}, but no two architectures differ in more than {len(space.decisions)} decisions")
-    root = space.draw(*seed, "root")
+    return _hamming_landmarks(space, tau, *seed, known=known)
+
+
+def _hamming_landmarks(space: SearchSpace, tau: int, *seed: int | str, known: Tensor | None) -> Iterator[Architecture]:
+    if known is None:
+        root, allowed = space.draw(*seed, "root"), None
+    else:
+        root = next(space.draw_distinct(*seed, "root", among=known))
+        allowed = set(map(tuple, space.canonical(known).tolist()))
+    yield root
+    taken = {space.canonical_of(root)}
     rng = TrialRandom(derive_seed(*seed, "mutations"))
     anchor = torch.tensor(root).view(1, 1, -1)
-    found: dict[Architecture, None] = {root: None}
-    for _ in range(50 * count):
-        if len(found) == count:
-            break
-        arch = anchor
+    in_vain = 0
+    while in_vain < _IN_VAIN:
+        arch, in_vain = anchor, in_vain + 1
         for _ in range(_TRIES):
             arch = space.mutate(arch, rng)
             if int(space.distance(arch, anchor)) > tau:
                 break
-        found[tuple(arch[0, 0].tolist())] = None
-    return _enough(space, count, list(found))
-
-
-def _enough(space: SearchSpace, count: int, found: list[Architecture]) -> list[Architecture]:
-    if len(found) < count:
-        raise ValueError(f"{space.name}: only {len(found)} different landmarks were found, {count} are wanted")
-    return found
+        found = tuple(arch[0, 0].tolist())
+        network = space.canonical_of(found)
+        if network not in taken and (allowed is None or network in allowed):
+            taken.add(network)
+            in_vain = 0
+            yield found
 
 
 def read_landmarks(path: str | Path, space: SearchSpace) -> tuple[list[Architecture], list[float]]:

@@ -26,8 +26,8 @@ class MetaTraining:
         agents: names of the agents that are meta-trained; each on the same tasks.
         epochs: meta-epochs, a new task each. CATCH, sec. 4.2.1: 25.
         networks: networks evaluated a meta-epoch. CATCH, sec. 4.2.1: 20.
-        trials: independent meta-trainings of each agent, dealt out to the trials of a search in turn. With fewer of
-            them than trials, an interval over trials leaves out part of the luck of meta-training.
+        trials: independent meta-trainings of each agent, dealt out to the trials of a search in turn. Intervals and
+            tests are over these, so five trials of each of 100 say more than 25 of each of 20.
     """
 
     pool: Callable[[SearchSpace], TaskPool]

@@ -155,10 +155,7 @@ class SupernetStudy(Study):
     def _check_method(self, name: str) -> None:
         method, settings = self.methods[name], self.settings_of(name)
         landmarks = method.landmarks
-        if landmarks is not None and not any(
-            landmarks.coefficient_at(epoch, settings.epochs, settings.learning_rate_at(epoch))
-            for epoch in range(settings.epochs)
-        ):
+        if landmarks is not None and not landmarks.mean_coefficient(settings):
             raise CatchmarkError(
                 f"methods.{name}.landmarks.warmup is {landmarks.warmup}, of {settings.epochs} epochs: the landmarks "
                 "would never weigh in"
@@ -311,7 +308,10 @@ class SupernetStudy(Study):
         return [sampler, self.settings_of(method), self.head(method)]
 
     def _job(self, method: str, trial: int, truth: dict[str, Landmarks]) -> Job:
-        landmarks = truth[self.landmark_key(method)] if self.methods[method].landmarks is not None else []
+        chosen = self.methods[method]
+        landmarks = truth[self.landmark_key(method)] if chosen.landmarks is not None else []
+        if chosen.landmarks_from.file is None:  # of methods that draw them alike, each has the first of the same
+            landmarks = landmarks[: chosen.landmarks_from.count]
         return Job(f"{method}-{trial}", method, trial, landmarks, truth[MEASURED], methods=(method,))
 
     def landmark_key(self, method: str) -> str:

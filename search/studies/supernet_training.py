@@ -27,6 +27,7 @@ from search.executors.base import Say, Work
 from search.executors.inline import evaluate_one
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
+from search.studies.choosing import choose_networks
 from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_job import Job, Landmarks, Outcome, Stretch, checkpoint_of, keep_chosen, read_outcome
 from search.studies.supernet_stretch import Tell, TrainStretch, train_stretch
@@ -270,16 +271,21 @@ class SupernetTraining:
         """Let the method choose, on the trained weights."""
         evaluate = self._evaluation(module)
         seed = derive_seed(self.seed + job.trial, "choice")
-        chosen = module.sampler.choose(evaluate, self.methods[job.method].found, seed)
+        chosen = choose_networks(self.space, module.sampler.choose, evaluate, self.methods[job.method].found, seed)
         outcome.found = [(list(arch), score) for arch, score in zip(chosen, evaluate(chosen), strict=True)]
 
     def _add_landmarks(self, module: SupernetModule, job: Job, outcome: Outcome) -> None:
         """The best architectures by the supernet are trained and become landmarks (Landmark Regularization)."""
         known = {arch for arch, _ in job.landmarks} | {tuple(arch) for arch, _ in outcome.added}
-        choice = self.methods[job.method].landmarks_from
+        added = self.methods[job.method].landmarks_from.added
         seed = derive_seed(self.seed + job.trial, "iteration", len(outcome.added))
-        chosen = module.sampler.choose(self._evaluation(module), choice.added + len(known), seed)
-        for arch in [each for each in chosen if each not in known][: choice.added]:
+
+        def usable(arch: Architecture) -> bool:
+            # A table may not have the best ones; then the next best take their place.
+            return not self.truth.instant or evaluate_one(self.truth, Proposal(arch, seed)).status == "ok"
+
+        evaluate = self._evaluation(module)
+        for arch in choose_networks(self.space, module.sampler.choose, evaluate, added, seed, known, usable):
             evaluation = evaluate_one(self.truth, Proposal(arch, seed))
             if evaluation.status == "ok":
                 outcome.added.append((list(arch), evaluation.score))

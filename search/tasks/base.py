@@ -108,6 +108,14 @@ class Task(ABC):
         """
         return None
 
+    def known_architectures(self) -> torch.Tensor | None:
+        """The architectures that it has a score of, where these are not all of the space; else None.
+
+        Returns:
+            Int64 ``[n, decisions]``, each network once, or None: any may be asked.
+        """
+        return None
+
     def offered(self, seed: int) -> torch.Tensor | None:
         """Architectures that were evaluated before and so cost nothing; None where any may be asked.
 

@@ -142,6 +142,7 @@ class TableTask(Task):
             raise ValueError(f"{path}: its architectures do not belong to the space '{space.name}' {space.sizes}")
         # Sorted codes and a binary search: no larger than the table, where the space has far more architectures.
         self._codes, order = space.code(archs).sort()
+        self._archs = archs[order]
         columns = {name: _measured(torch.from_numpy(column).double()) for name, column in content.columns.items()}
         self._scores = columns[self.column][order]
         self._further = {name: columns[name][order] for name in further}
@@ -241,6 +242,10 @@ class TableTask(Task):
             return None
         columns = {self.column: self._scores, **self._further}
         return torch.stack([columns[name] for name in self.objectives], dim=1)
+
+    def known_architectures(self) -> Tensor | None:
+        """The rows with a score, int64 ``[n, decisions]``, where the table lacks architectures of the space."""
+        return None if self._complete else self._archs[~self._scores.isnan()]
 
     @cached_property
     def _complete(self) -> bool:

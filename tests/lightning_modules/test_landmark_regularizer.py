@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lightning_modules.landmark_regularizer import LandmarkRegularizer, Landmark
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.supernet import Path
 from lightning_modules.pair_penalties import PENALTIES
+from lightning_modules.supernet_settings import SupernetSettings
 from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
 
@@ -116,23 +118,31 @@ def test_penalties_stay_finite_however_far_the_losses_are_apart(name):
 # ---- lambda ----------------------------------------------------------------------------------------------------------
 
 
-def published(schedule, epoch, epochs, warmup, lr, published_end):
+RATES = SupernetSettings(learning_rate=0.025, final_learning_rate=0.001)
+
+
+def of(epochs):
+    return replace(RATES, epochs=epochs)
+
+
+def published(schedule, moment, epochs, warmup, published_end):
     """Lambda / lambda_max by the schedules of the paper and its code, epochs after the warm-up counted from 0."""
-    if epoch < warmup:
+    if moment < warmup:
         return 0.0
-    t = epoch - warmup
+    t = moment - warmup
     if schedule == "cosine_increase":
         whole = epochs if published_end else epochs - warmup
         return 0.5 * (1 + math.cos(math.pi * (t / whole + 1)))
     if schedule == "step_increase":
         return (0, 0.01, 0.1, 1)[int(t / ((epochs - warmup) / 4))]
+    lr = 0.001 + 0.024 * 0.5 * (1 + math.cos(math.pi * int(moment) / epochs))
     share = {
         "constant": 1.0,
         "cosine_decrease": 0.5 * (1 + math.cos(math.pi * t / (epochs - warmup))),
         "step_decrease": (1, 0.1, 0.01, 0.001)[int(t / ((epochs - warmup) / 4))],
-        "inverse_learning_rate": 1 / lr,
+        "inverse_learning_rate": 0.025 - lr + 0.001,
     }[schedule]
-    return share * min(1.0, (t + 1) / 11)
+    return share * min(1.0, 25 * t / (epochs - warmup))  # 10 of 250 epochs are a 25th
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -140,30 +150,43 @@ def published(schedule, epoch, epochs, warmup, lr, published_end):
 @pytest.mark.parametrize("published_end", [False, True])
 def test_a_schedule_is_its_formula(schedule, epochs, warmup, published_end):
     settings = LandmarkSettings(schedule=schedule, warmup=warmup, coefficient=7.0, published_end=published_end)
-    for epoch in range(epochs):
-        expected = 7 * published(schedule, epoch, epochs, warmup, 0.02, published_end)
-        assert settings.coefficient_at(epoch, epochs, 0.02) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    for moment in (k + part for k in range(epochs) for part in (0.0, 0.125, 0.9)):
+        expected = 7 * published(schedule, moment, epochs, warmup, published_end)
+        assert settings.coefficient_at(moment, of(epochs)) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("epochs, warmup, end", [(400, 150, 6.91), (200, 100, 5.00), (400, 100, 8.54)])
+@pytest.mark.parametrize("epochs, warmup, end", [(400, 150, 6.913), (200, 100, 5.000), (400, 100, 8.536)])
 def test_increasing_cosines_end_where_the_paper_or_the_public_code_does(epochs, warmup, end):
-    # The schedule is a step function of epochs: its limit is the value that the epoch after the last would have.
-    assert LandmarkSettings(warmup=warmup, published_end=True).coefficient_at(epochs, epochs) == pytest.approx(
-        end, abs=0.005
-    )
+    published = LandmarkSettings(warmup=warmup, published_end=True)
+    last = epochs - 0.5 / 97  # the middle of the last step
+    assert published.coefficient_at(last, of(epochs)) == pytest.approx(end, abs=0.001)
     settings = LandmarkSettings(warmup=warmup)
-    assert settings.coefficient_at(epochs, epochs) == pytest.approx(10)
-    assert settings.coefficient_at(epochs - 1, epochs) == pytest.approx(10, rel=1e-3)
-    rising = [settings.coefficient_at(epoch, epochs) for epoch in range(warmup, epochs)]
-    assert rising[0] == 0 and all(a < b for a, b in itertools.pairwise(rising))
+    assert settings.coefficient_at(last, of(epochs)) == pytest.approx(10, rel=1e-6)
+    rising = [settings.coefficient_at(epoch + 0.5, of(epochs)) for epoch in range(warmup, epochs)]
+    assert rising[0] > 0 and all(a < b for a, b in itertools.pairwise(rising))
+
+
+@pytest.mark.parametrize("epochs, warmup", [(400, 150), (9, 3), (3, 2)])
+def test_a_schedule_weighs_as_much_in_a_short_training_as_in_a_long_one(epochs, warmup):
+    """Means over the regularised steps: 1 - ramp / 2, a half, and the means of the steps' shares less the ramp."""
+    expected = {
+        "constant": 9.8,
+        "cosine_increase": 5.0,
+        "step_increase": 2.775,
+        "step_decrease": 2.5775,  # the quarters' mean, 2.7775, less half the ramp
+    }
+    for schedule, mean in expected.items():
+        settings = LandmarkSettings(schedule=schedule, warmup=warmup)
+        assert settings.mean_coefficient(of(epochs)) == pytest.approx(mean, rel=1e-3), schedule
+    assert LandmarkSettings(warmup=9).mean_coefficient(of(9)) == 0
 
 
 def test_only_every_so_many_steps_are_regularised_and_weigh_as_much_in_all():
     settings = LandmarkSettings(schedule="constant", warmup=2, every=3)
     regularizer = LandmarkRegularizer([(0,), (1,)], [1.0, 2.0], settings)
-    weights = [regularizer.active(step, 20, 30) for step in range(9)]
+    weights = [regularizer.active(step, 20.5, of(30)) for step in range(9)]
     assert weights == [30, 0, 0] * 3
-    assert [regularizer.active(step, 1, 30) for step in range(9)] == [0.0] * 9
+    assert [regularizer.active(step, 1.5, of(30)) for step in range(9)] == [0.0] * 9
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import torch
 
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.openmmlab import prepare
+from lightning_modules.supernet_settings import SupernetSettings
 
 
 def rates(schedule, learning_rate, iterations, epochs=None):
@@ -87,3 +88,23 @@ def test_what_the_run_cannot_hold_is_refused():
         LearningRateSchedule(warmup=500).factor(0.1, 20, None)
     with pytest.raises(ValueError, match="milestones in epochs need max_epochs"):
         LearningRateSchedule(milestones=(8, 11)).factor(0.1, 20, None)
+
+
+def test_a_cosine_that_falls_and_rises_again_is_torchs():
+    """NAS-Bench-201's ENAS: a cosine of 10 epochs in a training of 250."""
+    settings = SupernetSettings(epochs=45, learning_rate=0.05, final_learning_rate=0.0005, falls_in=10, nesterov=True)
+    optimizer = settings.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert optimizer.param_groups[0]["nesterov"] and optimizer.param_groups[0]["momentum"] == 0.9
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, 0.0005)
+    seen = []
+    for _ in range(45):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert [settings.learning_rate_at(epoch) for epoch in range(45)] == pytest.approx(seen, rel=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"falls_in": -1}, {"nesterov": True, "momentum": 0.0}])
+def test_settings_of_weights_refuse_what_makes_no_sense(wrong):
+    with pytest.raises(ValueError, match="falls_in"):
+        SupernetSettings(**wrong)

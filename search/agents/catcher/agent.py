@@ -211,12 +211,14 @@ class CATCHer(MetaAgent):
         codes, rewards = self._history()
         mean, variance = self._posterior(codes, rewards)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
-        count = max(self.settings.candidates, 2 * n)
+        few = self.settings.candidates
+        count = max(self.settings.candidates_adapting or few if self.adapting else few, 2 * n)
         candidates = self.candidates(z, count)
         scores = self.preference(candidates, z)
-        # A policy that has nothing new left to propose falls back on a network drawn at random.
-        fallback = self.space.sample(self.rng, n)
-        numbers, known = self.space.code(candidates), self.space.code(torch.cat([self.archs, self._pending], 1))
+        fallback = self._fallback(n)
+        # Two architectures of one network are one evaluation.
+        numbers = self.space.code(self.space.canonical(candidates))
+        known = self.space.code(self.space.canonical(torch.cat([self.archs, self._pending], 1)))
         fresh = ~(numbers.unsqueeze(2) == known.unsqueeze(1)).any(2)
         asked = []
         for k in range(n):
@@ -231,6 +233,13 @@ class CATCHer(MetaAgent):
         archs = torch.cat(asked, 1)
         log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), archs)
         return archs, log_probs
+
+    def _fallback(self, n: int) -> Tensor:
+        """What is asked where the policy has nothing new left to propose: ``[trials, n, decisions]``."""
+        if self.settings.fallback == "random":
+            return self.space.sample(self.rng, n)
+        best = self.rewards.argmax(1).view(-1, 1, 1).expand(-1, n, self.archs.shape[-1])
+        return self.space.mutate(self.archs.gather(1, best), self.rng)
 
     def candidates(self, z: Tensor, count: int) -> Tensor:
         """What the evaluator chooses among: ``count`` samples of the controller (CATCH, sec. 3.2).
@@ -341,8 +350,23 @@ class CATCHer(MetaAgent):
             loss = loss + ppo_loss(log_probs, self.behaviour_log_probs[:, recent], rewards[:, recent], settings.clip)
             loss = loss - settings.entropy_weight * entropy.mean((1, 2))
         if self.context == "posterior":
-            loss = loss + settings.kl_weight * kl_to_standard_normal(mean[:, -1], variance[:, -1])
+            predicted = chosen.shape[1] if evaluator else held
+            loss = loss + self._kl_penalty(mean, variance, predicted, min(settings.initial_networks, held))
         return loss
+
+    def _kl_penalty(self, mean: Tensor, variance: Tensor, predicted: int, smallest: int) -> Tensor:
+        """The KL term of an objective: ``[trials]``.
+
+        Args:
+            mean: of the posterior after each prefix of the history, ``[trials, n, latent]``.
+            variance: likewise.
+            predicted: rewards of whose loss the objective takes the mean.
+            smallest: networks in the shortest history that a context is drawn from.
+        """
+        settings = self.settings
+        prefixes = slice(smallest - 1, None) if settings.kl_prefixes == "all" else slice(-1, None)
+        kl = kl_to_standard_normal(mean[:, prefixes], variance[:, prefixes]).mean(1)
+        return settings.kl_weight / (predicted if settings.kl_per_reward else 1) * kl
 
     def _history(self) -> tuple[Tensor, Tensor]:
         """One-hot codes ``[trials, n, code]`` and normalised rewards ``[trials, n]`` of every network so far."""
@@ -382,8 +406,8 @@ class CATCHer(MetaAgent):
             raise ValueError(
                 f"these CATCHer weights belong to the space '{weights['space']}', this search is on '{self.space.name}'"
             )
-        for name in ("latent", "hidden", "layers"):
-            theirs, ours = weights["settings"][name], getattr(self.settings, name)
+        for name in ("latent", "hidden", "layers", "prior_factor"):
+            theirs, ours = weights["settings"].get(name, False), getattr(self.settings, name)
             if theirs != ours:
                 raise ValueError(f"these CATCHer weights have {name}={theirs}, this agent has {name}={ours}")
         if weights["networks"].keys() != self.networks.state_dict().keys():

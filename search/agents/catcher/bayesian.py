@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from search.agents.catcher.agent import CATCHer, few_threads, normalise, places, read_weights
-from search.agents.catcher.encoder import kl_to_standard_normal
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
 from search.spaces.base import SearchSpace
@@ -49,6 +48,10 @@ class BayesianSettings:
         mutations: share of the candidates that are one-step mutations of the best networks so far.
         parents: how many best networks are mutated.
         confidence: standard deviations above the mean of the upper confidence bound.
+        adapts_on: what the process is conditioned on in a search: ``ranks``, as in practice, which stretch the top of
+            a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then
+            those more than three standard deviations below the mean are taken to be just there, and the evaluator's
+            expectations are centred on the history's. Not measured.
     """
 
     updates_per_network: int = 3
@@ -60,11 +63,14 @@ class BayesianSettings:
     mutations: float = 0.5
     parents: int = 3
     confidence: float = 1.0
+    adapts_on: Literal["ranks", "rewards"] = "ranks"
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
         if not 0 <= self.mutations <= 1:
             raise ValueError(f"mutations is {self.mutations}, it must lie in [0, 1]")
+        if self.adapts_on not in ("ranks", "rewards"):
+            raise ValueError(f"adapts_on is '{self.adapts_on}', allowed: ranks, rewards")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, it must be above 0")
         for name in ("updates_per_network", "batch", "parents"):
@@ -149,7 +155,12 @@ class BayesianCATCHer(CATCHer):
         """
         codes, rewards = self._history()
         asked = self.space.one_hot(candidates).to(self.dtype)
-        mean, variance = posterior(self.kernel, codes, self._prior(codes, z), rewards, asked, self._prior(asked, z))
+        known, expected = self._prior(codes, z), self._prior(asked, z)
+        if self.bayesian.adapts_on == "rewards":
+            rewards = standardised(self.rewards).to(self.dtype)
+            centre = known.mean(1, keepdim=True)
+            known, expected = known - centre, expected - centre
+        mean, variance = posterior(self.kernel, codes, known, rewards, asked, expected)
         if rewards.shape[1] % 2:
             return mean + self.bayesian.confidence * variance.sqrt()
         return log_expected_improvement(mean, variance, rewards.double().amax(1, keepdim=True))
@@ -220,7 +231,8 @@ class BayesianCATCHer(CATCHer):
         imitation = (worth[rows, others].to(self.dtype) / self.bayesian.temperature).softmax(1)
         loss = surprise.to(self.dtype) - (imitation * log_probs.sum(-1)).sum(1)
         if self.context == "posterior":
-            loss = loss + self.settings.kl_weight * kl_to_standard_normal(mean[:, -1], variance[:, -1])
+            smallest = min(self.bayesian.smallest_context, size)
+            loss = loss + self._kl_penalty(mean, variance, networks.shape[1], smallest)
         return loss
 
     # ---- carrying over ---------------------------------------------------------------------------------------------
@@ -233,6 +245,14 @@ class BayesianCATCHer(CATCHer):
         """Continue exactly where ``state`` was taken."""
         super().load_state_dict(state)
         self.archive = [(archs, rewards) for archs, rewards in state["archive"]]
+
+
+def standardised(rewards: Tensor) -> Tensor:
+    """Rewards by mean and standard deviation, once more when the worst are drawn up to -3: both ``[trials, n]``.
+
+    A few networks that hardly learn would otherwise be all that the standard deviation sees.
+    """
+    return normalise(normalise(rewards, "zscore").clamp(min=-3.0), "zscore")
 
 
 def normalise_among(rewards: Tensor, history: Tensor, how: str) -> Tensor:

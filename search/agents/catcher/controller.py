@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,7 @@ class Controller(nn.Module):
 
     def __init__(self, space: SearchSpace, rng: TrialRandom, settings: CatcherSettings, dtype: torch.dtype):
         super().__init__()
-        self.space, self.dtype = space, dtype
+        self.space, self.dtype, self.floor = space, dtype, settings.uniform_floor
         code_length = space.offsets[-1]
         hidden = [settings.hidden] * settings.layers
         # A last layer near zero: the first policy is close to uniform over the valid choices.
@@ -54,7 +56,14 @@ class Controller(nn.Module):
     def _masked_log_probs(self, logits: Tensor, prefix: Tensor, t: int) -> Tensor:
         """Log-probabilities of decision ``t`` from the full block of logits: ``[trials, n, choices]``."""
         block = logits[..., self.space.offsets[t] : self.space.offsets[t + 1]]
-        return block.masked_fill(~self.space.valid_choices(prefix), -torch.inf).log_softmax(-1)
+        valid = self.space.valid_choices(prefix)
+        log_probs = block.masked_fill(~valid, -torch.inf).log_softmax(-1)
+        if not self.floor:
+            return log_probs
+        even = (self.floor / valid.sum(-1, keepdim=True).to(log_probs.dtype)).log()
+        # What is ruled out has probability 0 and no gradient.
+        mixed = torch.logaddexp(log_probs.masked_fill(~valid, 0.0) + math.log1p(-self.floor), even)
+        return mixed.masked_fill(~valid, -torch.inf)
 
     @torch.no_grad()
     def sample(self, context: Tensor, rng: TrialRandom, n: int) -> Tensor:

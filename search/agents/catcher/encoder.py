@@ -14,7 +14,7 @@ _SMALLEST_VARIANCE = 1e-7
 """PEARL's floor of a factor's variance."""
 
 
-def product_of_gaussians(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+def product_of_gaussians(means: Tensor, variances: Tensor, prior: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and variance of the product of the first 1, 2, ..., n Gaussian factors (CATCH, eq. 1).
 
     Precisions add up along the factors, so every prefix of a search history is encoded in one pass.
@@ -22,12 +22,13 @@ def product_of_gaussians(means: Tensor, variances: Tensor) -> tuple[Tensor, Tens
     Args:
         means: ``[..., n, latent]``.
         variances: ``[..., n, latent]``, clamped to at least 1e-7.
+        prior: whether the standard normal density is a further factor of each product.
 
     Returns:
         Means and variances ``[..., n, latent]``; entry ``k`` is the product of factors ``0 .. k``.
     """
     precisions = 1.0 / variances.clamp(min=_SMALLEST_VARIANCE)
-    variance = 1.0 / precisions.cumsum(-2)
+    variance = 1.0 / (precisions.cumsum(-2) + float(prior))
     return variance * (precisions * means).cumsum(-2), variance
 
 
@@ -49,6 +50,7 @@ class ContextEncoder(nn.Module):
     def __init__(self, rng: TrialRandom, code_length: int, settings: CatcherSettings, dtype: torch.dtype):
         super().__init__()
         hidden = [settings.hidden] * settings.layers
+        self.prior = settings.prior_factor
         self.mlp = StackedMLP(rng, [code_length + 1, *hidden, 2 * settings.latent], dtype)
 
     def forward(self, codes: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,4 +64,4 @@ class ContextEncoder(nn.Module):
             Mean and variance ``[trials, n, latent]``; the last entry is the posterior given everything.
         """
         mean, raw = self.mlp(torch.cat([codes, rewards.unsqueeze(-1)], dim=-1)).chunk(2, dim=-1)
-        return product_of_gaussians(mean, F.softplus(raw))
+        return product_of_gaussians(mean, F.softplus(raw), self.prior)

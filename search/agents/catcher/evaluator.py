@@ -72,16 +72,24 @@ class PrioritizedReplay:
             beta: strength of the importance correction; 1 corrects fully.
 
         Returns:
-            Entry indices int64 ``[trials, batch]`` and importance weights float64 ``[trials, batch]``:
-            (N P(i))^-beta over the largest weight of the batch.
+            Entry indices int64 ``[trials, batch]`` and importance weights float64 ``[trials, batch]``, 1 on average:
+            with beta 1 a batch's mean of weight times value is that of the whole memory, on average over draws. The
+            (N P)^-beta of Schaul et al. holds for draws with replacement; of these it would weigh down just the large
+            errors, which are drawn nearly always.
         """
         probabilities = self.probabilities()
         held = probabilities.shape[1]
         # The Gumbel top-k trick: sorting log P + Gumbel noise is sampling without replacement.
         gumbel = -(-rng.uniform(held).log()).log()
-        chosen = (probabilities.log() + gumbel).topk(math.ceil(fraction * held), dim=1).indices
-        weights = (held * probabilities.gather(1, chosen)) ** -beta
-        return chosen, weights / weights.amax(1, keepdim=True)
+        log_p = probabilities.log()
+        size = math.ceil(fraction * held)
+        best, order = (log_p + gumbel).topk(min(size + 1, held), dim=1)
+        chosen = order[:, :size]
+        if size == held:
+            return chosen, torch.ones_like(chosen, dtype=torch.float64)
+        # Given the first that was not drawn, an entry is drawn with this probability (Kool et al. 2019, sec. 4.1).
+        inclusion = -torch.expm1(-(log_p.gather(1, chosen) - best[:, size:]).exp())
+        return chosen, (size / held / inclusion.clamp_min(1e-300)) ** beta
 
     def update(self, chosen: Tensor, errors: Tensor) -> None:
         """New priorities |error| + 1e-6 of drawn entries: both ``[trials, batch]``."""

@@ -8,6 +8,7 @@ down in ``experiments/catch/README.md``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,13 @@ class CatcherSettings:
     Attributes:
         latent: dimensions of the context z. Paper, sec. 4.1.
         kl_weight: weight of the KL term of the joint objective. Paper, sec. 4.1.
+        kl_per_reward: divide that weight by the number of rewards predicted, as in a bound on their probability: the
+            objective takes their mean, so the paper's reading asks of a context to earn its nats with every single one.
+            False, as the paper has it.
+        kl_prefixes: of which histories the KL is taken: the whole one (``last``, PEARL) or the mean over all that a
+            network is seen in (``all``).
+        prior_factor: whether the standard normal prior is one of the factors of the posterior, which then narrows from
+            it as evidence comes; False, as in PEARL, which has contexts of one size only.
         hidden: units of each hidden layer of all three networks. Assumed: between PPO's 64 and PEARL's 300.
         layers: hidden layers of each network. Assumed: PPO's 2.
         encoder_learning_rate: Adam. Assumed: sweep around PEARL's 3e-4.
@@ -25,13 +33,17 @@ class CatcherSettings:
         gradient_clip: largest gradient norm of one trial. Assumed: PPO implementations use 0.5.
         initial_networks: random networks that open a search; they count as evaluations. Paper, sec. 3.1 ("a few").
         candidates: networks the controller samples a step. Paper, sec. 3.2 (count not given).
+        candidates_adapting: the same on a target; 0 for as many.
+        uniform_floor: share of every decision's probability that is spread evenly over the valid choices. 0, as in the
+            paper, lets a choice die out.
+        fallback: what is asked where no candidate is new: a ``random`` network, or a ``mutation`` of the best one.
         normalisation: rewards relative to the history (paper, sec. 3.1, formula not given): ``zscore``, or ``rank``,
             evenly spaced normal quantiles of the rank, which a single outlier cannot squash.
         clip: PPO's clipping range. Assumed: Schulman et al. 2017, 0.2.
         policy_updates: PPO epochs a step. Assumed: 4, as in common PPO implementations.
         policy_window: the most recent networks PPO learns from. Assumed: old networks are off-policy, and their
             negative advantages would push logits without bound.
-        entropy_weight: entropy bonus of the controller. Assumed: 0.01, as in common PPO implementations.
+        entropy_weight: entropy bonus of the controller. Assumed: sweep, from the 0.01 of common PPO implementations.
         evaluator_updates: evaluator batches a step. Assumed: sweep.
         replay_fraction: share of the memory drawn as a batch. Paper, sec. 4.1: 80%.
         replay_alpha: how strongly replay prefers large errors. Assumed: Schaul et al. 2015, 0.6.
@@ -47,6 +59,9 @@ class CatcherSettings:
 
     latent: int = 10
     kl_weight: float = 0.1
+    kl_per_reward: bool = False
+    kl_prefixes: Literal["last", "all"] = "last"
+    prior_factor: bool = False
     hidden: int = 64
     layers: int = 2
     encoder_learning_rate: float = 1e-3
@@ -55,6 +70,9 @@ class CatcherSettings:
     gradient_clip: float = 0.5
     initial_networks: int = 5
     candidates: int = 20
+    candidates_adapting: int = 0
+    uniform_floor: float = 0.0
+    fallback: Literal["random", "mutation"] = "random"
     normalisation: str = "rank"
     clip: float = 0.2
     policy_updates: int = 4
@@ -79,6 +97,14 @@ class CatcherSettings:
         """
         if self.normalisation not in ("zscore", "rank"):
             raise ValueError(f"normalisation is '{self.normalisation}', allowed: zscore, rank")
+        for name, allowed in (("kl_prefixes", ("last", "all")), ("fallback", ("random", "mutation"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
+        if self.candidates_adapting < 0 or not 0 <= self.uniform_floor < 1:
+            raise ValueError(
+                f"candidates_adapting is {self.candidates_adapting} (at least 0) and uniform_floor "
+                f"{self.uniform_floor} (in [0, 1))"
+            )
         for name in ("latent", "hidden", "layers", "initial_networks", "candidates", "policy_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")

@@ -49,7 +49,7 @@ class GaussianProcess(Predictor):
         """Decisions, subtrees and paths."""
         return [OneHotEncoding(), SubtreeEncoding(), PathEncoding(counts=True)]
 
-    def fit(self, examples: Examples) -> Model:
+    def fit(self, examples: Examples) -> FittedProcess:
         """Find the kernel; condition on the examples."""
         kernel = BlockKernel(examples, self.spread)
         distances = kernel.group_distances(examples.features.double())
@@ -62,7 +62,7 @@ class GaussianProcess(Predictor):
                 (moving.grad,) = torch.autograd.grad(surprise.sum(), [moving])
                 optimizer.step()
         kernel.parameters = moving.detach()
-        model = _Process(kernel)
+        model = FittedProcess(kernel)
         model.condition(examples)
         return model
 
@@ -149,16 +149,18 @@ class BlockKernel:
         return values[:, 0] + _JITTER, values[:, 1], values[:, 2 : 2 + self.blocks], values[:, 2 + self.blocks :]
 
 
-class _Process(Model):
+class FittedProcess(Model):
     """The process conditioned on all evaluations."""
 
     def __init__(self, kernel: BlockKernel):
         self.kernel = kernel
 
     def condition(self, examples: Examples) -> None:
+        """Take note of all evaluations."""
         self.examples = examples
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior."""
         # One trial after another: the same numbers whatever trials it is with, and no more memory than one needs.
         found = []
         for trial, (known, targets) in enumerate(zip(self.examples.features, self.examples.targets, strict=True)):
@@ -169,3 +171,17 @@ class _Process(Model):
             )
         mean, variance = (torch.cat(each) for each in zip(*found, strict=True))
         return mean, variance.sqrt()
+
+    def mean_of(self, trial: int, features: Tensor) -> Tensor:
+        """The mean alone of one trial, which costs a part of `predict`: float32 ``[m, columns]`` to float64 ``[m]``."""
+        kernel, known = self.kernel.of_trial(trial), self.examples.features[trial][None].double()
+        targets = self.examples.targets[trial][:, None]
+        none = known.new_zeros(1, len(targets))
+        between = kernel.covariance(known, none, known, none)[0] + kernel.noise().double() * torch.eye(len(targets))
+        solved = torch.cholesky_solve(targets.double(), torch.linalg.cholesky(between))
+        return torch.cat(
+            [
+                (kernel.covariance(part[None].double(), none, known, none)[0] @ solved)[:, 0]
+                for part in features.split(4096)
+            ]
+        )

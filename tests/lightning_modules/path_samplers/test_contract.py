@@ -8,6 +8,7 @@ import pytest
 from lightning_modules.path_samplers.base import PathSampler, best_first, best_of, distinct
 from search.contracts.path_sampler import CONTRACT, made_up_scores, subjects
 from search.recipes.catalogue import find_classes
+from search.spaces.nasbench101 import NASBench101
 from tests.search.spaces.masked_space import MaskedSpace
 
 SAMPLERS = find_classes("lightning_modules.path_samplers", PathSampler)
@@ -53,6 +54,15 @@ def test_distinct_draws_are_different_and_bounded():
     assert len(set(found)) == len(found) == 40 and set(found) <= everything
     assert distinct(space, 60, "some", 3)[:40] == found != distinct(space, 40, "some", 4)
     assert set(distinct(space, len(everything) + 20, 0)) <= everything
+
+
+def test_different_architectures_are_of_different_networks():
+    space = NASBench101()
+    found = distinct(space, 25, "cells")
+    networks = {space.canonical_of(each) for each in found}
+    assert len(networks) == len(found) == 25
+    rest = distinct(space, 5, "cells", besides=found)
+    assert len(rest) == 5 and not networks & {space.canonical_of(each) for each in rest}
 
 
 def test_best_first_puts_what_has_no_score_last():

@@ -5,13 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, spearmanr
 from sklearn.ensemble import RandomForestRegressor
 
 from search.agents.catcher.agent import CATCHer, normalise
 from search.agents.naive_transfer import NaiveTransfer
+from search.agents.predictor.base import Examples
+from search.agents.predictor.gaussian_process import GaussianProcess
 from search.agents.random_search import RandomSearch
 from search.randomness import derive_seed
+from search.spaces.nasbench201 import NASBench201
+from search.tasks.table import TableTask
 from tests.search.spaces.masked_space import MaskedSpace
 
 from .toy_spaces import Grid, best_reward, integer_reward
@@ -51,6 +55,46 @@ def test_walks_down_the_mean_ranking_of_a_forest_a_source():
             predicted += forest.fit(SMALL.one_hot(archs[trial]).numpy(), y).predict(features)
         assert (np.diff(predicted) <= 1e-12).all() and np.ptp(predicted) > 0.5
         assert len(set(SMALL.code(asked[trial]).tolist())) == 64  # the whole space, nothing twice
+
+
+def test_processes_rank_by_the_posterior_mean():
+    """Computed again from the fitted kernel's own numbers."""
+    agent = NaiveTransfer(SMALL, trials=2, model="gp")
+    sources = [walk(agent, 24, adapting=False, reward=reward) for reward in (integer_reward, other_reward)]
+    asked = walk(agent, 64)
+    for trial in range(2):
+        predicted = np.zeros(64)
+        for archs, reward in zip(sources, (integer_reward, other_reward), strict=True):
+            y = norm.ppf((rankdata(reward(SMALL, archs)[trial]) - 0.5) / 24)
+            codes, everything = archs[trial].numpy(), asked[trial].numpy()
+            scale = 1 / np.sqrt(2 * 0.75 * 3)  # of each choice: four choices, three decisions
+            features = torch.from_numpy(scale * np.eye(4)[codes].reshape(24, 12)).float()
+            groups = torch.arange(3).repeat_interleave(4)
+            model = GaussianProcess(steps=60).fit(
+                Examples(features[None], torch.from_numpy(y)[None], 0 * groups, groups, (0,))
+            )
+            noise, constant, height, *weights = model.kernel.parameters[0].exp().tolist()
+            # Two codes that differ in a decision are twice the scale squared apart in it.
+            exponent = (2 * scale**2 * np.array(weights) * (everything[:, None] != codes)).sum(-1)
+            own = (2 * scale**2 * np.array(weights) * (codes[:, None] != codes)).sum(-1)
+            between = constant + height * np.exp(-own) + (noise + 1e-4) * np.eye(24)
+            predicted += (constant + height * np.exp(-exponent)) @ np.linalg.solve(between, y)
+        assert (np.diff(predicted) <= 1e-4).all() and np.ptp(predicted) > 0.5
+
+
+def test_a_process_ranks_nasbench201_better_than_a_forest():
+    """What 250 random networks say of all others of a source column."""
+    space = NASBench201()
+    task = TableTask(space, "nasbench201.npz", "cifar100", "val", "acc", 12)
+    agreement = {}
+    for model in ("forest", "gp"):
+        agent = NaiveTransfer(space, model=model, trees=30)
+        agent.begin_task(250, adapting=False)
+        archs = agent.ask(250)
+        agent.tell(archs, task.scores(archs))
+        order = agent.weights()["ranking"][0].long()
+        agreement[model] = -spearmanr(np.arange(len(order)), task.all_scores()[order]).statistic
+    assert agreement["gp"] > agreement["forest"] + 0.05 and agreement["forest"] > 0.5
 
 
 def test_ignores_what_the_target_says():

@@ -16,7 +16,7 @@ from search.evaluation import Evaluation, Proposal
 from search.loop.search import Listener
 from search.reports.architecture_svg import architecture_svg
 from search.reports.line_chart import Line, line_chart
-from search.reports.page import duration
+from search.reports.page import duration, p_equals
 from search.reports.pages import write_report
 from search.reports.scatter_plots import Cloud, Explored, contexts_svg, fronts_svg
 from search.reports.verdict import verdict
@@ -437,7 +437,7 @@ def test_a_budget_of_time_is_named_where_there_is_one(tmp_path):
 # ---- the verdict ---------------------------------------------------------------------------------------------------
 
 
-def said(scores, space=None, all_scores=None, **more):
+def said(scores, space=None, all_scores=None, meta_trainings=None, **more):
     """The verdict on agents that found ``scores``, a list of one score a trial each."""
     space = space or Stack()
     entries = {}
@@ -446,7 +446,8 @@ def said(scores, space=None, all_scores=None, **more):
             Record(0, 0, k, "t", Proposal((0, 0, 0, 0)), Evaluation.failed("x") if math.isnan(s) else Evaluation(s))
             for k, s in enumerate(found)
         ]
-        entries[agent] = summarise_search(records, len(found), space, all_scores, 0.0)
+        shared = (meta_trainings or {}).get(agent)
+        entries[agent] = summarise_search(records, len(found), space, all_scores, 0.0, meta_trainings=shared)
     finals = {agent: np.array(found, dtype=np.float64) for agent, found in scores.items()}
     return verdict("digits", "accuracy (%)", entries, finals, **more)
 
@@ -458,6 +459,23 @@ def test_three_trials_whose_intervals_overlap_show_no_difference():
     assert "and random 96.40 (95.41 to 97.39)." in words
     assert "The intervals overlap, so 3 trials don't show a difference." in words
     assert "ahead" not in words
+
+
+def test_trials_of_a_few_meta_trainings_show_no_more_than_these():
+    # Ten times the same three meta-trainings: thirty trials that look apart are three.
+    scores = {"random": [96.0, 96.4, 96.8] * 10, "catch": [96.8, 97.2, 97.6] * 10}
+    words = said(scores, meta_trainings={"catch": 3})
+    assert "catch found 97.20% (mean of 3 meta-trainings x 10 trials, 95% interval 96.21 to 98.19)" in words
+    assert "3 meta-trainings don't show a difference." in words and "ahead" not in words
+    assert "catch is ahead of random" in said(scores)
+
+
+def test_tests_say_what_they_are_over():
+    scores = {"random": [96.0, 96.4, 96.8, 96.1, 96.2] * 4, "catch": [97.8, 97.2, 97.6, 97.4, 97.3] * 4}
+    words = said(scores, meta_trainings={"catch": 5})
+    # Five means against five, all apart: 2 of 252 arrangements are as extreme.
+    expected = f"(Mann-Whitney U test over means of the trials of a meta-training: p {p_equals(2 / 252)})"
+    assert expected in words
 
 
 def test_three_trials_far_apart_only_point_to_a_difference():

@@ -147,6 +147,23 @@ def test_two_runs_side_by_side(tmp_path):
     assert len(comparison.other_pairs) == 4 and not comparison.notes and not comparison.settings
 
 
+@pytest.mark.parametrize("label", ["catch", "catch for toy"])
+def test_trials_of_one_meta_training_are_compared_by_their_means(label, tmp_path):
+    folders = []
+    for name, centre in (("a", 90), ("b", 90.05)):
+        folder = make_run(tmp_path / name, {"toy": {"catch": around(centre, 5) * 4, "random": around(80, 20)}})
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["meta_training"] = {label: {"trials": 5}}
+        write_json(folder / "summary.json", summary)
+        folders.append(folder)
+    catch, random = compare_runs(folders).same_agent
+    assert catch.p_value == pytest.approx(
+        min(1, 2 * rank_test(*(np.array(c) + 0.1 * np.arange(5) for c in (90, 90.05))))
+    )
+    assert catch.first.trials == "5 meta-trainings x 4 trials" and random.first.trials == "20 trials"
+    assert random.p_value == 1.0
+
+
 def test_pairs_are_judged_at_the_fewer_evaluations(tmp_path):
     a = make_run(tmp_path / "a", {"toy": {"catch": around(90, 4)}})
     b = make_run(tmp_path / "b", {"toy": {"catch": around(90, 4, length=2)}})

@@ -376,3 +376,18 @@ def test_on_the_way_by_hand():
     assert (after5["regret"], after5["found_best"], after5["found_top3"], after5["mean_rank"]) == (1.5, 0.0, 1.0, 2.5)
     assert (after6["regret"], after6["found_best"], after6["mean_rank"]) == (0.5, 0.5, 1.5)
     assert all(summary[key] == value for key, value in after6.items() if key != "evaluations")
+
+
+def test_trials_of_one_meta_training_count_once():
+    """A journal in which all trials of a meta-training agree says what one of as many trials as meta-trainings says."""
+    own, possible = [[1.0, 5.0], [2.0, 8.0], [3.0, 7.0], [2.0, 6.0]], np.arange(9.0)
+    once = summarise(own, all_scores=possible)
+    shared = summarise_search(records_of(own * 5), 20, SPACE, possible, 12.0, meta_trainings=4)
+    assert (shared["meta_trainings"], "meta_trainings" in once) == (4, False)
+    intervals = [key for key in once if key.endswith("interval")]
+    assert {"best_score_interval", "curve_interval", "found_best_interval", "regret_interval"} < set(intervals)
+    for key in intervals:
+        assert np.array(shared[key]) == pytest.approx(np.array(once[key])), key
+    assert shared["on_the_way"][-1]["mean_rank_interval"] == pytest.approx(once["on_the_way"][-1]["mean_rank_interval"])
+    naive = summarise(own * 5, all_scores=possible)
+    assert np.diff(naive["best_score_interval"]) < 0.5 * np.diff(shared["best_score_interval"])

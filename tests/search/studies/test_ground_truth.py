@@ -3,15 +3,21 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from search.errors import RunError
 from search.evaluation import Evaluation
+from search.randomness import TrialRandom
 from search.runs.journal import Journal
+from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
 from search.studies.ground_truth import GroundTruth
+from search.studies.landmarks import LandmarkChoice
 from search.studies.supernet_job import STAND_ALONE
+from search.tables.table import write_table
 from search.tasks.base import OneByOne
+from search.tasks.table import TableTask
 from tests.search.executors.scrambled_executor import Scrambled
 
 
@@ -93,4 +99,69 @@ def test_a_truth_that_always_fails_ends_the_run(tmp_path):
     truth = GroundTruth(Hopeless(), journal, None, lambda *_: None)
     with pytest.raises(RunError, match="truth: 10 evaluations in a row failed, the last one with: the score is nan"):
         truth.measure(0, 20, set(), 1, 1)
+    journal.close()
+
+
+class Table(TableTask):
+    """A few of NAS-Bench-101's cells: as of a public sample of them, most strings have no row."""
+
+    def __init__(self, folder, cells):
+        space = NASBench101()
+        rows = cells
+        write_table(
+            folder / "cells.npz", rows.numpy(), {"cifar10_val_acc_108ep": np.arange(len(rows)) / 10}, space.name
+        )
+        super().__init__(space, str(folder / "cells.npz"), "cifar10", "val", "acc", 108)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    space = NASBench101()
+    cells = space.canonical(space.sample(TrialRandom(3), 1500)[0]).unique(dim=0)[:300]
+    return Table(tmp_path_factory.mktemp("table"), cells)
+
+
+def test_landmarks_are_topped_up_and_no_network_is_drawn_twice(table, tmp_path):
+    space, journal = table.space, Journal(tmp_path / "journal.sqlite")
+    choices = [LandmarkChoice(20), LandmarkChoice(50), LandmarkChoice(2, "hamming", 3)]
+    found = GroundTruth(table, journal, None, lambda *_: None).of_trial(0, 5, choices, 200)
+    journal.close()
+    cells = {stage: [space.canonical_of(arch) for arch, _ in pairs] for stage, pairs in found.items()}
+    counts = {stage: len(each) for stage, each in cells.items()}
+    assert counts == {"landmark random": 50, "landmark hamming 3": 2, "measured": 200}
+    assert all(len(set(each)) == len(each) for each in cells.values())
+    measured = set(cells.pop("measured"))
+    assert not any(measured & set(each) for each in cells.values())
+    assert not any(math.isnan(worth) for pairs in found.values() for _, worth in pairs)
+
+
+def test_networks_of_a_table_are_drawn_equally_often(table):
+    # Of the strings a seventh prunes to the cell without a vertex; of the rows that have a score it is one.
+    empty = (0,) * 20 + (1,) + (0,) * 5
+    known = table.known_architectures()
+    assert tuple(table.space.canonical_of(empty)) in set(map(tuple, known.tolist()))
+    first = [next(table.space.draw_distinct("first", k, among=known)) for k in range(150)]
+    assert len(set(first)) > 100  # 300 rows, 150 draws: 118 on average
+    assert first.count(table.space.canonical_of(empty)) < 6
+
+
+class Fails(Picky):
+    """Fails on every other one."""
+
+    def evaluate_one(self, proposal):
+        return Evaluation.failed("no") if proposal.architecture[0] % 2 else Evaluation(1.0)
+
+
+def test_a_landmark_that_fails_is_replaced(tmp_path):
+    journal = Journal(tmp_path / "journal.sqlite")
+    found = GroundTruth(Fails(), journal, None, lambda *_: None).of_trial(0, 5, [LandmarkChoice(12)], 4)
+    journal.close()
+    assert len(found["landmark random"]) == 12 and not any(arch[0] % 2 for arch, _ in found["landmark random"])
+
+
+def test_too_few_landmarks_are_refused(table, tmp_path):
+    journal = Journal(tmp_path / "journal.sqlite")
+    truth = GroundTruth(Table(tmp_path, table.known_architectures()[:6]), journal, None, lambda *_: None)
+    with pytest.raises(RunError, match="count is 10, but of 6 different networks the truth knew only 6"):
+        truth.of_trial(0, 5, [LandmarkChoice(10)], 2)
     journal.close()

@@ -143,7 +143,12 @@ def test_a_run_says_what_its_methods_are_worth(tmp_path):
         ]
         assert found["stand_alone"] == worth and len(worth) == 2
         assert found["best"] == max(worth) and found["first"] == worth[0]
-    assert set(summary["without_supernet"]) == {"FLOPs", "parameters", "random forest on the landmarks"}
+    assert set(summary["without_supernet"]) == {
+        "FLOPs",
+        "parameters",
+        "random forest on the landmarks",
+        "ridge on the landmarks",
+    }
     # Convolutions are what parameters count, so this ranking is nearly perfect: the comparison is a hard one.
     assert summary["without_supernet"]["parameters"]["kendall_tau"]["mean"] > 0.8
     journal = Journal(folder / "journal.sqlite", writable=False)
@@ -203,6 +208,16 @@ def test_samplers_that_differ_in_anything_share_no_warmup(tmp_path):
     assert timeless(summary) == timeless(expected)
     ones, others = weights_of(alone, "same-0"), weights_of(alone, "private-0")
     assert any(not torch.equal(ones[key], others[key]) for key in ones)  # what differs makes a difference
+
+
+def test_methods_that_draw_alike_have_as_many_landmarks_as_each_asks_for(tmp_path):
+    of = {"sampler": SAMPLER, "landmarks": {"warmup": 1}}
+    methods = {"few": of | {"landmarks_from": {"count": 5}}, "many": of | {"landmarks_from": {"count": 12}}}
+    study, _ = load_recipe(recipe(tmp_path, methods=methods))
+    assert study.landmark_key("few") == study.landmark_key("many")
+    drawn = [((k,) * 6, float(k)) for k in range(12)]
+    truth = {study.landmark_key("few"): drawn, "measured": []}
+    assert study._job("few", 0, truth).landmarks == drawn[:5] and study._job("many", 0, truth).landmarks == drawn
 
 
 def test_methods_that_train_otherwise_have_no_landmark_pair(tmp_path):
@@ -265,7 +280,7 @@ def check_wandb(folder):
         history = read_outcome(checkpoint_of(folder, f"{method}-0")).history
         assert found.points == [{"epoch": 1 + k, **values} for k, values in enumerate(history)] and len(history) == 4
         assert ["s_kdt" in values for values in history] == [False, True, False, True]
-        assert ["landmark_penalty" in values for values in history] == [False] * 3 + [method != "spos"]
+        assert ["landmark_penalty" in values for values in history] == [False] * 2 + [method != "spos"] * 2
         assert (found.run.job_type, found.run.run_group) == (method, "study")
         assert list(found.run.tags) == ["nasbench201", method, "seed 0"] and found.exits[0].exit_code == 0
     assert history[3]["loss"] < history[0]["loss"]

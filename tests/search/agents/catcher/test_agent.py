@@ -8,6 +8,7 @@ from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
 from search.randomness import TrialRandom
 from search.spaces.nasbench201 import NASBench201
+from tests.search.agents.toy_spaces import Grid
 
 SETTINGS = CatcherSettings(hidden=16, candidates=8, double=True)
 
@@ -91,6 +92,15 @@ def test_zero_context_ignores_the_history_and_random_does_not_learn_the_encoder(
     assert mean.abs().max() == 0 and variance.abs().max() == 0
 
 
+class Mirrored(Grid):
+    """A space in which the order of decisions makes no difference."""
+
+    name = "mirrored"
+
+    def canonical(self, archs):
+        return archs.sort(-1).values
+
+
 def test_no_network_is_asked_twice():
     asked = search(CATCHer(NASBench201(), 4, 1, SETTINGS), 40)
     numbers = NASBench201().code(asked)
@@ -101,6 +111,38 @@ def test_no_network_is_asked_twice():
         archs = many.ask(5)
         assert all(len(set(row.tolist())) == 5 for row in NASBench201().code(archs))
         many.tell(archs, reward(archs))
+
+
+def test_more_candidates_when_adapting_and_only_then():
+    agent = CATCHer(NASBench201(), 2, 0, replace(SETTINGS, candidates_adapting=33))
+    seen, original = [], agent.candidates
+    agent.candidates = lambda z, count: (seen.append(count), original(z, count))[1]
+    search(agent, 8)
+    agent.begin_task(20, adapting=False)
+    search(agent, 8, begin=False)
+    assert seen == [33] * 3 + [SETTINGS.candidates] * 3  # three steps behind five random networks
+
+
+@pytest.mark.parametrize("fallback", ["random", "mutation"])
+def test_a_policy_with_nothing_new_falls_back(fallback):
+    agent = CATCHer(NASBench201(), 6, 0, replace(SETTINGS, fallback=fallback))
+    search(agent, 12)
+    old = agent.archs[:, :1]
+    agent.candidates = lambda z, count: old.expand(-1, count, -1)  # all of them known
+    best = agent.archs[torch.arange(6), agent.rewards.argmax(1)]
+    differing = (agent.ask(3) != best[:, None]).sum(-1)
+    assert (differing == 1).all() if fallback == "mutation" else differing.double().mean() > 3
+
+
+def test_two_architectures_of_one_network_are_not_both_asked():
+    space = Mirrored(decisions=2, choices=3)  # six networks, of which three have two architectures each
+    agent = CATCHer(space, 4, 0, replace(SETTINGS, initial_networks=1, candidates=40))
+    agent.begin_task(6, adapting=True)
+    for _ in range(4):
+        archs = agent.ask(1)
+        agent.tell(archs, archs.sum(-1).double())
+    for told in space.canonical(agent.archs):
+        assert len(told.unique(dim=0)) == 4
 
 
 def test_epsilon_falls_over_the_task_and_is_reset_by_the_next():
@@ -150,7 +192,12 @@ def test_gradient_clipping_is_per_trial():
 
 
 def test_settings_refuse_what_could_only_fail_later():
-    for wrong, words in [({"normalisation": "min"}, "zscore, rank"), ({"candidates": 0}, "at least 1")]:
+    for wrong, words in [
+        ({"normalisation": "min"}, "zscore, rank"),
+        ({"candidates": 0}, "at least 1"),
+        ({"fallback": "x"}, "random, mutation"),
+        ({"uniform_floor": 1.0}, "uniform_floor 1.0"),
+    ]:
         with pytest.raises(ValueError, match=words):
             CatcherSettings(**wrong)
 

@@ -7,6 +7,7 @@ import torch
 
 from search.agents.catcher.agent import normalise
 from search.agents.catcher.bayesian import BayesianCATCHer, BayesianSettings, normalise_among
+from search.agents.catcher.gaussian_process import log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.random_search import RandomSearch
 from search.randomness import TrialRandom
@@ -43,6 +44,32 @@ def test_normalise_among_counts_places():
     assert torch.allclose(places, torch.tensor([[0.5 / 4, 2.0 / 4, 3.5 / 4]], dtype=torch.float64))
     zscores = normalise_among(torch.tensor([[2.0, 2.5, 99.0]], dtype=torch.float64), history, "zscore")
     assert torch.allclose(zscores, torch.tensor([[0.0, 0.5 / (2 / 3) ** 0.5, 3.0]], dtype=torch.float64), atol=1e-6)
+
+
+def test_a_search_may_be_conditioned_on_rewards_instead_of_ranks():
+    """The acquisition computed again from standardised rewards and centred expectations."""
+    agent = BayesianCATCHer(SPACE, 2, 0, SETTINGS, replace(PRACTICE, adapts_on="rewards"))
+    with torch.no_grad():
+        agent.evaluator.mlp.weights[-1] *= 100  # expects different things of different networks
+    agent.begin_task(20, adapting=True)
+    told = SPACE.sample(TrialRandom(1, 2), 12)
+    rewards = integer_reward(SPACE, told)
+    rewards[:, 0] = -1e6  # did not learn
+    agent.tell(told, rewards)
+    archs, z = SPACE.sample(TrialRandom(2, 2), 30), torch.zeros(2, SETTINGS.latent, dtype=torch.float64)
+    with torch.no_grad():
+        found = agent.preference(archs, z)
+        codes, asked = (SPACE.one_hot(each).double() for each in (told, archs))
+        once = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, correction=0, keepdim=True)
+        drawn_up = once.clamp(min=-3)
+        values = (drawn_up - drawn_up.mean(1, keepdim=True)) / drawn_up.std(1, correction=0, keepdim=True)
+        known, expected = agent._prior(codes, z), agent._prior(asked, z)
+        centre = known.mean(1, keepdim=True)
+        mean, variance = posterior(agent.kernel, codes, known - centre, values, asked, expected - centre)
+        improvement = log_expected_improvement(mean, variance, values.amax(1, keepdim=True))
+    assert torch.allclose(found, improvement, atol=1e-6)
+    agent.bayesian = PRACTICE
+    assert not torch.allclose(found, agent.preference(archs, z), atol=1e-2)
 
 
 def test_practice_loss_of_a_batch_is_the_single_runs():

@@ -10,8 +10,8 @@ from search.spaces.nasbench201 import NASBench201
 from tests.search.spaces.masked_space import MaskedSpace
 
 
-def controller(space, trials=2):
-    made = Controller(space, TrialRandom(3, trials), CatcherSettings(), torch.float64)
+def controller(space, trials=2, floor=0.0):
+    made = Controller(space, TrialRandom(3, trials), CatcherSettings(uniform_floor=floor), torch.float64)
     with torch.no_grad():  # far from uniform, so that a wrong mask would show
         made.mlp.weights[-1] *= 300
     return made
@@ -46,9 +46,10 @@ def test_masked_actions_are_never_sampled_over_1e5_draws():
     assert torch.isfinite(log_probs).all()
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.1])
 @pytest.mark.parametrize("space", [NASBench201(), MaskedSpace()], ids=lambda space: space.name)
-def test_probabilities_of_all_architectures_sum_to_one(space):
-    made = controller(space)
+def test_probabilities_of_all_architectures_sum_to_one(space, floor):
+    made = controller(space, floor=floor)
     z = TrialRandom(8, 2).normal(10)
     everything = torch.tensor(list(space.enumerate())).expand(2, -1, -1)
     log_probs, entropy = made.log_probs(z.unsqueeze(1).expand(-1, everything.shape[1], -1), everything)
@@ -56,9 +57,25 @@ def test_probabilities_of_all_architectures_sum_to_one(space):
     assert (entropy >= -1e-12).all() and (entropy <= math.log(max(space.sizes)) + 1e-12).all()
 
 
-def test_samples_follow_the_policy():
+def test_a_floor_is_a_mixture_with_uniform_choices():
     space = MaskedSpace()
-    made = controller(space, trials=1)
+    without, made = controller(space), controller(space, floor=0.1)
+    archs = space.sample(TrialRandom(0, 2), 200)
+    z = torch.zeros(2, 200, 10, dtype=torch.float64)
+    log_probs, entropy = made.log_probs(z, archs)
+    before, less = without.log_probs(z, archs)
+    for t in range(len(space.sizes)):
+        valid = space.valid_choices(archs[..., :t]).sum(-1)
+        assert torch.allclose(log_probs[..., t].exp(), 0.9 * before[..., t].exp() + 0.1 / valid)
+    assert entropy.mean() > less.mean()
+    (log_probs.sum() + entropy.sum()).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in made.parameters())
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.2])
+def test_samples_follow_the_policy(floor):
+    space = MaskedSpace()
+    made = controller(space, trials=1, floor=floor)
     z = torch.zeros(1, 10, dtype=torch.float64)
     archs = made.sample(z, TrialRandom(5), 200_000)
     everything = torch.tensor(list(space.enumerate()))

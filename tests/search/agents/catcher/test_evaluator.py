@@ -38,14 +38,40 @@ def test_new_entries_have_the_largest_priority():
     assert empty.priorities.tolist() == [[1, 1, 1]] * 2
 
 
-def test_importance_weights_by_hand():
-    """(N P)^-beta, divided by the largest of the batch."""
-    replay = filled([1.0, 2.0, 5.0])
-    chosen, weights = replay.sample(TrialRandom(0), 1.0, beta=0.4)
-    probabilities = replay.probabilities()[0]
-    raw = [(3 * probabilities[i].item()) ** -0.4 for i in chosen[0]]
-    assert weights[0].tolist() == pytest.approx([value / max(raw) for value in raw])
-    assert replay.sample(TrialRandom(0), 1.0, beta=0.0)[1].tolist() == [[1, 1, 1]]
+def drawn(beta, trials=20_000, entries=20):
+    """Many draws of four fifths of one memory: errors, which are drawn ``[trials, entries]`` and their weights."""
+    errors = TrialRandom(3).normal(entries)[0].abs() * 0.5
+    replay = PrioritizedReplay(trials, 0.6)
+    replay.append(entries)
+    replay.update(torch.arange(entries).expand(trials, entries), errors.expand(trials, entries))
+    chosen, weights = replay.sample(TrialRandom(1, trials), 0.8, beta)
+    effective = torch.zeros(trials, entries, dtype=torch.float64).scatter(1, chosen, weights)
+    return errors, chosen, effective
+
+
+def test_a_full_correction_gives_every_entry_the_same_weight_on_average():
+    errors, chosen, effective = drawn(beta=1.0)
+    # Each entry counts as in the mean over the whole memory: 16 of 20, whatever its error.
+    mean, error = effective.mean(0), effective.std(0) / len(effective) ** 0.5
+    assert ((mean - 0.8).abs() < 5 * error + 1e-9).all()
+    # So the batch's mean of any values is that of the memory.
+    batches = (effective * errors).sum(1) / chosen.shape[1]
+    assert batches.mean().item() == pytest.approx(
+        errors.mean().item(), abs=5 * batches.std().item() / len(batches) ** 0.5
+    )
+
+
+def test_a_partial_correction_still_stresses_large_errors():
+    errors, _, effective = drawn(beta=0.4)
+    order = errors.argsort()
+    mean = effective.mean(0)[order]
+    assert mean[-5:].mean() > mean[:5].mean() + 0.05
+    _, _, unweighted = drawn(beta=0.0)
+    assert set(unweighted.unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_whole_memory_needs_no_correction():
+    assert filled([1.0, 2.0, 5.0]).sample(TrialRandom(0), 1.0, beta=1.0)[1].tolist() == [[1, 1, 1]]
 
 
 def test_a_batch_is_80_percent_rounded_up_without_repeats():

@@ -1,0 +1,70 @@
+"""Rankings that landmarks alone make: what a supernet with the same landmarks must be above to be of use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from search.evaluation import Architecture
+from search.spaces.base import SearchSpace
+
+FOREST, RIDGE = "random forest on the landmarks", "ridge on the landmarks"
+
+
+def operation_counts(space: SearchSpace, archs: Sequence[Architecture]) -> np.ndarray:
+    """How often each architecture takes each choice, over decisions that offer the same: float64 ``[n, counts]``."""
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for place, decision in enumerate(space.decisions):
+        kinds.setdefault(tuple(decision.choices), []).append(place)
+    choices = np.array(archs)
+    columns = [
+        (choices[:, places] == choice).sum(1)
+        for names, places in kinds.items()
+        if len(places) > 1  # of one decision the one-hot code says it already
+        for choice in range(len(names))
+    ]
+    return np.stack(columns, 1).astype(np.float64) if columns else np.zeros((len(choices), 0))
+
+
+def landmark_predictions(
+    space: SearchSpace, landmarks: Sequence[Architecture], worth: Sequence[float], asked: Sequence[Architecture]
+) -> dict[str, np.ndarray]:
+    """What models fitted to the landmarks predict, by their names.
+
+    They are fitted to normal quantiles of the ranks: accuracies have a long tail of networks that hardly learn, which
+    would be all that a squared error sees.
+
+    Args:
+        space: of the architectures.
+        landmarks: ``[n]``, two or more.
+        worth: of each.
+        asked: ``[m]``.
+
+    Returns:
+        For a random forest on one-hot codes, and a ridge regression on these and counts of choices, whose penalty is
+        found by leave-one-out, float64 ``[m]``.
+    """
+    import torch
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import RidgeCV
+
+    def one_hot(archs: Sequence[Architecture]) -> np.ndarray:
+        return space.one_hot(space.canonical(torch.tensor(archs))).numpy()
+
+    def with_counts(archs: Sequence[Architecture]) -> np.ndarray:
+        canonical = [tuple(each) for each in space.canonical(torch.tensor(archs)).tolist()]
+        return np.concatenate([one_hot(archs), operation_counts(space, canonical)], 1)
+
+    quantiles = ndtri((rankdata(worth) - 0.5) / len(worth))
+    forest = RandomForestRegressor(n_estimators=200, random_state=0)
+    models: dict[str, tuple[object, Callable[[Sequence[Architecture]], np.ndarray]]] = {
+        FOREST: (forest, one_hot),
+        RIDGE: (RidgeCV(np.logspace(-2, 3, 16)), with_counts),
+    }
+    return {
+        name: np.asarray(model.fit(code(landmarks), quantiles).predict(code(asked)), dtype=np.float64)  # type: ignore[attr-defined]
+        for name, (model, code) in models.items()
+    }

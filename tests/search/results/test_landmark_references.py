@@ -1,0 +1,60 @@
+"""Rankings by landmarks alone, on a benchmark's table."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, rankdata
+from sklearn.linear_model import Ridge
+
+from search.randomness import TrialRandom
+from search.results.landmark_references import FOREST, RIDGE, landmark_predictions, operation_counts
+from search.spaces.nasbench101 import EDGES, NASBench101
+from search.spaces.nasbench201 import NASBench201
+from search.statistics.rank_correlation import kendall_tau
+from search.tasks.table import TableTask
+
+SPACE = NASBench201()
+
+
+def test_choices_are_counted_over_decisions_that_offer_the_same():
+    assert operation_counts(SPACE, [(0, 1, 1, 3, 3, 3), (2, 2, 2, 2, 2, 2)]).tolist() == [
+        [1, 2, 0, 3, 0],
+        [0, 0, 6, 0, 0],
+    ]
+    cell = (1,) * 7 + (0,) * (len(EDGES) - 7) + (0, 0, 2, 1, 0)
+    assert operation_counts(NASBench101(), [cell]).tolist() == [[14, 7, 3, 1, 1]]  # edges, then operations
+
+
+@pytest.fixture(scope="module")
+def known():
+    """50 landmarks and 400 others of NAS-Bench-201, and their accuracies."""
+    archs = list({tuple(each) for each in SPACE.sample(TrialRandom(2), 460)[0].tolist()})
+    task = TableTask(SPACE, "nasbench201.npz", "cifar10", "test", "acc", 200)
+    worth = task.scores(torch.tensor(archs)).tolist()
+    return archs[:50], worth[:50], archs[50:450], worth[50:450]
+
+
+def test_the_ridge_is_the_stronger_one(known):
+    landmarks, worth, asked, truth = known
+    tau = {
+        name: kendall_tau(truth, each) for name, each in landmark_predictions(SPACE, landmarks, worth, asked).items()
+    }
+    assert tau[RIDGE] > tau[FOREST] > 0.3 and tau[RIDGE] > 0.5
+
+
+def test_the_ridge_is_fitted_to_normal_quantiles(known):
+    landmarks, worth, asked, _ = known
+    found = landmark_predictions(SPACE, landmarks, worth, asked)[RIDGE]
+    targets = norm.ppf((rankdata(worth) - 0.5) / 50)
+
+    def features(archs):
+        code = np.eye(5)[np.array(archs)]
+        return np.concatenate([code.reshape(len(archs), -1), code.sum(1)], 1)
+
+    # One of the penalties that are tried gives just this.
+    fits = [Ridge(alpha).fit(features(landmarks), targets).predict(features(asked)) for alpha in np.logspace(-2, 3, 16)]
+    assert min(np.abs(fit - found).max() for fit in fits) < 1e-6
+    # A monotone change of the worth changes nothing.
+    changed = landmark_predictions(SPACE, landmarks, np.exp(np.array(worth) / 10), asked)
+    for name, each in landmark_predictions(SPACE, landmarks, worth, asked).items():
+        assert changed[name] == pytest.approx(each)
