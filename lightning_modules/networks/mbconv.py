@@ -29,9 +29,7 @@ class SqueezeExcitation(nn.Module):
         gate: at the end.
     """
 
-    def __init__(
-        self, channels: int, squeezed: int, activation: Activation = nn.ReLU, gate: Activation = nn.Sigmoid
-    ):
+    def __init__(self, channels: int, squeezed: int, activation: Activation = nn.ReLU, gate: Activation = nn.Sigmoid):
         super().__init__()
         self.weights = nn.Sequential(
             nn.Conv2d(channels, squeezed, 1), activation(), nn.Conv2d(squeezed, channels, 1), gate()

@@ -13,6 +13,8 @@ from lightning_modules.networks.mbconv import ChainNetwork, MBConv, SqueezeExcit
 
 STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 """Channels, layers and stride of MobileNetV2's blocks, around which MnasNet searches (MnasNet, sec. 4.1)."""
+STEM = 32
+"""Channels of the first convolution."""
 STRIDES = {"imagenet": (2, 1, 2, 2, 2, 1, 2, 1), "cifar": (1, 1, 1, 2, 2, 1, 2, 1)}
 """Strides of the stem and of the blocks; those for CIFAR divide the resolution by 8 in the place of 32 [assumed]."""
 OPERATIONS = ("conv", "dconv", "mbconv3", "mbconv6")
@@ -79,7 +81,7 @@ def build_layer(block: Block, in_channels: int, stride: int, norm: Norm) -> nn.M
 def build_mnasnet(
     blocks: Sequence[Block],
     num_classes: int,
-    stem: int = 32,
+    stem: int = STEM,
     stem_stride: int = 2,
     head_channels: int = 1280,
     dropout: float = 0.2,

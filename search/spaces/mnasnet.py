@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.mbconv import rounded
-from lightning_modules.networks.mnasnet import OPERATIONS, SHORTCUTS, STAGES, STRIDES, Block, build_mnasnet, scaled
+from lightning_modules.networks.mnasnet import (
+    OPERATIONS,
+    SHORTCUTS,
+    STAGES,
+    STEM,
+    STRIDES,
+    Block,
+    build_mnasnet,
+    scaled,
+)
 from search.evaluation import Architecture
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.head import OWN_HEAD, Head
@@ -30,8 +39,10 @@ PARTS = (
 """The six decisions of a block: 4 * 2 * 3 * 3 * 2 * 3 = 432, the paper's S (sec. 4.1)."""
 _OPERATION, _FILTERS, _LAYERS, _SQUEEZE, _SKIP = 0, 2, 3, 4, 5
 _NO_SKIP = PARTS[_SKIP][1].index("none")
-_FIXED = {0: Block("dconv", 3, False, "none", 16, 1, 1), 6: Block("mbconv6", 3, False, "none", 320, 1, 1)}
-"""The first and the last block of the published networks, which are MobileNetV2's."""
+_FIXED = [Block("mbconv6", 3, False, "identity", channels, layers, stride) for channels, layers, stride in STAGES]
+_FIXED[0] = Block("dconv", 3, False, "none", 16, 1, 1)
+"""MobileNetV2's blocks, which stand where nothing is decided; the first and the last one are those of the published
+networks too."""
 
 # Operation, kernel, filters, layers, squeeze, skip.
 _A1 = (
@@ -66,8 +77,8 @@ PUBLISHED: dict[str, tuple[Architecture, dict[str, Any]]] = {
     "MnasNet-B1": (sum(_B1, ()), {"widths": [16, 24, 40, 80, 96, 192, 320]}),
     "MnasNet-small": (sum(_SMALL, ()), {"widths": [8, 16, 16, 32, 32, 88, 144], "stem": 8}),
 }
-"""The published networks, each with arguments of `build` (mnasnet_models.py): widths of 112 and 192 channels, and all of
-the small network's, are not among the choices."""
+"""The published networks, each with arguments of `build` (mnasnet_models.py): widths of 112 and 192 channels, and those
+of the small network, are not among the choices."""
 
 
 class MnasNet(SearchSpace):
@@ -78,8 +89,8 @@ class MnasNet(SearchSpace):
     its input [assumed]. What is ruled out leaves one choice, so no two architectures differ in what changes nothing.
 
     Args:
-        blocks: 7, all of MobileNetV2's; or 5, those between the first and the last one, which are as in the published
-            networks [assumed: the paper does not say where its B is 5].
+        blocks: B. 7 are all of MobileNetV2's; fewer are those from the second one on, so that 5 leave the first and the
+            last one as they are in the published networks [assumed: the paper does not say where its B is 5].
         repeated: whether one block's decisions hold for all, as in a space of one cell; for comparisons.
 
     Raises:
@@ -87,18 +98,18 @@ class MnasNet(SearchSpace):
     """
 
     def __init__(self, blocks: int = 7, repeated: bool = False):
-        if blocks not in (5, 7):
-            raise ValueError(f"mnasnet: blocks is {blocks}, allowed: 5 and 7")
+        if not 1 <= blocks <= len(STAGES):
+            raise ValueError(f"mnasnet: blocks is {blocks}, allowed: 1 to {len(STAGES)}")
         self.name = f"mnasnet{blocks}{'_repeated' if repeated else ''}"
-        self.stages = tuple(range(7) if blocks == 7 else range(1, 6))
+        self.stages = tuple(range(7) if blocks == 7 else range(1, blocks + 1))
         self.repeated = repeated
         named = ["block"] if repeated else [f"block {stage + 1}" for stage in self.stages]
         self.decisions = tuple(Decision(f"{block} {part}", choices) for block in named for part, choices in PARTS)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
-        """Five blocks."""
-        return {"blocks": 5}
+        """One block."""
+        return {"blocks": 1}
 
     @classmethod
     def toy_build(cls) -> dict[str, Any]:
@@ -126,7 +137,7 @@ class MnasNet(SearchSpace):
 
     def _keeps_a_shape(self, prefix: Tensor, number: int) -> Tensor:
         """Whether some layer of a block has an output of its input's shape: int64 ``[..., t]`` to bool ``[...]``."""
-        if self.repeated:  # some stage has three layers, so two at least
+        if self.repeated:  # that of some stage does
             return torch.ones(prefix.shape[:-1], dtype=torch.bool)
         stage, place = self.stages[number], number * len(PARTS)
         several = STAGES[stage][1] + torch.tensor(LAYERS)[prefix[..., place + _LAYERS]] > 1
@@ -136,8 +147,8 @@ class MnasNet(SearchSpace):
         if number:
             before = [rounded(STAGES[stage - 1][0] * width) for width in WIDTHS]
             same = own == torch.tensor(before)[prefix[..., place - len(PARTS) + _FILTERS]]
-        else:  # it follows the stem
-            same = own == 32
+        else:  # all seven are decided, and this one follows the stem
+            same = own == STEM
         return several | same
 
     def blocks(self, architecture: Architecture) -> list[Block]:
@@ -171,7 +182,7 @@ class MnasNet(SearchSpace):
         width_multiplier: float = 1.0,
         head_channels: int = 1280,
         dropout: float = 0.2,
-        stem: int = 32,
+        stem: int = STEM,
         widths: Sequence[int] | None = None,
     ) -> nn.Module:
         """The network of an architecture, initialised from torch's random state.

@@ -97,7 +97,7 @@ def _gated(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rows(table: Tensor, places: Tensor) -> Tensor:
-    """Rows of a trial's own table: ``[trials, rows, width]`` and int64 ``[trials, ...]`` to ``[trials, ..., width]``."""
+    """Rows of each trial's table: ``[trials, rows, width]``, int64 ``[trials, ...]`` to ``[trials, ..., width]``."""
     trials, _, width = table.shape
     flat = places.reshape(trials, -1, 1).expand(-1, -1, width)
     return table.gather(1, flat).reshape(*places.shape, width)
