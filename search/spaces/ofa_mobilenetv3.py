@@ -99,7 +99,8 @@ class OFAMobileNetV3(SearchSpace):
         """
         if width_multiplier <= 0:
             raise ValueError(f"width_multiplier is {width_multiplier}, it must be above 0")
-        _, *rest = self.unrolled(torch.tensor(self.check(architecture), device="cpu")).tolist()
+        with torch.device("cpu"):  # a network may be built under torch.device("meta")
+            _, *rest = self.unrolled(torch.tensor(self.check(architecture))).tolist()
         depths, choices = rest[: len(STAGES)], rest[len(STAGES) :]
         layers = []
         for stage, depth in enumerate(depths):

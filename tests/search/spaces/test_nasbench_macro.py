@@ -17,7 +17,7 @@ def table():
 
 
 def test_networks_have_the_tables_sizes(table):
-    """Of every 1,093rd row: each operation in each layer. The table counts no bias; the classifier's has ten numbers."""
+    """Of every 1,093rd row: each operation in each layer. The table counts no bias, of which there are ten."""
     space = NASBenchMacro()
     for row in range(0, 6561, 1093):
         with torch.device("meta"):
