@@ -40,11 +40,7 @@ class ScaledAttribute(RewardTerm):
         self.attribute, self.strength = attribute(self.space), strength
         self.name = self.quantity = self.attribute.name
         self.direction = self.attribute.direction
-        values = self.attribute.values(self.space.sample(TrialRandom(0), _SCALED_BY)[0])
-        known = values[values.isfinite()]
-        if not len(known) or not known.max() > known.min():
-            raise ValueError(f"attribute: '{self.name}' does not tell {_SCALED_BY} random architectures apart")
-        self._least, self._most = float(known.min()), float(known.max())
+        self._least, self._most = self._range()
         self.described = f"{strength:g} x {self.name}"
 
     @classmethod
@@ -52,6 +48,14 @@ class ScaledAttribute(RewardTerm):
         """A column of a table that ships."""
         column = {"table": "nasbench201.npz", "column": "flops_m", "direction": "min"}
         return {"attribute": {"class_path": "TableColumn", "init_args": column}, "strength": 30.0}
+
+    def _range(self) -> tuple[float, float]:
+        """The least and the largest value that count, of random architectures."""
+        values = self.attribute.values(self.space.sample(TrialRandom(0), _SCALED_BY)[0])
+        known = values[values.isfinite()]
+        if not len(known) or not known.max() > known.min():
+            raise ValueError(f"attribute: '{self.name}' does not tell {_SCALED_BY} random architectures apart")
+        return float(known.min()), float(known.max())
 
     def measure(self, archs: Tensor) -> Tensor:
         """The attribute's value."""
@@ -81,3 +85,7 @@ class TopologyReward(ScaledAttribute):
     def toy(cls) -> dict[str, Any]:
         """ResNet's cell."""
         return {"experts": [RESNET]}
+
+    def _range(self) -> tuple[float, float]:
+        """The function's own."""
+        return 0.0, 1.0
