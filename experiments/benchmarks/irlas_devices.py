@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/irlas_devices.py [--trials 100] [--seed 0]
 
-Searches by `experiments/irlas/nasbench201.yaml`, without a journal, and looks up what each trial found: the architecture
+Searches by `experiments/irlas/nasbench201.yaml`, without a journal, and looks up what each trial found: the one
 of the highest reward. A row has its mean accuracies on CIFAR-10, of validation after 12 epochs and of test after 200,
 each with its standard error, and FLOPs; and the latency as a share of what the same agent found without a term in the
 same trial: the geometric mean over 27 devices with a 95% interval over trials, and on how many devices it is below 1.
