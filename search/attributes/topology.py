@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,12 @@ RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_c
 """ResNet's block as a cell of NAS-Bench-201 (AutoDL-Projects, ``genotypes.py``): the benchmark's row 11,472."""
 _CHECKED = 100
 _BOUND = 1e-9
+
+
+@functools.lru_cache(maxsize=8)
+def _learned(space: SearchSpace, experts: tuple[Architecture, ...], gamma: float, seed: int) -> MirrorStimuli:
+    """One function for all targets of a recipe that differ in its strength alone."""
+    return MirrorStimuli(space, experts, gamma, seed)
 
 
 class Topology(Attribute, AdditiveCost):
@@ -42,7 +49,7 @@ class Topology(Attribute, AdditiveCost):
 
     def __init__(self, space: SearchSpace, experts: Sequence[str], gamma: float = 0.9, seed: int = 0):
         super().__init__(space)
-        self.function = MirrorStimuli(space, [space.parse(expert) for expert in experts], gamma, seed)
+        self.function = _learned(space, tuple(space.parse(expert) for expert in experts), gamma, seed)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from search.attributes.base import Attribute
 from search.attributes.topology import RESNET, Topology
 from search.randomness import TrialRandom
-from search.rewards.base import RewardTerm
+from search.rewards.base import RewardTerm, Weighed
 from search.spaces.base import SearchSpace
 from search.tasks.base import Task
 
@@ -65,6 +65,11 @@ class ScaledAttribute(RewardTerm):
         """The share of the way from the least to the most wanted value, times the strength."""
         share = (measured - self._least) / (self._most - self._least)
         return self.strength * (share if self.direction == "max" else 1 - share)
+
+    def values(self, archs: Tensor) -> Weighed:
+        """All at once: sums, products and quotients round alike in every batch."""
+        measured = self.measure(archs)
+        return Weighed(measured, self.weigh(measured))
 
 
 class TopologyReward(ScaledAttribute):

@@ -43,7 +43,7 @@ class RENAS(SearchSpace):
     @classmethod
     def toy_build(cls) -> dict[str, Any]:
         """Arguments of `build` for a network of a moment."""
-        return {"channels": 4, "cells": 1}
+        return {"channels": 4, "cells": 1, "stem": "imagenet"}
 
     def nodes(self, architecture: Architecture) -> list[tuple[Term, Term]]:
         """What the nodes add up.
