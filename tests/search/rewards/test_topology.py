@@ -9,12 +9,13 @@ from scipy.stats import spearmanr
 from lightning_modules.path_samplers.priced_gumbel import PricedGumbelSampler
 from search.attributes.table_column import TableColumn
 from search.attributes.topology import RESNET, Topology
+from search.contracts.toy_spaces import Grid
 from search.randomness import TrialRandom
 from search.rewards.apprenticeship import MirrorStimuli, TopologyFeatures
 from search.rewards.scaled_attribute import ScaledAttribute, TopologyReward
+from search.spaces.base import Edge
 from search.spaces.darts import DARTS
 from search.spaces.nasbench201 import NASBench201
-from search.spaces.renas import RENAS
 
 SPACE = NASBench201()
 BOTTLENECK = "|nor_conv_1x1~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
@@ -81,9 +82,21 @@ def test_prices_add_up_to_minus_the_function():
     for architecture in SPACE.sample(TrialRandom(4), 30)[0].tolist():
         total = constant + sum(float(own[choice]) for own, choice in zip(prices, architecture, strict=True))
         assert total == pytest.approx(-topology.measure([tuple(architecture)])[0])
-    cells = Topology(RENAS(), [RENAS().format(RENAS().draw(1))])
-    with pytest.raises(ValueError, match="no sum over the choices of the space 'renas'"):
-        cells.prices()
+
+
+class Mixed(Grid):
+    """One arrow, whose label two decisions make together."""
+
+    def diagram(self, architecture):
+        return [Edge("0", "1", f"label {architecture[0] * architecture[1]}")]
+
+    def parse(self, text):
+        return tuple(map(int, text))
+
+
+def test_where_choices_do_not_add_up_there_is_no_price():
+    with pytest.raises(ValueError, match="no sum over the choices of the space 'grid'"):
+        Topology(Mixed(2, 3), ["22"]).prices()
 
 
 def test_a_sampler_that_learns_from_the_price_alone_finds_the_expert():
