@@ -40,7 +40,7 @@ class OFAPredictorTask(Task):
         for name in objectives or {}:
             if name not in ("accuracy", "note10_ms"):
                 raise ValueError(f"objectives has '{name}', allowed: accuracy, note10_ms")
-        self.objectives = objectives or {}  # type: ignore[assignment]
+        self.objectives = objectives or {}
 
     @classmethod
     def toy(cls) -> dict[str, Any] | None:
