@@ -1,6 +1,6 @@
 """IRLAS' claim on NAS-Bench-201: are networks that were searched with a topology reward faster, at equal accuracy?
 
-    python experiments/benchmarks/irlas_devices.py [--trials 100] [--seed 0]
+    python experiments/benchmarks/irlas_devices.py [--trials 100] [--seed 0] [--targets NAME ...]
 
 Searches by `experiments/irlas/nasbench201.yaml`, without a journal, and looks up what each trial found: the one
 of the highest reward. A row has its mean accuracies on CIFAR-10, of validation after 12 epochs and of test after 200,
@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--targets", nargs="*", help="those of the recipe besides none; all without it")
     given = parser.parse_args()
 
     import torch
@@ -30,7 +31,7 @@ def main() -> None:
     from search.tables.latency import read_latency
     from search.tables.table import find_table, read_columns
 
-    study, _ = load_recipe(RECIPE, {"trials": given.trials, "seed": given.seed})
+    study, _ = load_recipe(RECIPE, {"trials": str(given.trials), "seed": str(given.seed)})
     assert isinstance(study, Experiment)
     space = study.space
     latency = read_latency("nasbench201_latency.npz", space)
@@ -42,6 +43,8 @@ def main() -> None:
     print(f"{study.trials} trials, seed {study.seed}, {study.budget} evaluations, {len(latency.devices)} devices")
     plain: dict[str, torch.Tensor] = {}
     for target, task in study.targets.items():
+        if given.targets is not None and target not in ("none", *given.targets):
+            continue
         scores = task.all_scores()  # type: ignore[attr-defined]
         for name in study.agent_names:
             agent = study.agent(name, task=task)

@@ -1,6 +1,6 @@
 """MnasNet's rewards on Once-for-all's space: where the evaluations of a search lie around the target latency.
 
-    python experiments/benchmarks/mnasnet_rewards.py [--budget 2000] [--trials 4] [--seed 0] [--agents NAME ...]
+    python experiments/benchmarks/mnasnet_rewards.py [--budget 2000] [--trials 4] [--seed 0] [--agents NAME ...] [--targets NAME ...]
 
 Searches by `experiments/mnasnet/ofa_25ms.yaml`, without a journal. A row has, as mean ± standard deviation over trials,
 the highest predicted accuracy at no more than 25 ms and its latency, the latency of the highest reward, and of the last
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--agents", nargs="*")
+    parser.add_argument("--targets", nargs="*")
     given = parser.parse_args()
 
     import torch
@@ -40,11 +41,11 @@ def main() -> None:
     best = torch.where(latency <= TARGET, accuracy, -torch.inf).argmax()
     print(f"one repeated cell, all 135: {accuracy[best]:.2f}% at {latency[best]:.2f} ms")
 
-    study, _ = load_recipe(RECIPE, {"trials": given.trials, "seed": given.seed, "budget": given.budget})
+    study, _ = load_recipe(RECIPE, {key: str(getattr(given, key)) for key in ("trials", "seed", "budget")})
     assert isinstance(study, Experiment)
     for target, task in study.targets.items():
         assert isinstance(task, RewardTask) and isinstance(task.task, OFAPredictorTask)
-        for name in given.agents or study.agent_names:
+        for name in (given.agents or study.agent_names) if target in (given.targets or study.targets) else ():
             agent, begun = study.agent(name, task=task), time.process_time()
             agent.begin_task(study.budget, adapting=True)
             known = []
