@@ -1,6 +1,6 @@
 """MnasNet's rewards on Once-for-all's space: where the evaluations of a search lie around the target latency.
 
-    python experiments/benchmarks/mnasnet_rewards.py [--budget 2000] [--trials 4] [--agents NAME ...] [--targets NAME ...]
+    python experiments/benchmarks/mnasnet_rewards.py [--budget 2000] [--trials 4] [--agents NAME ...] [--targets NAME]
 
 Searches by `experiments/mnasnet/ofa_25ms.yaml`, without a journal. A row has, as mean ± standard deviation over trials,
 the highest predicted accuracy at no more than 25 ms and its latency, the latency of the highest reward, and of the last
