@@ -1,6 +1,6 @@
 """MnasNet's rewards on Once-for-all's space: where the evaluations of a search lie around the target latency.
 
-    python experiments/benchmarks/mnasnet_rewards.py [--budget 2000] [--trials 4] [--agents NAME ...] [--targets NAME]
+    python experiments/benchmarks/mnasnet_rewards.py [--budget 2000] [--trials 4] [--batch 1] [--agents NAME ...]
 
 Searches by `experiments/mnasnet/ofa_25ms.yaml`, without a journal. A row has, as mean ± standard deviation over trials,
 the highest predicted accuracy at no more than 25 ms and its latency, the latency of the highest reward, and of the last
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=2000)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=1, help="evaluations that are asked for together")
     parser.add_argument("--agents", nargs="*")
     parser.add_argument("--targets", nargs="*")
     given = parser.parse_args()
@@ -49,15 +50,15 @@ def main() -> None:
             agent, begun = study.agent(name, task=task), time.process_time()
             agent.begin_task(study.budget, adapting=True)
             known = []
-            for _ in range(study.budget):
-                archs = agent.ask(1)
+            for _ in range(study.budget // given.batch):
+                archs = agent.ask(given.batch)
                 quality, milliseconds = task.task.predict(archs.flatten(0, 1))
                 rewards = quality * torch.stack([task.terms[0].weigh(each) for each in milliseconds])
                 if task.objectives["latency_ms"].limit is not None:  # what misses it is below all that keeps it
                     rewards = torch.where(milliseconds <= TARGET, rewards, TARGET - milliseconds)
-                agent.tell(archs, rewards[:, None])
-                known.append(torch.stack([quality, milliseconds, rewards]))
-            quality, milliseconds, rewards = torch.stack(known, dim=2)
+                known.append(torch.stack([quality, milliseconds, rewards]).view(3, *archs.shape[:2]))
+                agent.tell(archs, known[-1][2])
+            quality, milliseconds, rewards = torch.cat(known, dim=2)
             feasible = torch.where(milliseconds <= TARGET, quality, -torch.inf)
             top, place = feasible.max(1)
             late = milliseconds[:, -study.budget // 4 :]
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def _spread(values) -> str:  # type: ignore[no-untyped-def] # torch is imported late
-    return f"{values.mean():.2f} ± {values.std():.2f}"
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
