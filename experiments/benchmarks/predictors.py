@@ -14,7 +14,7 @@ import argparse
 import time
 from pathlib import Path
 
-AFTER = (20, 30, 50, 75, 100)
+AFTER = (20, 30, 50, 75, 100, 200)
 """Evaluations after which a search is looked at."""
 RECIPE = Path(__file__).resolve().parents[1] / "predictors" / "nasbench201.yaml"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,7 @@ class InvertedResidual(nn.Module):
         expansion: how much wider the middle is than the input.
         groups: of the 1x1 convolutions.
         norm: builds the normalisation layers.
+        activation: builds what follows the first two.
     """
 
     def __init__(
@@ -52,17 +55,20 @@ class InvertedResidual(nn.Module):
         expansion: int,
         groups: int = 1,
         norm: Norm = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ):
         super().__init__()
         middle = in_channels * expansion
         self.widen: nn.Module = nn.Identity()
         if expansion > 1:
             self.widen = nn.Sequential(
-                nn.Conv2d(in_channels, middle, 1, groups=groups, bias=False), norm(middle), nn.ReLU()
+                nn.Conv2d(in_channels, middle, 1, groups=groups, bias=False), norm(middle), activation()
             )
         self.shuffle = ChannelShuffle(groups) if groups > 1 else nn.Identity()
         self.depthwise = nn.Sequential(
-            nn.Conv2d(middle, middle, kernel, stride, kernel // 2, groups=middle, bias=False), norm(middle), nn.ReLU()
+            nn.Conv2d(middle, middle, kernel, stride, kernel // 2, groups=middle, bias=False),
+            norm(middle),
+            activation(),
         )
         self.narrow = nn.Sequential(nn.Conv2d(middle, out_channels, 1, groups=groups, bias=False), norm(out_channels))
         self.residual = stride == 1 and in_channels == out_channels

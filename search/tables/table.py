@@ -5,7 +5,8 @@ The file is a plain NumPy ``.npz`` without pickles:
 * ``arch``: int8 ``[n, decisions]``, one architecture a row, as choice indices of the search space.
 * one float32 array ``[n]`` per measured quantity, a *column*, NaN where nothing was measured. A column is named
   ``{dataset}_{split}_{metric}_{epochs}ep``, for instance ``cifar10_valid_val_acc_200ep``; parts that a quantity does
-  not have are left out (``flops_m``). Accuracies are in percent, times in seconds.
+  not have are left out (``flops_m``). Accuracies are in percent, times in seconds. A float32 array ``[n, trainings]``
+  holds several trainings of each architecture; the column is their mean.
 * ``space`` (optional): the name of the search space.
 * ``provenance`` (optional): a JSON object with ``source`` (base name), ``source_sha256``, ``columns_sha256`` and
   ``converter``.
@@ -82,7 +83,11 @@ def list_columns(path: str | os.PathLike[str]) -> list[str]:
         rows = _header(archive, "arch", Path(path))[0][0]
         names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
         headers = {name: _header(archive, name, Path(path)) for name in names}
-        return [name for name, (shape, dtype) in headers.items() if shape == (rows,) and dtype.kind == "f"]
+        return [
+            name
+            for name, (shape, dtype) in headers.items()
+            if shape[:1] == (rows,) and len(shape) in (1, 2) and dtype.kind == "f"
+        ]
 
 
 def read_columns(path: str | os.PathLike[str], names: Sequence[str]) -> Table:
@@ -113,10 +118,12 @@ def read_columns(path: str | os.PathLike[str], names: Sequence[str]) -> Table:
         raise ValueError(f"{path}: 'arch' is {arch.dtype} {list(arch.shape)}, int8 [n, decisions] is needed; {_CURE}")
     digests = provenance.get("columns_sha256", {})
     for name, column in columns.items():
-        if column.dtype.kind != "f" or column.shape != arch.shape[:1]:
+        if column.dtype.kind != "f" or column.shape[:1] != arch.shape[:1] or column.ndim not in (1, 2):
             raise ValueError(f"{path}: '{name}' is {column.dtype} {list(column.shape)}, not float32 [{len(arch)}]")
         if name in digests and digests[name] != _digest(column):
             raise ValueError(f"{path}: column '{name}' does not match its SHA-256, the file was changed; {_CURE}")
+        if column.ndim == 2:
+            columns[name] = column.mean(axis=1, dtype=np.float64).astype(np.float32)
     return Table(arch, columns, space, provenance)
 
 

@@ -28,7 +28,7 @@ SPACES = {**find_classes("search.spaces", SearchSpace), "MaskedSpace": MaskedSpa
 
 @functools.cache
 def space_of(name):
-    return Grid() if name == "Grid" else SPACES[name]()
+    return Grid() if name == "Grid" else SPACES[name](**SPACES[name].toy())
 
 
 @functools.cache
