@@ -108,6 +108,14 @@ class Task(ABC):
         """
         return None
 
+    def references(self, seed: int) -> Mapping[str, Evaluation]:
+        """What the scores are to be compared with, by name: networks that need no search; reports show them.
+
+        Args:
+            seed: decides all that is random about them.
+        """
+        return {}
+
     def offered(self, seed: int) -> torch.Tensor | None:
         """Architectures that were evaluated before and so cost nothing; None where any may be asked.
 
