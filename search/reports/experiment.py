@@ -112,6 +112,7 @@ def _target(
         ),
         "budget_seconds": target.get("budget_seconds"),
         "agents": [(agent, colors[agent] % len(SERIES), agents[agent]) for agent in order],
+        "references": target.get("references", {}),
         "ranked": any("mean_rank" in entry for entry in agents.values()),
         "possible": possible,
         "decimals": decimals_for(shown_values(agents)),

@@ -9,6 +9,7 @@ from search.evaluation import Architecture
 from search.randomness import derive_seed
 from search.results.attributes import summarise_attributes
 from search.results.fronts import has_front, summarise_front
+from search.results.references import summarise_references
 from search.results.search import for_json, summarise_search
 from search.runs.journal import Journal, Record
 from search.studies.meta_training import PHASE
@@ -81,6 +82,8 @@ def summarise_targets(experiment: Experiment, journal: Journal) -> dict[str, Any
                 for agent, search in searches.items()
             },
         }
+        if references := summarise_references(journal, name, experiment.trials):
+            summary[name]["references"] = references
         if has_front(task.objectives):
             found = {agent: list(journal.records(search)) for agent, search in searches.items()}
             summary[name] |= summarise_front(

@@ -21,6 +21,7 @@ from search.loop.run_search import run_search
 from search.loop.search import Listener, Search, Stage
 from search.randomness import derive_seed
 from search.results.experiment import summarise_experiment, summarise_targets
+from search.results.references import measure_references
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
 from search.studies.base import Study, built
@@ -269,6 +270,7 @@ class Experiment(Study):
                     attributes=self.attributes,
                 )
                 run_search(search, journal, listeners)
+            measure_references(journal, target, task, self.trials, self.seed)
         if self.exchange:
             self._exchange(journal, listeners)
 

@@ -108,6 +108,14 @@ class Task(ABC):
         """
         return None
 
+    def references(self, seed: int) -> Mapping[str, Evaluation]:
+        """What the scores are to be compared with, by name: networks that need no search; reports show them.
+
+        Args:
+            seed: decides all that is random about them.
+        """
+        return {}
+
     def known_architectures(self) -> torch.Tensor | None:
         """The architectures that it has a score of, where these are not all of the space; else None.
 

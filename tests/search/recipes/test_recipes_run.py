@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -54,6 +55,20 @@ def make_stand_ins(folder: Path) -> None:
             labels = Image.effect_noise((128, 64), 40).point([value % 19 for value in range(256)])
             save(labels, folder / "cityscapes/gtFine" / f"{place}_gtFine_labelTrainIds.png")
             save(labels.convert("RGB"), folder / "cityscapes/leftImg8bit" / f"{place}_leftImg8bit.png")
+
+    for name, sizes, several in (("ntu", (1920, 5632), False), ("mmimdb", (5056, 812), True)):
+        if not (folder / f"{name}_features.npz").exists():
+            save_features(folder / f"{name}_features.npz", sizes, several)
+
+
+def save_features(path: Path, sizes: tuple[int, int], several: bool) -> None:
+    """A table of features of two modalities, and labels."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split in ("train", "val", "test"):
+        for kind, size in zip(("first", "second"), sizes, strict=True):
+            arrays[f"{kind}_{split}"] = rng.random((12, size), dtype=np.float32)
+        arrays[f"y_{split}"] = rng.integers(0, 2, (12, 23)) if several else np.arange(12) % 3
+    np.savez(path, **arrays)
 
 
 def save(picture: Image.Image, path: Path) -> None:
