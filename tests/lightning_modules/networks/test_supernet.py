@@ -22,7 +22,9 @@ SPACES = {
     **{
         name: found
         for name, found in find_classes("search.spaces", SearchSpace).items()
-        if found.build_supernet is not SearchSpace.build_supernet and not issubclass(found, GDASCells)
+        if found.build_supernet is not SearchSpace.build_supernet
+        and not issubclass(found, GDASCells)
+        and not found.reads_text
     },
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
     "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not
@@ -32,6 +34,7 @@ LARGER = {"DARTS": {"cells": 3}, "FBNet": {"width_multiplier": 0.25, "head_chann
 """With a single cell DARTS would have no normal ones; FBNet says its width in other words.
 
 The spaces of GDAS have DARTS' supernet but for edges and a fixed cell: `tests/search/spaces/test_gdas.py`.
+What reads text has tests of its own: `tests/search/spaces/test_recurrent.py`.
 """
 _MOST_PATHS = 400
 
