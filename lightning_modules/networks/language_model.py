@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
         build_cell: Callable[[int, int], nn.Module],
         vocabulary: int,
         hidden: int = 850,
-        dropout: Dropout = Dropout(),  # noqa: B008 - frozen
+        dropout: Dropout = Dropout(),
     ):
         super().__init__()
         if vocabulary < 2 or hidden < 1:

@@ -99,10 +99,8 @@ class RecurrentCells(SearchSpace):
         choices: list[int] = []
         for node, (name, source) in enumerate(genotype, start=1):
             if name not in ACTIVATION_NAMES:
-                hint = nearest(name, ACTIVATION_NAMES, "")
-                raise ValueError(
-                    f"{self.name}: node {node} has the activation '{name}', allowed: {', '.join(ACTIVATION_NAMES)}{hint}"
-                )
+                allowed = f"{', '.join(ACTIVATION_NAMES)}{nearest(name, ACTIVATION_NAMES, '')}"
+                raise ValueError(f"{self.name}: node {node} has the activation '{name}', allowed: {allowed}")
             choices += [source, ACTIVATION_NAMES.index(name)]
         return self.check(choices)
 

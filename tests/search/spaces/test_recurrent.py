@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.networks.cost.complexity import count_parameters
-from lightning_modules.networks.recurrent_cells import ACTIVATION_NAMES, Masks, RecurrentCell, recurrent_nodes
+from lightning_modules.networks.recurrent_cells import Masks, RecurrentCell, recurrent_nodes
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import ArchitectureStep
 from lightning_modules.path_samplers.darts import DARTSSampler
@@ -54,7 +54,7 @@ def test_published_cells_are_read_and_written():
     arch = SPACE.parse(PUBLISHED["DARTS_V2"])
     assert SPACE.genotype(arch)[5] == ("sigmoid", 5) and SPACE.from_genotype(SPACE.genotype(arch)) == arch
     assert Edge("5", "6", "sigmoid") in SPACE.diagram(arch)
-    with pytest.raises(ValueError, match="recurrent: node 1 has the activation 'sigmoids', .*did you mean 'sigmoid'"):
+    with pytest.raises(ValueError, match=r"recurrent: node 1 has the activation 'sigmoids', .*did you mean 'sigmoid'"):
         SPACE.parse(PUBLISHED["DARTS_V2"].replace("sigmoid~0", "sigmoids~0"))
     with pytest.raises(ValueError, match=r"recurrent: decision 'node 1 reads' .* is 1, allowed: \[0\]"):
         SPACE.parse(PUBLISHED["DARTS_V2"].replace("sigmoid~0", "sigmoid~1"))
@@ -182,31 +182,40 @@ def test_every_weight_of_the_relaxation_gets_a_gradient():
     assert DARTSSampler(space).path(0, 0).choices is None
 
 
-@pytest.mark.parametrize("planted", ["tanh~0,relu~1,sigmoid~0", "identity~0,sigmoid~0,relu~2"])
-def test_gdas_finds_the_cell_that_made_the_data(planted):
-    """The matrices are those of the teacher, so its cell is the only one whose states are the teacher's."""
-    space = RecurrentCells(3)
-    cell = supernet_of(space, hidden=12, scale=50.0).requires_grad_(False)
-    sampler, steps = GDASSampler(space, learning_rate=0.1, weight_decay=0.0, temperature=3.0), 200
-    teacher = Path(space.parse(planted))
-
-    class Cell(nn.Module):
-        """One step of the cell, as a network of inputs and states."""
-
-        def forward(self, both, path):
-            cell.selection.path = path
-            return cell.network.cell(*both)
+@pytest.mark.parametrize(("offset", "right"), [(-4.0, {"identity"}), (4.0, {"identity", "relu"})])
+def test_gdas_finds_the_activation_that_lets_the_input_through(offset, right):
+    """Proposals lie around the offset: below zero all activations but one are flat, above it all but two."""
+    space, width = RecurrentCells(2), 5
+    supernet = space.build_supernet(head=Head(2), hidden=width)
+    first, *others = supernet.network.cell.weights.matrices
+    with torch.no_grad():
+        for matrix in (first, *others):
+            matrix.weight.zero_()
+            matrix.weight[:width, width - 1] = 20.0  # gates are open, by the last feature, which is always 1
+            matrix.weight[width:, :width] = torch.eye(width)
+        first.weight[2 * width - 1, width - 1] = 5.0  # in the first node too, behind its tanh
+        for matrix in others:
+            matrix.weight[width:-1, width - 1] = offset
+    sampler, steps, readout = GDASSampler(space, learning_rate=0.1, weight_decay=0.0), 300, nn.Linear(width, width - 1)
+    optimizer = torch.optim.Adam(readout.parameters(), lr=0.01)
 
     def loss(seed):
-        generator = torch.Generator().manual_seed(seed)
-        both = [torch.randn(32, 12, generator=generator) for _ in range(2)]
-        target = Cell()(both, teacher)
-        return lambda path: 100 * nn.functional.mse_loss(Cell()(both, path), target)
+        inputs = torch.randn(64, width, generator=torch.Generator().manual_seed(seed))
+        inputs[:, -1] = 1.0
+
+        def of(path):
+            supernet.selection.path = path
+            states = supernet.network.cell(inputs, torch.zeros(64, width))
+            return nn.functional.mse_loss(readout(states), inputs[:, :-1].tanh())
+
+        return of
 
     for step in range(steps):
+        optimizer.zero_grad()
+        loss(2 * step)(sampler.path(0, step)).backward()
+        optimizer.step()
         sampler.learn(
-            ArchitectureStep(Cell(), loss(2 * step), loss(2 * step + 1), lambda p: None, 0, step, step / steps, 0.1)
+            ArchitectureStep(supernet, loss(2 * step), loss(2 * step + 1), lambda p: None, 0, step, step / steps, 0.1)
         )
     (found,) = sampler.choose(lambda archs: [], 1, 0)
-    assert space.format(found) == planted
-    assert ACTIVATION_NAMES == ("tanh", "relu", "sigmoid", "identity")
+    assert {name for name, _ in space.genotype(found)} <= right, space.format(found)
