@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
             words: int64 ``[batch, time]``.
             state: ``[batch, hidden]``, the last one of what stood before; None for zeros.
         """
-        batch, drop = len(words), self.dropout
+        batch, drop = words.shape[0], self.dropout  # an exporter follows shapes, and not len()
         table = self.embedding.weight
         if self.training and drop.words:
             table = table * self._mask(drop.words, len(table), 1)
