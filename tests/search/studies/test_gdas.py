@@ -94,7 +94,7 @@ def test_a_recurrent_cell_is_found_trained_and_exported(tmp_path):
     assert len(found["architectures"]) == 2 and all(score < -1 for score in found["stand_alone"])
     text = found["architectures"][0]
     assert RecurrentCells(2).format(RecurrentCells(2).parse(text)) == text
-    task = {"space": STUDY["init_args"]["space"], **STUDY["init_args"]["truth"]["init_args"]}
+    task = STUDY["init_args"]["truth"]["init_args"]
     (tmp_path / "task.yaml").write_text(yaml.safe_dump({"class_path": "TrainedTask", "init_args": task}))
     words = ["--architecture", text, "--task", str(tmp_path / "task.yaml"), "--quiet"]
     assert main(["train", str(folder), *words]) == 0
