@@ -183,11 +183,11 @@ class TextDataModule(EpochDataModule):
         kept = sorted(counts, key=lambda word: (-counts[word], word))[: self.words]
         vocabulary = [UNKNOWN, *kept]
         numbers = {word: number for number, word in enumerate(vocabulary)}
-        parts = [torch.tensor([numbers.get(word, 0) for word in part]) for part in (train, held_out)]
-        for part, name in zip(parts, ("training", "validation"), strict=True):
+        first, second = (torch.tensor([numbers.get(word, 0) for word in part]) for part in (train, held_out))
+        for part, name in ((first, "training"), (second, "validation")):
             if len(part) <= 2 * self.length:
                 raise ValueError(f"{self.text}: the {name} text has {len(part)} {self.level}s, windows {self.length}")
-        return vocabulary, *parts
+        return vocabulary, first, second
 
     def _parted(self, text: str) -> list[str]:
         if self.level == "character":

@@ -80,7 +80,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         if vocabulary < 2 or hidden < 1:
             raise ValueError(f"vocabulary is {vocabulary} and hidden {hidden}, at least 2 and 1 are needed")
-        self.hidden, self.dropout = hidden, dropout
+        self.words, self.hidden, self.dropout = vocabulary, hidden, dropout
         self.embedding = nn.Embedding(vocabulary, hidden)
         nn.init.uniform_(self.embedding.weight, -_SPREAD, _SPREAD)
         self.cell = build_cell(hidden, hidden)

@@ -156,10 +156,12 @@ def in_words(exported: Exported) -> str:
 
 def _inputs(folder: Path, module: nn.Module, size: Sequence[int], about: dict[str, Any]) -> Inputs:
     """What a network takes, of that size."""
-    text = isinstance(module, LanguageModel)
-    if not all(isinstance(each, int) and each > 0 for each in size) or len(size) != 2 - (text and len(size) == 1):
+    good = all(isinstance(each, int) and each > 0 for each in size)
+    if isinstance(module, LanguageModel) and good and len(size) in (1, 2):
+        return Inputs((size[0],), module.words)
+    if not good or len(size) != 2:
         raise CatchmarkError(f"{folder}: the size of its images is {list(size)}; give --resolution")
-    return Inputs((size[0],), module.embedding.num_embeddings) if text else Inputs((about["in_channels"], *size))
+    return Inputs((about["in_channels"], *size))
 
 
 def _need_packages(*names: str) -> None:
