@@ -83,6 +83,14 @@ class GDASCells(DARTS):
         allowed = choices < last if first is None else choices > first
         return valid & (allowed | ~twice[prefix[..., 3 * node : 3 * node + 1]])
 
+    def check(self, architecture: Sequence[int]) -> Architecture:
+        """As of every space; where no choice rules out another, that is found without tensors."""
+        arch = tuple(int(choice) for choice in architecture)
+        plain = not self.same_input and len(arch) == len(self.sizes)
+        if plain and all(0 <= choice < size for choice, size in zip(arch, self.sizes, strict=True)):
+            return arch
+        return super().check(arch)
+
     def relaxation(self) -> Relaxation:
         """A softmax of every edge."""
         from lightning_modules.path_samplers.edges import EdgeRelaxation
