@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from lightning_modules.averaging import WeightAverage
 from lightning_modules.learning_rate_schedule import LearningRateSchedule, ScheduleError
+from lightning_modules.networks.drop_path import set_drop_path
 
 
 class MeanOverImages(Metric):
@@ -63,9 +64,14 @@ class ClassificationModule(LightningModule):
         ema_decay: of an exponential moving average of the weights, which is then what is validated; 0 for none. It is
             part of checkpoints as ``average``.
         warmup_epochs: in which the learning rate climbs in equal steps to where the cosine starts.
+        auxiliary_weight: of the loss of an auxiliary head, where the network has one
+            (`lightning_modules.networks.auxiliary`); 0.4 is DARTS' and GDAS'. Only the network itself is validated, and
+            ``train_loss`` is the sum.
+        drop_path: how likely a term of a sum is left out in the last epoch
+            (`lightning_modules.networks.drop_path`), linear in the epochs from 0 in the first; 0.2 is DARTS' and GDAS'.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or the network has nothing to drop.
     """
 
     def __init__(
@@ -78,12 +84,21 @@ class ClassificationModule(LightningModule):
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
         warmup_epochs: int = 0,
+        auxiliary_weight: float = 0.4,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}, allowed: 0 (no average) up to, not including, 1")
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs is {warmup_epochs}, 0 or more are allowed")
+        if auxiliary_weight < 0:
+            raise ValueError(f"auxiliary_weight is {auxiliary_weight}, 0 or more is allowed")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is {drop_path}, allowed: 0 (never) up to, not including, 1")
+        if drop_path and not set_drop_path(network, 0.0):
+            raise ValueError(f"drop_path is {drop_path}, but a {type(network).__name__} has no paths to drop")
+        self.auxiliary_weight, self.drop_path = auxiliary_weight, drop_path
         self.learning_rate, self.momentum, self.nesterov = learning_rate, momentum, nesterov
         self.weight_decay, self.label_smoothing = weight_decay, label_smoothing
         self.ema_decay, self.warmup_epochs = ema_decay, warmup_epochs
@@ -157,10 +172,22 @@ class ClassificationModule(LightningModule):
         """Logits of images."""
         return self.network(images)
 
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """Set how likely paths are dropped in this epoch; at every step, for a training may go on in the middle."""
+        if self.drop_path:
+            epochs = self.trainer.max_epochs
+            if epochs is None or epochs < 1:
+                raise ScheduleError("drop_path rises from epoch to epoch and needs an end: set max_epochs")
+            set_drop_path(self.network, self.drop_path * self.current_epoch / epochs)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch, with that of an auxiliary head where there is one."""
         images, labels = batch
-        loss = self.criterion(self(images), labels)
+        if self.auxiliary_weight and getattr(self.network, "auxiliary", None) is not None:
+            logits, auxiliary = self.network.with_auxiliary(images)  # type: ignore[operator]
+            loss = self.criterion(logits, labels) + self.auxiliary_weight * self.criterion(auxiliary, labels)
+        else:
+            loss = self.criterion(self(images), labels)
         self.train_loss.update(loss.detach() * len(labels), len(labels))
         return loss
 

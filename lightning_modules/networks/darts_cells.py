@@ -8,13 +8,15 @@ the intermediate nodes; an *edge* is a pair of a node and one before it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.auxiliary import AuxiliaryHead
 from lightning_modules.networks.cells import FactorizedReduce, Norm, ReLUConvNorm, build_operation
+from lightning_modules.networks.drop_path import DropPath
 from lightning_modules.networks.supernet import PathModule, Selection
 
 INPUTS = 2
@@ -25,6 +27,8 @@ EDGES = tuple((target, source) for target in range(INPUTS, INPUTS + NODES) for s
 """(target node, source node) of all 14 edges, in the order 2<-0, 2<-1, 3<-0, 3<-1, 3<-2, ..."""
 PAIRS = tuple(tuple(itertools.combinations(range(target), 2)) for target in range(INPUTS, INPUTS + NODES))
 """For each intermediate node, the pairs of nodes that it can read, the earlier node first."""
+Pairs = Sequence[Sequence[tuple[int, int]]]
+"""For each intermediate node, pairs of nodes, the earlier node first."""
 DECISIONS_PER_CELL = 3 * NODES
 """Each node decides its pair, the operation on the pair's first node, and that on its second."""
 
@@ -98,16 +102,17 @@ class NodeChoice:
     operations: tuple[str, str]
 
 
-def node_choices(choices: Sequence[int]) -> tuple[NodeChoice, ...]:
+def node_choices(choices: Sequence[int], pairs: Pairs = PAIRS) -> tuple[NodeChoice, ...]:
     """What the nodes of one cell compute.
 
     Args:
         choices: of one cell, `DECISIONS_PER_CELL` of them: pair, first operation, second operation, for each node.
+        pairs: for each node, the pairs of nodes that it can read.
     """
     nodes = []
-    for node, pairs in enumerate(PAIRS):
+    for node, readable in enumerate(pairs):
         pair, first, second = choices[3 * node : 3 * node + 3]
-        earlier, later = pairs[pair]
+        earlier, later = readable[pair]
         nodes.append(NodeChoice((earlier, later), (OPERATION_NAMES[first], OPERATION_NAMES[second])))
     return tuple(nodes)
 
@@ -134,15 +139,20 @@ class DARTSCell(nn.Module):
             for node in nodes
             for source, name in zip(node.sources, node.operations, strict=True)
         )
+        self.drop_path = DropPath()
         self._sources = [node.sources for node in nodes]
 
     def forward(self, before_last: Tensor, last: Tensor) -> list[Tensor]:
         """Two inputs ``[batch, channels, height, width]`` to the intermediate nodes, four maps of the same channels."""
         states = [before_last, last]
         for node, (first, second) in enumerate(self._sources):
-            one, other = self.operations[2 * node], self.operations[2 * node + 1]
-            states.append(one(states[first]) + other(states[second]))
+            states.append(self._term(2 * node, states[first]) + self._term(2 * node + 1, states[second]))
         return states[INPUTS:]
+
+    def _term(self, place: int, x: Tensor) -> Tensor:
+        """What an operation adds to its node: dropped now and then in training, unless it is the identity."""
+        operation = self.operations[place]
+        return operation(x) if isinstance(operation, nn.Identity) else self.drop_path(operation(x))
 
 
 class DARTSSuperCell(PathModule):
@@ -158,19 +168,29 @@ class DARTSSuperCell(PathModule):
         channels: of the inputs and of each node.
         reduction: whether the output has half the resolution.
         norm: builds the normalisation layers.
+        pairs: for each node, the pairs of nodes that it can read.
     """
 
-    def __init__(self, selection: Selection, first: int, channels: int, reduction: bool, norm: Norm = nn.BatchNorm2d):
+    def __init__(
+        self,
+        selection: Selection,
+        first: int,
+        channels: int,
+        reduction: bool,
+        norm: Norm = nn.BatchNorm2d,
+        pairs: Pairs = PAIRS,
+    ):
         super().__init__(selection)
+        self.pairs = pairs
         self.operations = nn.ModuleList(
             nn.ModuleList(build(channels, _stride(source, reduction), norm) for build in OPERATIONS.values())
             for _, source in EDGES
         )
         self.decisions = slice(first, first + DECISIONS_PER_CELL)
-        for node, pairs in enumerate(PAIRS):
+        for node, readable in enumerate(pairs):
             # [place in the pair, sources, pairs]: whether a pair reads the source in that place.
             reads = [
-                [[float(pair[place] == source) for pair in pairs] for source in range(INPUTS + node)]
+                [[float(pair[place] == source) for pair in readable] for source in range(INPUTS + node)]
                 for place in (0, 1)
             ]
             self.register_buffer(f"reads_{node}", torch.tensor(reads), persistent=False)
@@ -194,8 +214,8 @@ class DARTSSuperCell(PathModule):
         self, node: int, states: Sequence[Tensor], choices: Sequence[int], weights: Sequence[Tensor] | None
     ) -> Tensor:
         terms = [
-            self.operations[_edge(node, source)][operation](states[source])  # type: ignore[index]
-            for source, operation in zip(PAIRS[node][choices[0]], choices[1:], strict=True)
+            self.operations[edge_of(node, source)][operation](states[source])  # type: ignore[index]
+            for source, operation in zip(self.pairs[node][choices[0]], choices[1:], strict=True)
         ]
         if weights is None:
             return terms[0] + terms[1]
@@ -208,7 +228,7 @@ class DARTSSuperCell(PathModule):
         total: Tensor | None = None
         for source, own in enumerate(weights.unbind()):
             for operation, weight in enumerate(own.unbind()):
-                message = self.operations[_edge(node, source)][operation](states[source]) * weight  # type: ignore[index]
+                message = self.operations[edge_of(node, source)][operation](states[source]) * weight  # type: ignore[index]
                 total = message if total is None else total + message
         assert total is not None
         return total
@@ -219,14 +239,14 @@ class DARTSSuperCell(PathModule):
         state: dict[str, Tensor] = {}
         for node in range(NODES):
             pair, *operations = own[3 * node : 3 * node + 3]
-            for place, (source, operation) in enumerate(zip(PAIRS[node][pair], operations, strict=True)):
-                module = self.operations[_edge(node, source)][operation]  # type: ignore[index]
+            for place, (source, operation) in enumerate(zip(self.pairs[node][pair], operations, strict=True)):
+                module = self.operations[edge_of(node, source)][operation]  # type: ignore[index]
                 prefix = f"operations.{2 * node + place}."
                 state.update({f"{prefix}{key}": value for key, value in module.state_dict().items()})
         return state
 
 
-def _edge(node: int, source: int) -> int:
+def edge_of(node: int, source: int) -> int:
     """The edge from a source to the ``node``-th intermediate node, as an index of `EDGES`."""
     return node * INPUTS + node * (node - 1) // 2 + source
 
@@ -259,7 +279,7 @@ class Block(nn.Module):
 
 
 class DARTSNetwork(nn.Module):
-    """DARTS' network (DARTS, sec. 3.1 and appendix A.2), without the auxiliary head.
+    """DARTS' network (DARTS, sec. 3.1 and appendix A.2).
 
     The stem for CIFAR-10 has 3 C channels; that for ImageNet has C channels and divides the resolution by four for the
     first cell's one input and by eight for the other. The cells after one and two thirds are reduction cells, which
@@ -273,6 +293,7 @@ class DARTSNetwork(nn.Module):
         in_channels: of the images.
         norm: builds the normalisation layers outside the cells.
         stem: ``cifar`` or ``imagenet``.
+        auxiliary: whether a second classifier stands behind the second reduction cell; only a training uses it.
 
     Raises:
         ValueError: a number is out of range, or there is no such stem.
@@ -287,6 +308,7 @@ class DARTSNetwork(nn.Module):
         in_channels: int = 3,
         norm: Norm = nn.BatchNorm2d,
         stem: str = "cifar",
+        auxiliary: bool = False,
     ):
         super().__init__()
         if cells < 1:
@@ -318,17 +340,34 @@ class DARTSNetwork(nn.Module):
             self.blocks.append(Block(build_cell(channels, reduction), before_last, last, channels, halve, norm))
             before_last, last, halve = last, NODES * channels, reduction
         self.classifier = nn.Linear(last, num_classes)
+        self._branch = 2 * cells // 3
+        # Its input has as many channels as the last cells' outputs: nothing doubles behind it.
+        self.auxiliary = AuxiliaryHead(last, num_classes, 2 if stem == "imagenet" else 3, norm) if auxiliary else None
+
+    def _outputs(self, images: Tensor) -> Iterator[Tensor]:
+        """Of every cell."""
+        before_last = self.stem(images)
+        last = self.second_stem(before_last)
+        for block in self.blocks:
+            before_last, last = last, block(before_last, last)
+            yield last
 
     def features(self, images: Tensor) -> Tensor:
         """Of ``[batch, in_channels, height, width]``: ``[batch, 16 * channels, height / 4, width / 4]``.
 
         Behind the stem for ImageNet an eighth of that height and width.
         """
-        before_last = self.stem(images)
-        last = self.second_stem(before_last)
-        for block in self.blocks:
-            before_last, last = last, block(before_last, last)
-        return last
+        for last in self._outputs(images):
+            output = last
+        return output
+
+    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the network and of its auxiliary head, both ``[batch, num_classes]``."""
+        assert self.auxiliary is not None
+        for position, last in enumerate(self._outputs(images)):
+            if position == self._branch:
+                auxiliary = self.auxiliary(last)
+        return self.classifier(last.mean(dim=(2, 3))), auxiliary
 
     def forward(self, images: Tensor) -> Tensor:
         """``[batch, in_channels, height, width]`` to logits ``[batch, num_classes]``."""

@@ -71,14 +71,16 @@ class GumbelSampler(LogitsSampler):
             generator = np.random.default_rng(np.random.SeedSequence((*seed, attempt)))
             noise = [torch.from_numpy(generator.gumbel(size=tuple(each.shape))).float() for each in self.logits]
             path = self.relaxation.path(list(self.logits), noise, temperature, hard=True)
-            if bool(self.space.is_valid(torch.tensor(path.choices))):
+            # Without choices it weighs operations, of which no combination is ruled out.
+            if path.choices is None or bool(self.space.is_valid(torch.tensor(path.choices))):
                 return path
         raise RuntimeError(f"GumbelSampler: no valid architecture in {_TRIES} draws")
 
     def path(self, seed: int, step: int, index: int = 0) -> Path:
         """The most likely choices under this step's noise."""
         with torch.no_grad():
-            return Path(self._drawn(seed, step, index).choices)
+            path = self._drawn(seed, step, index)
+        return path if path.choices is None else Path(path.choices)
 
     def learn(self, step: ArchitectureStep) -> None:
         """Move the logits down the held-out loss of a path of their own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from lightning_modules.networks.cost.complexity import count_flops
@@ -12,7 +13,7 @@ from search.spaces.base import SearchSpace
 
 
 class Flops(NetworkAttribute):
-    """Multiply-accumulates of one forward pass on one image; nothing is computed to count them.
+    """Multiply-accumulates of one forward pass on one image, or one word; nothing is computed to count them.
 
     Args:
         space: builds the networks.
@@ -23,6 +24,7 @@ class Flops(NetworkAttribute):
 
     name = "FLOPs"
     unit = "multiply-accumulates"
+    shows_images = False
 
     def __init__(
         self, space: SearchSpace, build: dict[str, Any] | None = None, resolution: int = 32, unused: bool = False
@@ -34,5 +36,7 @@ class Flops(NetworkAttribute):
 
     def read(self, network: nn.Module) -> float:
         """Their number."""
+        if self.space.reads_text:
+            return float(count_flops(network, (1,), self.unused, torch.long))
         shape = (self.build.get("in_channels", 3), self.resolution, self.resolution)
         return float(count_flops(network, shape, self.unused))

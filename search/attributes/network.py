@@ -29,7 +29,13 @@ class NetworkAttribute(Attribute):
         seed: of the weights, together with the architecture.
         device: where the network is; on ``meta`` it has shapes and no weights.
         data: gives `batch`; None where none is needed.
+
+    Raises:
+        ValueError: it shows networks images, and those of the space read text.
     """
+
+    shows_images: bool = True
+    """Whether it looks at what a network makes of images."""
 
     def __init__(
         self,
@@ -39,6 +45,8 @@ class NetworkAttribute(Attribute):
         device: str = "meta",
         data: LightningDataModule | None = None,
     ):
+        if self.shows_images and space.reads_text:
+            raise ValueError(f"{type(self).__name__} shows images, networks of '{space.name}' read text")
         super().__init__(space)
         self.build, self.seed, self.device, self.data = build or {}, seed, device, data
         self._batches: list[Any] = []

@@ -20,6 +20,7 @@ class Parameters(NetworkAttribute):
     """
 
     name = "parameters"
+    shows_images = False
 
     def __init__(self, space: SearchSpace, build: dict[str, Any] | None = None):
         super().__init__(space, build)

@@ -50,9 +50,9 @@ class Proxy(NetworkAttribute):
         device: str | None = None,
         data: LightningDataModule | None = None,
     ):
+        super().__init__(space, build, seed, device or "cpu", data)
         if self.labels and not space.classifies:
             raise ValueError(f"{type(self).__name__} needs a loss of classes, networks of '{space.name}' give none")
-        super().__init__(space, build, seed, device or "cpu", data)
         self._told = {key for key, value in {"device": device, "data": data}.items() if value is not None}
 
     @classmethod

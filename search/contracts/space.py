@@ -50,7 +50,7 @@ class SpaceSubject(Subject):
     @property
     def head(self) -> Head:
         """Of seven classes, where its networks classify."""
-        return Head(7 if self.space.classifies else 0)
+        return Head(7 if self.space.classifies or self.space.reads_text else 0)
 
     def build(self, arch: Iterable[int]) -> nn.Module:
         """A small network."""
@@ -263,7 +263,12 @@ def the_diagram_joins_named_nodes(subject: SpaceSubject) -> None:
 
 
 def an_example_has_the_channels_that_are_asked_for(subject: SpaceSubject) -> None:
-    """Gives an example of what its networks take, of as many channels as are asked for."""
+    """Gives an example of what its networks take: images of as many channels as are asked for, or words."""
+    if subject.space.reads_text:
+        words = subject.space.example_input(subject.head)
+        right = words.ndim == 2 and len(words) > 1 and words.dtype == torch.long
+        ensure(right, f"it is {words.dtype} {list(words.shape)}", "int64 [batch, time] is needed, as reads_text says")
+        return
     for channels in (1, 3):
         images = subject.space.example_input(Head(in_channels=channels))
         right = images.ndim == 4 and len(images) > 1 and images.shape[1] == channels and images.dtype == torch.float32
@@ -278,7 +283,8 @@ def networks_learn(subject: SpaceSubject) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             network = subject.build(arch)
-            images = torch.randn_like(space.example_input(subject.head))
+            images = space.example_input(subject.head)
+            images = images if space.reads_text else torch.randn_like(images)
         outputs, count = network(images), len(images)
         form = list(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         if space.classifies:
@@ -301,6 +307,8 @@ def networks_learn(subject: SpaceSubject) -> None:
 
 def images_of_every_size_are_taken_or_refused(subject: SpaceSubject) -> None:
     """Takes images of every size, or refuses them in words."""
+    if subject.space.reads_text:
+        return
     multiple = subject.space.image_multiple
     for arch in subject.some(2).tolist():
         network = subject.build(arch).eval()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.language_model import LanguageModel
 from search.deploy.network_folder import class_name, load_module, network_of, read_about, trained_folder
 from search.errors import CatchmarkError, RunError, explain, nearest, one_line
 from search.recipes.trust import Trust, check_links, trust_of
@@ -34,14 +35,39 @@ class Exported:
     Attributes:
         path: the file.
         outputs: their names, in order.
-        resolution: height and width of the images that it takes.
+        resolution: height and width of the images that it takes, or how many words.
         difference: the largest difference to the network's own outputs, by the largest value of each output.
     """
 
     path: Path
     outputs: tuple[str, ...]
-    resolution: tuple[int, int]
+    resolution: tuple[int, ...]
     difference: float
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network takes.
+
+    Attributes:
+        shape: of one input.
+        words: of the vocabulary, where it reads text; None for images.
+    """
+
+    shape: tuple[int, ...]
+    words: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What a file calls them."""
+        return "images" if self.words is None else "words"
+
+    def random(self, count: int, seed: int) -> Tensor:
+        """Some of them."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.words is None:
+            return torch.randn(count, *self.shape, generator=generator)
+        return torch.randint(self.words, (count, *self.shape), generator=generator)
 
 
 def export_network(
@@ -58,6 +84,7 @@ def export_network(
 
     The input is called ``images``: float32 ``[batch, channels, height, width]``, normalised as in training. A
     classifier's output is called ``logits``; a backbone's are its feature maps ``stride_4``, ``stride_8`` and so on.
+    A language model's input is ``words``, int64 ``[batch, time]``, each sequence from a state of zeros.
 
     Args:
         run: the run's folder, or that of the network itself.
@@ -66,7 +93,7 @@ def export_network(
         part: ``network`` or ``backbone``; None for the backbone of what does not classify, where it has one, else the
             network. A detector's network is refused: its boxes come of code that is not exported.
         out: the file; None for ``PART.onnx`` or ``PART.pt2`` beside the weights.
-        resolution: height and width of the images; None for those of the training.
+        resolution: height and width of the images, or words of a sequence; None for those of the training.
         batch: images a pass, or ``dynamic`` for any number.
         trust: as for `search.deploy.network_folder.load_network`.
 
@@ -89,10 +116,8 @@ def export_network(
     size = (resolution, resolution) if resolution is not None else about["resolution"]
     if size is None:
         raise CatchmarkError(f"{folder}: the training did not see how large its images are; give --resolution")
-    if len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
-        raise CatchmarkError(f"{folder}: the size of its images is {list(size)}; give --resolution")
-    shape = (about["in_channels"], *size)
     module, names, part = _part(folder, about, part, trust_of(trust))
+    inputs = _inputs(folder, module, size, about)
     path = out or folder / f"{part}{FORMATS[form]}"
     if not path.parent.is_dir():
         raise CatchmarkError(f"--out: there is no folder '{path.parent}'")
@@ -100,9 +125,9 @@ def export_network(
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporters', about their own code
-            run_file = _write(partial, form, module, names, shape, batch, about)
+            run_file = _write(partial, form, module, names, inputs, batch, about)
             batches = _DYNAMIC_BATCHES if batch == "dynamic" else (int(batch),)
-            difference = max(_difference(module, run_file, torch.Size((n, *shape))) for n in batches)
+            difference = max(_difference(module, run_file, inputs.random(n, 1)) for n in batches)
         if not difference <= TOLERANCE:
             raise RunError(
                 f"{path}: its outputs differ from the network's by {difference:.1e} of their scale, at most "
@@ -112,21 +137,31 @@ def export_network(
     except CatchmarkError:
         raise
     except Exception as error:
-        raise RunError(
-            f"{path}: the {part} could not be exported at {shape[1]}x{shape[2]}: {explain(error)}"
-        ) from error
+        sides = "x".join(map(str, size))
+        raise RunError(f"{path}: the {part} could not be exported at {sides}: {explain(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return Exported(path, names, (shape[1], shape[2]), difference)
+    return Exported(path, names, inputs.shape[-2:], difference)
 
 
 def in_words(exported: Exported) -> str:
     """What was written, for the terminal."""
-    height, width = exported.resolution
+    sides = exported.resolution
+    what = f"images of {sides[0]}x{sides[1]}" if len(sides) == 2 else f"sequences of {sides[0]} words"
     return (
-        f"{exported.path}: images of {height}x{width} to {', '.join(exported.outputs)}\n"
+        f"{exported.path}: {what} to {', '.join(exported.outputs)}\n"
         f"checked: largest difference {exported.difference:.1e} of the outputs' scale"
     )
+
+
+def _inputs(folder: Path, module: nn.Module, size: Sequence[int], about: dict[str, Any]) -> Inputs:
+    """What a network takes, of that size."""
+    good = all(isinstance(each, int) and each > 0 for each in size)
+    if isinstance(module, LanguageModel) and good and len(size) in (1, 2):
+        return Inputs((size[0],), module.words)
+    if not good or len(size) != 2:
+        raise CatchmarkError(f"{folder}: the size of its images is {list(size)}; give --resolution")
+    return Inputs((about["in_channels"], *size))
 
 
 def _need_packages(*names: str) -> None:
@@ -140,6 +175,7 @@ def _part(
     """What to export, the names of its outputs as far as they are known before it runs, and which part it is."""
     from lightning_modules.classification import ClassificationModule
     from lightning_modules.detection import DetectionModule
+    from lightning_modules.language import LanguageModule
 
     module = load_module(folder, about, trust)
     network, classifies = network_of(module), isinstance(module, ClassificationModule)
@@ -151,7 +187,7 @@ def _part(
             raise CatchmarkError(
                 "--part network: a detector's boxes come of post-processing that can't be exported; use --part backbone"
             )
-        return network, ("logits" if classifies else "output",), part
+        return network, ("logits" if classifies or isinstance(module, LanguageModule) else "output",), part
     if backbone is None:
         raise CatchmarkError(f"--part backbone: {type(network).__name__} has no backbone with strides; use network")
     strides: Any = backbone.strides
@@ -172,12 +208,12 @@ def _write(
     form: str,
     module: nn.Module,
     names: tuple[str, ...],
-    shape: tuple[int, ...],
+    inputs: Inputs,
     batch: int | str,
     about: dict[str, Any],
 ) -> Run:
     """Write the file; what runs it, read back from there."""
-    images = torch.randn(2 if batch == "dynamic" else int(batch), *shape, generator=torch.Generator().manual_seed(0))
+    images = inputs.random(2 if batch == "dynamic" else int(batch), 0)
     outputs = _as_tuple(module(images))
     if len(outputs) != len(names) or not all(isinstance(each, Tensor) for each in outputs):
         raise CatchmarkError(
@@ -187,7 +223,7 @@ def _write(
     sizes = ({0: torch.export.Dim("batch", min=1)},) if batch == "dynamic" else None
     if form == "torch":
         return _write_torch(path, module, images, sizes)
-    return _write_onnx(path, module, images, sizes, names, about)
+    return _write_onnx(path, module, images, sizes, inputs.name, names, about)
 
 
 def _write_torch(path: Path, module: nn.Module, images: Tensor, sizes: Any) -> Run:
@@ -197,36 +233,41 @@ def _write_torch(path: Path, module: nn.Module, images: Tensor, sizes: Any) -> R
 
 
 def _write_onnx(
-    path: Path, module: nn.Module, images: Tensor, sizes: Any, names: tuple[str, ...], about: dict[str, Any]
+    path: Path,
+    module: nn.Module,
+    images: Tensor,
+    sizes: Any,
+    input_name: str,
+    names: tuple[str, ...],
+    about: dict[str, Any],
 ) -> Run:
     program = torch.onnx.export(
         module,
         (images,),
         dynamo=True,
         dynamic_shapes=sizes,
-        input_names=["images"],
+        input_names=[input_name],
         output_names=list(names),
         verbose=False,
     )
     assert program is not None
     program.model.metadata_props.update({"space": class_name(about["space"]), "architecture": about["architecture"]})
     program.save(path, external_data=False)
-    return _onnx_runner(path)
+    return _onnx_runner(path, input_name)
 
 
-def _onnx_runner(path: Path) -> Run:
+def _onnx_runner(path: Path, input_name: str) -> Run:
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise RunError(f"{path.name}: onnxruntime can't read what was written ({one_line(error)})") from error
-    return lambda images: [torch.from_numpy(each) for each in session.run(None, {"images": images.numpy()})]
+    return lambda images: [torch.from_numpy(each) for each in session.run(None, {input_name: images.numpy()})]
 
 
-def _difference(module: nn.Module, run: Run, shape: torch.Size) -> float:
-    """The largest difference between a file's outputs and a network's on random images, by each output's scale."""
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+def _difference(module: nn.Module, run: Run, images: Tensor) -> float:
+    """The largest difference between a file's outputs and a network's on some inputs, by each output's scale."""
     worst = 0.0
     for ours, theirs in zip(_as_tuple(module(images)), run(images), strict=True):
         if ours.shape != theirs.shape:

@@ -41,7 +41,7 @@ class Trained:
     Attributes:
         weights: state dict of the Lightning module.
         history: for each epoch ``epoch``, from 1, ``seconds`` and what was logged.
-        resolution: height and width of the images, where the data show it; else None.
+        resolution: height and width of the images, or how many words a sequence has, where the data show it; else None.
     """
 
     weights: dict[str, Tensor]
@@ -237,10 +237,12 @@ class _Show(Checkpoint):
 
 
 def _resolution(batch: Any) -> list[int] | None:
-    """Height and width of the first image of a batch."""
+    """Height and width of the first image of a batch; of words, how many a sequence has."""
     images = batch.get("inputs") if isinstance(batch, Mapping) else batch
     while isinstance(images, (list, tuple)) and images:
         images = images[0]
     if isinstance(images, Tensor) and images.dim() >= 3:
         return list(images.shape[-2:])
+    if isinstance(images, Tensor) and images.dim() == 2 and not images.is_floating_point():
+        return [images.shape[-1]]
     return None

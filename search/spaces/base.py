@@ -55,6 +55,8 @@ class SearchSpace(ABC):
     """Networks take images whose sides are multiples of this many pixels, and refuse others by name."""
     classifies: bool = True
     """Whether its networks give logits of classes; otherwise whatever `build` says."""
+    reads_text: bool = False
+    """Whether its networks read words, int64 ``[batch, time]``, in the place of images."""
     identity: str = ""
     """Label of the arrows of a drawing that hand on what they read, unchanged, to a sum; empty where there are none."""
 

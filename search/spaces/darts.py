@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,7 @@ from lightning_modules.networks.darts_cells import (
     DARTSNetwork,
     DARTSSuperCell,
     NodeChoice,
+    Pairs,
     node_choices,
 )
 from lightning_modules.networks.supernet import Selection, Supernet
@@ -30,7 +31,26 @@ CELLS = ("normal", "reduce")
 Genotype = Iterable[tuple[str, int]]
 """A cell as DARTS publishes it: (operation, node read) pairs, two for each intermediate node."""
 
-_FORM = "normal=[op~0,op~1,...]|reduce=[op~0,op~1,...]"
+_FORM = "[op~0,op~1,...]"
+
+
+def cell_decisions(cells: Iterable[str], pairs: Pairs) -> tuple[Decision, ...]:
+    """The decisions about some cells: of each node its pair, and an operation on each node of that.
+
+    Args:
+        cells: their names.
+        pairs: for each node, the pairs of nodes that it may read.
+    """
+    return tuple(
+        decision
+        for cell in cells
+        for node, readable in enumerate(pairs, start=INPUTS)
+        for decision in (
+            Decision(f"{cell} {node} inputs", tuple(f"{earlier},{later}" for earlier, later in readable)),
+            Decision(f"{cell} {node} first", OPERATION_NAMES),
+            Decision(f"{cell} {node} second", OPERATION_NAMES),
+        )
+    )
 
 
 class DARTS(SearchSpace):
@@ -45,16 +65,11 @@ class DARTS(SearchSpace):
     """
 
     name = "darts"
-    decisions = tuple(
-        decision
-        for cell in CELLS
-        for node, pairs in enumerate(PAIRS, start=INPUTS)
-        for decision in (
-            Decision(f"{cell} {node} inputs", tuple(f"{earlier},{later}" for earlier, later in pairs)),
-            Decision(f"{cell} {node} first", OPERATION_NAMES),
-            Decision(f"{cell} {node} second", OPERATION_NAMES),
-        )
-    )
+    cell_names: tuple[str, ...] = CELLS
+    """Of the cells that are decided on."""
+    pairs: Pairs = PAIRS
+    """For each node, the pairs of nodes that it may read."""
+    decisions = cell_decisions(CELLS, PAIRS)
 
     @classmethod
     def toy_build(cls) -> dict[str, Any]:
@@ -69,8 +84,8 @@ class DARTS(SearchSpace):
         """
         architecture = self.check(architecture)
         return {
-            cell: node_choices(architecture[k * DECISIONS_PER_CELL : (k + 1) * DECISIONS_PER_CELL])
-            for k, cell in enumerate(CELLS)
+            cell: node_choices(architecture[k * DECISIONS_PER_CELL : (k + 1) * DECISIONS_PER_CELL], self.pairs)
+            for k, cell in enumerate(self.cell_names)
         }
 
     def from_genotype(self, normal: Genotype, reduce: Genotype) -> Architecture:
@@ -83,29 +98,32 @@ class DARTS(SearchSpace):
         Raises:
             ValueError: it does not belong to this space; says which part is wrong.
         """
+        return self._read((normal, reduce))
+
+    def _read(self, genotypes: Sequence[Genotype]) -> Architecture:
+        """The architecture of genotypes, one a cell."""
         choices: list[int] = []
-        for cell, genotype in zip(CELLS, (normal, reduce), strict=True):
+        for cell, genotype in zip(self.cell_names, genotypes, strict=True):
             terms = list(genotype)
-            if len(terms) != 2 * len(PAIRS):
+            if len(terms) != 2 * len(self.pairs):
                 raise ValueError(
-                    f"{self.name}: the cell '{cell}' has {len(terms)} operations, {2 * len(PAIRS)} are needed, two for "
-                    "each of its nodes"
+                    f"{self.name}: the cell '{cell}' has {len(terms)} operations, {2 * len(self.pairs)} are needed, "
+                    "two for each of its nodes"
                 )
-            for node, pairs in enumerate(PAIRS):
-                own = sorted(terms[2 * node : 2 * node + 2], key=lambda term: term[1])
-                sources = tuple(source for _, source in own)
-                if sources not in pairs:
+            for node, readable in enumerate(self.pairs):
+                place = f"node {node + INPUTS} of the cell '{cell}'"
+                own = [(source, self._operation(name, place)) for name, source in terms[2 * node : 2 * node + 2]]
+                (first, one), (second, other) = sorted(own)
+                if (first, second) not in readable:
                     raise ValueError(
-                        f"{self.name}: node {node + INPUTS} of the cell '{cell}' reads the nodes "
-                        f"{' and '.join(str(source) for source in sources)}, it must read two different ones of 0 to "
-                        f"{node + INPUTS - 1}"
+                        f"{self.name}: {place} reads the nodes {first} and {second}, it must read two different ones "
+                        f"of 0 to {node + INPUTS - 1}"
                     )
-                choices.append(pairs.index(sources))
-                choices.extend(self._operation(name, f"node {node + INPUTS} of the cell '{cell}'") for name, _ in own)
-        return tuple(choices)
+                choices += [list(readable).index((first, second)), one, other]
+        return self.check(choices)
 
     def genotype(self, architecture: Architecture) -> dict[str, list[tuple[str, int]]]:
-        """Both cells as DARTS publishes them, by ``normal`` and ``reduce``; `from_genotype` reads them back."""
+        """The cells as DARTS publishes them, by ``normal`` and ``reduce``; `from_genotype` reads them back."""
         return {
             cell: [(name, source) for node in nodes for source, name in zip(node.sources, node.operations, strict=True)]
             for cell, nodes in self.cells(architecture).items()
@@ -124,9 +142,10 @@ class DARTS(SearchSpace):
         Raises:
             ValueError: the string is not one of this space; says which part is wrong.
         """
-        found = re.fullmatch(r"normal=\[([^\[\]|]*)\]\|reduce=\[([^\[\]|]*)\]", text)
+        found = re.fullmatch("[|]".join(rf"{cell}=\[([^\[\]|]*)\]" for cell in self.cell_names), text)
         if found is None:
-            raise ValueError(f"{self.name}: '{text}' must read as in {_FORM}")
+            form = "|".join(f"{cell}={_FORM}" for cell in self.cell_names)
+            raise ValueError(f"{self.name}: '{text}' must read as in {form}")
         genotypes = []
         for part in found.groups():
             terms = []
@@ -136,10 +155,10 @@ class DARTS(SearchSpace):
                     raise ValueError(f"{self.name}: '{term}' of '{text}' must be an operation, '~' and a node's number")
                 terms.append((name, int(source)))
             genotypes.append(terms)
-        return self.from_genotype(*genotypes)
+        return self._read(genotypes)
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
-        """Both cells' graphs, side by side: an arrow for each operation."""
+        """The cells' graphs, side by side: an arrow for each operation."""
         return [
             Edge(f"{cell} {source}", f"{cell} {node}", name)
             for cell, nodes in self.cells(architecture).items()
@@ -154,11 +173,12 @@ class DARTS(SearchSpace):
         channels: int = 36,
         cells: int = 20,
         stem: str = "cifar",
+        auxiliary: bool = False,
     ) -> nn.Module:
         """DARTS' network of these cells, initialised from torch's random state.
 
-        It has no auxiliary head. Parameters of the defaults are those of DARTS' public code; NAS-Bench-301 trained
-        networks of 32 channels and 8 cells.
+        Parameters of the defaults are those of DARTS' public code; NAS-Bench-301 trained networks of 32 channels and 8
+        cells.
 
         Args:
             architecture: of this space.
@@ -166,6 +186,8 @@ class DARTS(SearchSpace):
             channels: of a node of the first cells; doubled by each of the two reduction cells.
             cells: in all; those after one and two thirds are reduction cells.
             stem: ``cifar``, or ``imagenet`` for large images, which divides their resolution by eight.
+            auxiliary: whether there is an auxiliary head, which `ClassificationModule` then trains too; whoever uses
+                the network goes without it.
 
         Returns:
             A module from ``[batch, in_channels, height, width]`` to logits
@@ -173,10 +195,12 @@ class DARTS(SearchSpace):
         """
         nodes = self.cells(architecture)
 
-        def build_cell(width: int, reduction: bool) -> DARTSCell:
-            return DARTSCell(nodes[CELLS[reduction]], width, reduction)
+        def build_cell(width: int, reduction: bool) -> nn.Module:
+            return self._cell(nodes, width, reduction)
 
-        return DARTSNetwork(build_cell, head.classes_or(10), channels, cells, head.in_channels, stem=stem)
+        return DARTSNetwork(
+            build_cell, head.classes_or(10), channels, cells, head.in_channels, stem=stem, auxiliary=auxiliary
+        )
 
     def build_supernet(
         self,
@@ -186,15 +210,23 @@ class DARTS(SearchSpace):
         cells: int = 20,
         stem: str = "cifar",
     ) -> Supernet:
-        """DARTS' network with every operation on every edge; arguments as for `build`."""
+        """DARTS' network with every operation on every edge, without auxiliary head; arguments as for `build`."""
 
         def build(selection: Selection) -> nn.Module:
-            def build_cell(width: int, reduction: bool) -> DARTSSuperCell:
-                return DARTSSuperCell(selection, DECISIONS_PER_CELL * reduction, width, reduction, norm)
+            def build_cell(width: int, reduction: bool) -> nn.Module:
+                return self._super_cell(selection, width, reduction, norm)
 
             return DARTSNetwork(build_cell, head.classes_or(10), channels, cells, head.in_channels, norm, stem)
 
         return Supernet(build)
+
+    def _cell(self, nodes: Mapping[str, Sequence[NodeChoice]], channels: int, reduction: bool) -> nn.Module:
+        """A cell of an architecture."""
+        return DARTSCell(nodes[CELLS[reduction]], channels, reduction)
+
+    def _super_cell(self, selection: Selection, channels: int, reduction: bool, norm: Norm) -> nn.Module:
+        """A cell of the supernet."""
+        return DARTSSuperCell(selection, DECISIONS_PER_CELL * reduction, channels, reduction, norm)
 
     def _operation(self, name: str, place: str) -> int:
         if name not in OPERATION_NAMES:

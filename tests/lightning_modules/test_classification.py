@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.arrays import ArrayDataModule, ImageArrays
 from lightning_modules.classification import ClassificationModule
+from lightning_modules.networks.drop_path import DropPath
 from search.training.rank_environment import OwnProcesses
 from tests.lightning_modules.quiet_trainer import QUIET
 
@@ -304,3 +305,65 @@ def test_metrics_are_reduced_over_ranks():
     assert float(trainer.callback_metrics["alone_0"]) == pytest.approx(100 * float(hits[0::2].mean()))
     assert float(hits[0::2].mean()) != float(hits.mean())
     assert float(trainer.callback_metrics["val_accuracy"]) == pytest.approx(100 * float(hits.mean()))
+
+
+# ---- auxiliary head and dropped paths --------------------------------------------------------------------------------
+
+
+class WithAuxiliary(nn.Module):
+    """A network whose auxiliary head is a layer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.auxiliary, self.drop = nn.Linear(16, 2), nn.Linear(16, 2), DropPath()
+
+    def forward(self, images):
+        return self.drop(self.main(images.flatten(1)))
+
+    def with_auxiliary(self, images):
+        return self(images), self.auxiliary(images.flatten(1))
+
+
+def test_the_auxiliary_head_is_trained_by_its_share_and_not_validated():
+    gradients = []
+    for weight in (0.4, 0.8, 0.0):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = WithAuxiliary()
+        module = ClassificationModule(network, auxiliary_weight=weight)
+        images, labels = next(iter(make_data().train_dataloader()))
+        loss = module.training_step((images, labels), 0)
+        main, auxiliary = (functional.cross_entropy(each, labels) for each in network.with_auxiliary(images))
+        torch.testing.assert_close(loss, main + weight * auxiliary)
+        gradients.append(torch.autograd.grad(loss, network.auxiliary.weight, allow_unused=True)[0])
+    torch.testing.assert_close(2 * gradients[0], gradients[1])
+    assert gradients[2] is None
+    (result,) = Trainer(**QUIET).validate(module, datamodule=make_data(), verbose=False)
+    images, labels = (torch.cat(parts) for parts in zip(*make_data().val_dataloader(), strict=True))
+    assert result["val_loss"] == pytest.approx(float(functional.cross_entropy(network(images), labels)), rel=1e-5)
+
+
+def test_paths_are_dropped_more_often_from_epoch_to_epoch():
+    class Watch(Callback):
+        seen: list[float]
+
+        def on_train_batch_end(self, trainer, module, *_):
+            self.seen.append(module.network.drop.probability)
+
+    watch, module = Watch(), ClassificationModule(WithAuxiliary(), drop_path=0.2)
+    watch.seen = []
+    Trainer(max_epochs=4, callbacks=[watch], **QUIET).fit(module, datamodule=make_data())
+    assert watch.seen == pytest.approx([value for value in (0.0, 0.05, 0.1, 0.15) for _ in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"drop_path": 1.0}, "drop_path is 1.0, allowed: 0"),
+        ({"drop_path": 0.2}, "a Sequential has no paths to drop"),
+        ({"auxiliary_weight": -1.0}, "auxiliary_weight is -1.0"),
+    ],
+)
+def test_wrong_regularisation_is_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        ClassificationModule(make_network(), **settings)

@@ -16,7 +16,9 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_flops(network: nn.Module, input_shape: tuple[int, ...], unused: bool = True) -> int:
+def count_flops(
+    network: nn.Module, input_shape: tuple[int, ...], unused: bool = True, dtype: torch.dtype | None = None
+) -> int:
     """Multiply-accumulates of one forward pass on one image, as NAS-Bench-201 counts its FLOPs.
 
     Convolutions and linear layers count, with one operation an output for a bias. Normalisation, activations, pooling
@@ -29,6 +31,7 @@ def count_flops(network: nn.Module, input_shape: tuple[int, ...], unused: bool =
         input_shape: of one image, ``(channels, height, width)``.
         unused: also count edges of a cell that do not reach its output, as the benchmark does. False gives what a
             forward pass really costs.
+        dtype: of the input; None for that of the network's weights. A network that reads words takes int64.
     """
     total = 0
 
@@ -48,7 +51,7 @@ def count_flops(network: nn.Module, input_shape: tuple[int, ...], unused: bool =
     hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, _ConvNd | nn.Linear)]
     example = next(itertools.chain(network.parameters(), network.buffers()), torch.empty(0))
     # Two images, because normalisation by batch statistics refuses a single value a channel.
-    images = torch.zeros(2, *input_shape, device=example.device, dtype=example.dtype)
+    images = torch.zeros(2, *input_shape, device=example.device, dtype=dtype or example.dtype)
     try:
         network.eval()
         for cell in cells:

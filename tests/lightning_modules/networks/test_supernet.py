@@ -14,6 +14,7 @@ from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.fbnet import FBNet
+from search.spaces.gdas import GDASCells
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
 
@@ -22,13 +23,19 @@ SPACES = {
         name: found
         for name, found in find_classes("search.spaces", SearchSpace).items()
         if found.build_supernet is not SearchSpace.build_supernet
+        and not issubclass(found, GDASCells)
+        and not found.reads_text
     },
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
     "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not
 }
 SMALL = {"num_classes": 3, "channels": 6, "cells": 1, "width": 2}
 LARGER = {"DARTS": {"cells": 3}, "FBNet": {"width_multiplier": 0.25, "head_channels": 8}}
-"""With a single cell DARTS would have no normal ones; FBNet says its width in other words."""
+"""With a single cell DARTS would have no normal ones; FBNet says its width in other words.
+
+The spaces of GDAS have DARTS' supernet but for edges and a fixed cell: `tests/search/spaces/test_gdas.py`.
+What reads text has tests of its own: `tests/search/spaces/test_recurrent.py`.
+"""
 _MOST_PATHS = 400
 
 

@@ -151,7 +151,7 @@ def test_a_file_that_gives_other_outputs_is_removed(cells, monkeypatch, capsys):
 
 def test_not_a_number_is_a_difference(cells):
     run = load_network(cells)
-    difference = partial(export._difference, run, shape=torch.Size((1, 2, 8, 8)))
+    difference = partial(export._difference, run, images=torch.ones(1, 2, 8, 8))
     with torch.no_grad():
         assert difference(run=lambda images: [run(images)]) == 0
         assert difference(run=lambda images: [run(images) * float("nan")]) == float("inf")
