@@ -12,6 +12,7 @@ from lightning_modules.networks.cells import Zero
 from lightning_modules.networks.supernet import Path, PathModule
 from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
+from search.spaces.auto_deeplab import AutoDeepLab
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.fbnet import FBNet
 from search.spaces.nasbench101 import NASBench101
@@ -24,10 +25,15 @@ SPACES = {
         if found.build_supernet is not SearchSpace.build_supernet
     },
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
+    "AutoDeepLab": lambda: AutoDeepLab(layers=1, blocks=2),
     "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not
 }
 SMALL = {"num_classes": 3, "channels": 6, "cells": 1, "width": 2}
-LARGER = {"DARTS": {"cells": 3}, "FBNet": {"width_multiplier": 0.25, "head_channels": 8}}
+LARGER = {
+    "AutoDeepLab": {"filters": 2, "stem_channels": 4, "head_channels": 4, "decoder": "search"},
+    "DARTS": {"cells": 3},
+    "FBNet": {"width_multiplier": 0.25, "head_channels": 8},
+}
 """With a single cell DARTS would have no normal ones; FBNet says its width in other words."""
 _MOST_PATHS = 400
 
