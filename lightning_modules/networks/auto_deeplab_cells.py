@@ -100,14 +100,15 @@ class Skip(nn.Module):
 
     def __init__(self, channels: int, norm: Norm, halves: bool):
         super().__init__()
-        self.reduction = nn.ModuleList([Convolution(channels, channels, 1), norm(channels)] if halves else [])
+        self.convolution = Convolution(channels, channels, 1) if halves else None
+        self.norm = norm(channels) if halves else None
 
     def forward(self, x: Tensor, stride: int) -> Tensor:
         """``[batch, channels, height, width]`` to the same, ``stride`` times smaller."""
         if stride == 1:
             return x
-        convolution, norm = self.reduction
-        return norm(convolution(functional.relu(x), stride))
+        assert self.convolution is not None and self.norm is not None
+        return self.norm(self.convolution(functional.relu(x), stride))
 
 
 class Pooling(nn.Module):

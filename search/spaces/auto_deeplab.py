@@ -73,7 +73,8 @@ class AutoDeepLab(SearchSpace):
         self.name = "auto_deeplab"
         if (layers, blocks) != (LAYERS, BLOCKS):
             self.name += f"_{layers}x{blocks}"
-        moves = [Decision(f"cell {number}", MOVES) for number in range(1, layers + 1)]
+        # The stem ends at the first level, from which no move leads up.
+        moves = [Decision(f"cell {number}", MOVES[:2] if number == 1 else MOVES) for number in range(1, layers + 1)]
         cell = [
             Decision(f"block {block + 1} {name}", OPERATION_NAMES if "operation" in name else STATES[: block + INPUTS])
             for block in range(blocks)
@@ -100,7 +101,7 @@ class AutoDeepLab(SearchSpace):
         table = torch.tensor(TRANSITIONS)
         for t in range(prefix.shape[-1]):
             level = table[level, prefix[..., t]].clamp(min=0)  # of a prefix that is wrong itself, anything goes
-        return table[level] >= 0
+        return table[level][..., : valid.shape[-1]] >= 0
 
     def relaxation(self) -> TrellisOfCells:
         """Probabilities of moves on the trellis, and of operations on every edge of the cell."""

@@ -25,7 +25,7 @@ SPACES = {
         if found.build_supernet is not SearchSpace.build_supernet
     },
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
-    "AutoDeepLab": lambda: AutoDeepLab(layers=1, blocks=2),
+    "AutoDeepLab": lambda: AutoDeepLab(layers=2, blocks=2),
     "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not
 }
 SMALL = {"num_classes": 3, "channels": 6, "cells": 1, "width": 2}
