@@ -246,7 +246,9 @@ class SuperTrellis(PathModule):
                     if level not in TRANSITIONS[origin]:
                         continue
                     earlier, earlier_name = before.get(level, (None, ""))
-                    states = cell.states(resize(x, sizes[level]) if level < origin else x, x_name, earlier, earlier_name)
+                    states = cell.states(
+                        resize(x, sizes[level]) if level < origin else x, x_name, earlier, earlier_name
+                    )
                     output = cell.relaxed(states, 1 + (level > origin), weights[self.layers :])
                     terms.append(output * weights[layer][origin, TRANSITIONS[origin].index(level)])
                 outputs[level] = (functools.reduce(torch.add, terms), name)

@@ -127,9 +127,7 @@ def test_a_cell_is_what_its_formula_says():
         cell = Cell([Block((0, 1), (6, 1))], 3, 5, 4, 1, lambda channels: nn.Identity())
     generator, f = torch.Generator().manual_seed(0), nn.functional
     last, before = (torch.randn(2, channels, 6, 7, generator=generator) for channels in (3, 5))
-    states = [
-        f.conv2d(x.relu(), fit[1].weight) for x, fit in ((last, cell.fit_last), (before, cell.fit_before))
-    ]
+    states = [f.conv2d(x.relu(), fit[1].weight) for x, fit in ((last, cell.fit_last), (before, cell.fit_before))]
     atrous = f.conv2d(states[0].relu(), cell.operations[0].convolution.weight, padding=2, dilation=2)
     torch.testing.assert_close(cell(last, before), atrous + f.max_pool2d(states[1], 3, 1, 1))
 

@@ -11,8 +11,8 @@ from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.cells import Zero
 from lightning_modules.networks.supernet import Path, PathModule
 from search.recipes.catalogue import find_classes
-from search.spaces.base import SearchSpace
 from search.spaces.auto_deeplab import AutoDeepLab
+from search.spaces.base import SearchSpace
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.fbnet import FBNet
 from search.spaces.nasbench101 import NASBench101

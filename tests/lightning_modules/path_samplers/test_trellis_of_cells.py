@@ -97,9 +97,7 @@ def test_a_hard_path_is_the_likeliest_one_and_valid_under_noise(seed):
     assert space.check(path.choices) == path.choices
     soft = relaxation.path(logits, noise, temperature=0.5).weights
     level = 0
-    for t, (hard, each, after) in enumerate(
-        zip(path.weights[:5], soft[:5], space.levels(path.choices), strict=True)
-    ):
+    for t, (hard, each, after) in enumerate(zip(path.weights[:5], soft[:5], space.levels(path.choices), strict=True)):
         assert hard[level].tolist() == torch.eye(3)[path.choices[t]].tolist()
         others = [row for row in range(4) if row != level]
         assert torch.equal(hard[others], each[others])
@@ -154,7 +152,5 @@ def test_a_search_finds_the_architecture_that_was_planted(make):
     sampler = make(space, learning_rate=0.1)
     assert sampler.likeliest(1) != [planted]
     for step in range(60):
-        sampler.learn(
-            ArchitectureStep(nn.Module(), loss, loss, lambda parameters: None, 0, step, step / 60, 0.1)
-        )
+        sampler.learn(ArchitectureStep(nn.Module(), loss, loss, lambda parameters: None, 0, step, step / 60, 0.1))
     assert sampler.likeliest(1) == [planted]
