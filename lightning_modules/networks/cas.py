@@ -18,7 +18,7 @@ from lightning_modules.networks.darts_cells import NODES, Block, DilatedConvolut
 from lightning_modules.networks.deeplab_head import ConvNormReLU, resize
 
 STAGES = 4
-"""Normal cells stand at strides 4, 8, 16 and 32, with a reduction cell between two stages."""
+"""Normal cells stand at strides 4, 8, 16 and 32 (assumed), with a reduction cell between two stages."""
 
 
 class PictureMean(nn.Module):
@@ -72,7 +72,7 @@ SCALE_OPERATIONS: Operations = {
 
 
 class CASNetwork(nn.Module):
-    """Stem, cells from stride 4 to 32, perhaps a multi-scale cell, and a head with a skip from stride 8.
+    """Stem, cells from stride 4 to 32, perhaps a multi-scale cell, and a head with a skip from stride 8 (all assumed).
 
     Args:
         build_cell: (channels, whether it is a reduction cell) to a cell: two maps to the list of its nodes.
@@ -80,6 +80,7 @@ class CASNetwork(nn.Module):
         classes: outputs.
         channels: of a node at stride 4; each reduction cell doubles them.
         cells: normal cells of each stage.
+        stages: with a reduction cell between two; 4 end at stride 32, 2 at stride 8.
         head_channels: of the head, and of a node of the multi-scale cell a quarter of them.
         in_channels: of the images.
         norm: builds the normalisation layers outside the cells.
@@ -95,15 +96,16 @@ class CASNetwork(nn.Module):
         classes: int,
         channels: int,
         cells: int,
+        stages: int,
         head_channels: int,
         in_channels: int,
         norm: Norm = nn.BatchNorm2d,
     ):
         super().__init__()
-        if channels < 2 or cells < 1 or head_channels < 4:
+        if channels < 2 or cells < 1 or not 2 <= stages <= STAGES or head_channels < 4:
             raise ValueError(
-                f"channels is {channels} (at least 2), cells {cells} (at least 1) and head_channels {head_channels} "
-                "(at least 4)"
+                f"channels is {channels} (at least 2), cells {cells} (at least 1), stages {stages} (2 to {STAGES}) and "
+                f"head_channels {head_channels} (at least 4)"
             )
         self.stem = nn.Sequential(
             ConvNormReLU(in_channels, channels, 3, norm, stride=2),
@@ -113,7 +115,8 @@ class CASNetwork(nn.Module):
         )
         before_last = last = channels
         self.blocks, halve = nn.ModuleList(), False
-        for stage in range(STAGES):
+        fine = 2 * channels  # of a node at stride 8
+        for stage in range(stages):
             for reduction in ([True] if stage else []) + [False] * cells:
                 channels *= 2 if reduction else 1
                 self.blocks.append(Block(build_cell(channels, reduction), before_last, last, channels, halve, norm))
@@ -125,7 +128,7 @@ class CASNetwork(nn.Module):
             self.scales = Block(build_scales(width), before_last, last, width, halve, norm)
             last = NODES * width
         self.deep = nn.Sequential(nn.ReLU(), ConvNormReLU(last, head_channels, 1, norm))
-        self.skip = nn.Sequential(nn.ReLU(), ConvNormReLU(NODES * channels // 4, width, 1, norm))
+        self.skip = nn.Sequential(nn.ReLU(), ConvNormReLU(NODES * fine, width, 1, norm))
         self.classifier = nn.Conv2d(head_channels + width, classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:

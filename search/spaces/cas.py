@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_modules.networks.cas import BACKBONE_OPERATIONS, SCALE_OPERATIONS, CASNetwork
+from lightning_modules.networks.cas import BACKBONE_OPERATIONS, SCALE_OPERATIONS, STAGES, CASNetwork
 from lightning_modules.networks.cells import Norm
 from lightning_modules.networks.darts_cells import (
     DECISIONS_PER_CELL,
@@ -64,7 +64,7 @@ class CASBackbone(SearchSpace):
     @classmethod
     def toy_build(cls) -> dict[str, Any]:
         """Arguments of `build` and `build_supernet` for a network of a moment."""
-        return {"channels": 2, "cells": 1, "head_channels": 4}
+        return {"channels": 2, "cells": 1, "stages": 2, "head_channels": 4}
 
     def nodes(self, architecture: Architecture) -> dict[str, tuple[NodeChoice, ...]]:
         """What the nodes of each cell compute, by its name."""
@@ -99,6 +99,7 @@ class CASBackbone(SearchSpace):
         head: Head = OWN_HEAD,
         channels: int = 16,
         cells: int = 2,
+        stages: int = STAGES,
         head_channels: int = 256,
     ) -> nn.Module:
         """The network of an architecture without a multi-scale cell, initialised from torch's random state.
@@ -106,15 +107,16 @@ class CASBackbone(SearchSpace):
         Args:
             architecture: of this space.
             head: of the network, 19 classes by default.
-            channels: of a node at stride 4; doubled by each of the three reduction cells.
-            cells: normal cells of each of the four stages.
+            channels: of a node at stride 4; doubled by each reduction cell.
+            cells: normal cells of each stage.
+            stages: with a reduction cell between two; 4 end at stride 32, 2 at stride 8.
             head_channels: of the head.
 
         Returns:
             A module from ``[batch, in_channels, height, width]`` to logits ``[batch, classes, height, width]``.
         """
         build_cell = self.cell_builder(architecture)
-        return CASNetwork(build_cell, None, _outputs(head), channels, cells, head_channels, head.in_channels)
+        return CASNetwork(build_cell, None, _outputs(head), channels, cells, stages, head_channels, head.in_channels)
 
     def build_supernet(
         self,
@@ -122,6 +124,7 @@ class CASBackbone(SearchSpace):
         head: Head = OWN_HEAD,
         channels: int = 16,
         cells: int = 2,
+        stages: int = STAGES,
         head_channels: int = 256,
     ) -> Supernet:
         """The network with every operation on every edge; arguments as for `build`."""
@@ -131,7 +134,9 @@ class CASBackbone(SearchSpace):
                 first = DECISIONS_PER_CELL * reduction
                 return DARTSSuperCell(selection, first, width, reduction, norm, BACKBONE_OPERATIONS)
 
-            return CASNetwork(build_cell, None, _outputs(head), channels, cells, head_channels, head.in_channels, norm)
+            return CASNetwork(
+                build_cell, None, _outputs(head), channels, cells, stages, head_channels, head.in_channels, norm
+            )
 
         return Supernet(build)
 
@@ -177,6 +182,7 @@ class CASMultiScale(SearchSpace):
         head: Head = OWN_HEAD,
         channels: int = 16,
         cells: int = 2,
+        stages: int = STAGES,
         head_channels: int = 256,
     ) -> nn.Module:
         """The backbone with the multi-scale cell of an architecture; arguments as for `CASBackbone.build`."""
@@ -185,7 +191,9 @@ class CASMultiScale(SearchSpace):
         def build_scales(width: int) -> nn.Module:
             return DARTSCell(nodes, width, False, operations=SCALE_OPERATIONS)
 
-        return CASNetwork(build_cell, build_scales, _outputs(head), channels, cells, head_channels, head.in_channels)
+        return CASNetwork(
+            build_cell, build_scales, _outputs(head), channels, cells, stages, head_channels, head.in_channels
+        )
 
     def build_supernet(
         self,
@@ -193,6 +201,7 @@ class CASMultiScale(SearchSpace):
         head: Head = OWN_HEAD,
         channels: int = 16,
         cells: int = 2,
+        stages: int = STAGES,
         head_channels: int = 256,
     ) -> Supernet:
         """The backbone with every operation on every edge of the multi-scale cell; arguments as for `build`."""
@@ -203,7 +212,7 @@ class CASMultiScale(SearchSpace):
 
             build_cell = CASBackbone().cell_builder(self.backbone, norm)
             return CASNetwork(
-                build_cell, build_scales, _outputs(head), channels, cells, head_channels, head.in_channels, norm
+                build_cell, build_scales, _outputs(head), channels, cells, stages, head_channels, head.in_channels, norm
             )
 
         return Supernet(build)
