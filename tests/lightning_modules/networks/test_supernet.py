@@ -31,6 +31,8 @@ SPACES = {
 SMALL = {"num_classes": 3, "channels": 6, "cells": 1, "width": 2}
 LARGER = {
     "AutoDeepLab": {"filters": 2, "stem_channels": 4, "head_channels": 4, "decoder": "search"},
+    "CASBackbone": {"channels": 2, "stages": 2, "head_channels": 4},
+    "CASMultiScale": {"channels": 2, "stages": 2, "head_channels": 8},
     "DARTS": {"cells": 3},
     "FBNet": {"width_multiplier": 0.25, "head_channels": 8},
 }
