@@ -80,7 +80,7 @@ def test_what_has_no_identity_and_what_costs_nothing_is_refused():
         OperationCost(SPACES[1], Nothing).prices()
 
 
-# ---- the search --------------------------------------------------------------------------------------------------------
+# ---- the search ----------------------------------------------------------------------------------------------------
 
 
 def search(space, cost, weight, steps=30):
