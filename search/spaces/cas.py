@@ -164,6 +164,12 @@ class CASMultiScale(SearchSpace):
         self.backbone = space.parse(backbone) if backbone else space.of_one_operation("sep_conv_3x3")
 
     @classmethod
+    def toy(cls) -> dict[str, Any]:
+        """A backbone of few parts."""
+        space = CASBackbone()
+        return {"backbone": space.format(space.of_one_operation("identity"))}
+
+    @classmethod
     def toy_build(cls) -> dict[str, Any]:
         """Arguments of `build` and `build_supernet` for a network of a moment."""
         return CASBackbone.toy_build()

@@ -13,7 +13,7 @@ from lightning_modules.networks.supernet import Path, PathModule
 from search.recipes.catalogue import find_classes
 from search.spaces.auto_deeplab import AutoDeepLab
 from search.spaces.base import SearchSpace
-from search.spaces.cas import CASBackbone, CASMultiScale
+from search.spaces.cas import CASMultiScale
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.fbnet import FBNet
 from search.spaces.nasbench101 import NASBench101
@@ -25,7 +25,7 @@ SPACES = {
         for name, found in find_classes("search.spaces", SearchSpace).items()
         if found.build_supernet is not SearchSpace.build_supernet
     },
-    "CASMultiScale": lambda: CASMultiScale(CASBackbone().format(CASBackbone().of_one_operation("identity"))),
+    "CASMultiScale": lambda: CASMultiScale(**CASMultiScale.toy()),
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
     "AutoDeepLab": lambda: AutoDeepLab(layers=2, blocks=1),
     "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not

@@ -15,7 +15,7 @@ from search.deploy import load_network
 from search.recipes.build import build as build_part
 from search.spaces.auto_deeplab import AutoDeepLab
 from search.spaces.base import SearchSpace
-from search.spaces.cas import CASBackbone
+from search.spaces.cas import CASMultiScale
 from search.studies.supernet_job import checkpoint_of, read_outcome
 
 SPACE = {"class_path": "AutoDeepLab", "init_args": {"layers": 2, "blocks": 1}}
@@ -24,8 +24,6 @@ DATA = {
     "class_path": "DigitScenesSegmentation",
     "init_args": {"scenes": 24, "val_scenes": 4, "size": 32, "batch_size": 4},
 }
-PLAIN = CASBackbone().format(CASBackbone().of_one_operation("identity"))
-"""A backbone of few parts, which an exporter takes less time for."""
 FEW = {"limit_train_batches": 2, "limit_val_batches": 1}
 SCORE = {"score": "val_miou", "threads": 1, "trainer": FEW, "module": "PixelClassificationModule", "epochs": 1}
 TRUTH = {"class_path": "TrainedTask", "init_args": {"data": DATA, "build": BUILD, **SCORE}}
@@ -109,7 +107,7 @@ def test_agents_search_with_its_weights(studied, tmp_path):
         # Down and up, with what looks different when it goes down: atrous convolutions, skips and pooling.
         (SPACE | {"init_args": {"layers": 2, "blocks": 2}}, BUILD, (0, 2, 0, 1, 7, 3, 1, 2, 2, 4)),
         (
-            {"class_path": "CASMultiScale", "init_args": {"backbone": PLAIN}},
+            {"class_path": "CASMultiScale", "init_args": CASMultiScale.toy()},
             {"channels": 2, "cells": 1, "stages": 2, "head_channels": 8},
             (0, 6, 1, 1, 3, 0, 2, 5, 4, 3, 2, 6),
         ),
