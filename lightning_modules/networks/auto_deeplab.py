@@ -259,7 +259,7 @@ class SuperTrellis(PathModule):
         return functools.reduce(torch.add, logits)
 
     def _cell(self, layer: int, level: int) -> SuperCell:
-        return self.cells[layer][str(level)]  # type: ignore[index,return-value]
+        return self.cells[layer][str(level)]  # type: ignore[index]
 
     def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
         """The tensors of a path's cells and of its last level's head, by the keys of `Walk` with the search's head."""

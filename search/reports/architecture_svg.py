@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from search.reports.svg import INK, MUTED, PAPER, TINT, house_style, new_figure, to_svg
 from search.spaces.base import Edge
@@ -65,7 +66,7 @@ def architecture_svg(edges: Sequence[Edge], fixed: Mapping[str, tuple[float, flo
             axes.text(x, y, edge.label, ha="center", va="center", fontsize=8.5, color=INK, bbox=box, gid="label-0")
         for node, (x, y) in places.items():
             box = {"boxstyle": "round,pad=0.42,rounding_size=0.9", "facecolor": TINT, "edgecolor": MUTED}
-            pale = {} if node in touched else {"alpha": 0.35}
+            pale: dict[str, Any] = {} if node in touched else {"alpha": 0.35}
             axes.text(
                 x, y, node, ha="center", va="center", fontsize=9.5, color=INK, bbox=box | pale, gid="node-0", **pale
             )

@@ -1,6 +1,7 @@
 """Auto-DeepLab's relaxation against brute force, and a search with it whose answer is known."""
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -8,12 +9,20 @@ import torch
 from torch import nn
 
 from lightning_modules.networks.auto_deeplab_cells import Block
-from lightning_modules.path_samplers.base import ArchitectureStep
+from lightning_modules.networks.batch_statistics import BatchStatistics
+from lightning_modules.path_samplers.base import ArchitectureStep, PathSampler
 from lightning_modules.path_samplers.darts import DARTSSampler
 from lightning_modules.path_samplers.gumbel import GumbelSampler
+from search.contracts.contract import toy_factory
+from search.contracts.path_sampler import made_up_scores
+from search.errors import CatchmarkError
+from search.recipes.catalogue import find_classes
 from search.spaces.auto_deeplab import AutoDeepLab
+from search.spaces.base import SearchSpace
+from search.spaces.head import Head
 
 SPACE = AutoDeepLab(layers=3, blocks=1)
+SAMPLERS = find_classes("lightning_modules.path_samplers", PathSampler)
 
 
 def logits_of(space, seed=0, scale=1.0):
@@ -122,6 +131,32 @@ def test_draws_follow_the_moves_probabilities_and_are_what_noise_makes_likeliest
     shares = logits[3][0, 1:].softmax(0)
     for operation, share in enumerate(shares.tolist(), start=1):
         assert float((draws[:, 5] == operation).double().mean()) == pytest.approx(share, abs=0.02)
+
+
+REFUSE = {"CASSampler", "FBNetSampler"}
+"""Those that are for softmaxes of decisions, and say so."""
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_takes_the_space_or_says_why_not(name):
+    space = AutoDeepLab(2, 1)
+    make = toy_factory(SAMPLERS[name], Callable[[SearchSpace], PathSampler])
+    if name in REFUSE:
+        with pytest.raises(CatchmarkError, match="every decision has a softmax of its own"):
+            make(space)
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        supernet = space.build_supernet(BatchStatistics, Head(3), filters=2, stem_channels=2, head_channels=4)
+        images, sampler = torch.randn(2, 3, 32, 32), make(space)
+
+    def loss(path):
+        return supernet(images, path).square().mean()
+
+    assert loss(sampler.path(0, 1)).isfinite()
+    sampler.learn(ArchitectureStep(supernet, loss, loss, lambda parameters: None, 0, 3, 0.1, 0.1))
+    chosen = sampler.choose(made_up_scores, 2, 0)
+    assert len(chosen) == 2 and all(space.check(arch) == arch for arch in chosen)
 
 
 @pytest.mark.parametrize("make", [partial(DARTSSampler, weight_decay=0.0), GumbelSampler])
