@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from lightning_modules.classification import MeanOverImages
 from lightning_modules.learning_rate_schedule import LearningRateSchedule, ScheduleError
-from lightning_modules.networks.auto_deeplab_cells import ScheduledDropPath
+from lightning_modules.networks.drop_path import ScheduledDropPath
 from lightning_modules.objectives.segmentation import PixelCounts, SegmentationObjective, mean_iou
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.auto_deeplab_cells import Block, Cell, SuperCell, blocks_of, halved
+from lightning_modules.networks.auto_deeplab_cells import Block, Cell, SuperCell, blocks_of
+from lightning_modules.networks.auto_deeplab_operations import halved
 from lightning_modules.networks.cells import Norm
 from lightning_modules.networks.deeplab_head import ConvNormReLU, DeepLabV3Plus, PyramidClassifier, resize
 from lightning_modules.networks.supernet import PathModule, Selection

@@ -3,145 +3,24 @@
 A cell reads the outputs of the two cells before it, each brought to the cell's channels by a 1x1 convolution: state 0
 is the last one, state 1 the one before. Each block adds up two operations on two states and is a state itself; the
 output is all blocks side by side. Where a cell goes down a level, operations on states 0 and 1 halve the resolution.
-
-An operation is told its stride when it is called, so cells that go down, stay and go up can share its weights.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from lightning_modules.networks.auto_deeplab_operations import OPERATION_NAMES, OPERATIONS, ZERO, Skip, halved
 from lightning_modules.networks.cells import Norm, ReLUConvNorm, Zero
 from lightning_modules.networks.deeplab_head import resize
+from lightning_modules.networks.drop_path import ScheduledDropPath
 
 INPUTS = 2
 """Cell outputs that a cell reads."""
-
-
-def halved(size: Sequence[int]) -> tuple[int, int]:
-    """Height and width after a stride of 2."""
-    return -(-size[0] // 2), -(-size[1] // 2)
-
-
-class Convolution(nn.Conv2d):
-    """A convolution with "same" padding and no bias; stride and dilation are those of a call.
-
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel: odd.
-        groups: of the channels.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1):
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
-
-    def forward(self, input: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-        """``[batch, in_channels, height, width]`` to ``[batch, out_channels, height / stride, width / stride]``."""
-        padding = dilation * (self.kernel_size[0] // 2)
-        return functional.conv2d(input, self.weight, None, stride, padding, dilation, self.groups)
-
-
-class Separable(nn.Module):
-    """ReLU, depthwise and pointwise convolution, normalisation; all of it twice, the stride in the first.
-
-    Args:
-        channels: of input and output.
-        kernel: odd.
-        norm: builds the normalisation layers.
-    """
-
-    def __init__(self, channels: int, kernel: int, norm: Norm):
-        super().__init__()
-        self.depthwise = nn.ModuleList(Convolution(channels, channels, kernel, channels) for _ in range(2))
-        self.pointwise = nn.ModuleList(Convolution(channels, channels, 1) for _ in range(2))
-        self.norms = nn.ModuleList(norm(channels) for _ in range(2))
-
-    def forward(self, x: Tensor, stride: int) -> Tensor:
-        """``[batch, channels, height, width]`` to the same, ``stride`` times smaller."""
-        for k, own_stride in enumerate((stride, 1)):
-            x = self.norms[k](self.pointwise[k](self.depthwise[k](functional.relu(x), own_stride)))
-        return x
-
-
-class Atrous(nn.Module):
-    """ReLU, a full convolution over every second pixel, normalisation.
-
-    Where the resolution is halved the map is, and the convolution sees every pixel of that (the authors' code).
-    Arguments as for `Separable`.
-    """
-
-    def __init__(self, channels: int, kernel: int, norm: Norm):
-        super().__init__()
-        self.convolution = Convolution(channels, channels, kernel)
-        self.norm = norm(channels)
-
-    def forward(self, x: Tensor, stride: int) -> Tensor:
-        """``[batch, channels, height, width]`` to the same, ``stride`` times smaller."""
-        if stride == 2:
-            return self.norm(self.convolution(functional.relu(resize(x, halved(x.shape[2:])))))
-        return self.norm(self.convolution(functional.relu(x), dilation=2))
-
-
-class Skip(nn.Module):
-    """The map as it is; where the resolution is halved ReLU, a 1x1 convolution and normalisation.
-
-    Args:
-        channels: of input and output.
-        norm: builds the normalisation layer.
-        halves: whether it is ever called with a stride of 2.
-    """
-
-    def __init__(self, channels: int, norm: Norm, halves: bool):
-        super().__init__()
-        self.convolution = Convolution(channels, channels, 1) if halves else None
-        self.norm = norm(channels) if halves else None
-
-    def forward(self, x: Tensor, stride: int) -> Tensor:
-        """``[batch, channels, height, width]`` to the same, ``stride`` times smaller."""
-        if stride == 1:
-            return x
-        assert self.convolution is not None and self.norm is not None
-        return self.norm(self.convolution(functional.relu(x), stride))
-
-
-class Pooling(nn.Module):
-    """Pooling over 3x3 pixels.
-
-    Args:
-        largest: whether the largest value counts; else their mean.
-    """
-
-    def __init__(self, largest: bool):
-        super().__init__()
-        self.largest = largest
-
-    def forward(self, x: Tensor, stride: int) -> Tensor:
-        """``[batch, channels, height, width]`` to the same, ``stride`` times smaller."""
-        if self.largest:
-            return functional.max_pool2d(x, 3, stride, padding=1)
-        return functional.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
-
-
-OPERATIONS: dict[str, Callable[[int, Norm, bool], nn.Module]] = {
-    "zero": lambda channels, norm, halves: Zero(channels),
-    "max_pool_3x3": lambda channels, norm, halves: Pooling(largest=True),
-    "avg_pool_3x3": lambda channels, norm, halves: Pooling(largest=False),
-    "skip": lambda channels, norm, halves: Skip(channels, norm, halves),
-    "sep_conv_3x3": lambda channels, norm, halves: Separable(channels, 3, norm),
-    "sep_conv_5x5": lambda channels, norm, halves: Separable(channels, 5, norm),
-    "atrous_conv_3x3": lambda channels, norm, halves: Atrous(channels, 3, norm),
-    "atrous_conv_5x5": lambda channels, norm, halves: Atrous(channels, 5, norm),
-}
-"""Operation name to its constructor of (channels, norm, whether it is ever called with a stride of 2)."""
-OPERATION_NAMES = tuple(OPERATIONS)
-ZERO = OPERATION_NAMES.index("zero")
 
 
 @dataclass(frozen=True)
@@ -177,31 +56,6 @@ def fit(in_channels: int, filters: int, norm: Norm) -> nn.Module:
 def fit_before(in_channels: int, filters: int, norm: Norm) -> nn.Module:
     """Likewise for the output before the last one, which stays as it is where it has the channels already."""
     return nn.Identity() if in_channels == filters else fit(in_channels, filters, norm)
-
-
-class ScheduledDropPath(nn.Module):
-    """In training, leaves an operation's output out at random, for each image by itself, and scales up those that stay.
-
-    The later in the training, the more are left out: a share ``progress * (1 - keep)`` (NASNet; Auto-DeepLab's code).
-
-    Args:
-        keep: share that stays at the end of the training.
-
-    Attributes:
-        progress: share of the training that is over, from 0 to 1; who trains sets it.
-    """
-
-    def __init__(self, keep: float):
-        super().__init__()
-        self.keep, self.progress = keep, 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[batch, ...]`` to the same shape."""
-        keep = 1 - self.progress * (1 - self.keep)
-        if not self.training or keep >= 1:
-            return x
-        stays = torch.rand(len(x), *(1,) * (x.dim() - 1), device=x.device, dtype=x.dtype) < keep
-        return x * stays / keep
 
 
 class Cell(nn.Module):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lightning_modules.networks.auto_deeplab import TRANSITIONS
-from lightning_modules.networks.auto_deeplab_cells import INPUTS, OPERATION_NAMES, ZERO
+from lightning_modules.networks.auto_deeplab_cells import INPUTS
+from lightning_modules.networks.auto_deeplab_operations import OPERATION_NAMES, ZERO
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.base import Choices, Space
 from lightning_modules.path_samplers.relaxation import MOST_LOOKED_AT, Relaxation, straight_through

@@ -21,7 +21,8 @@ from lightning_modules.networks.auto_deeplab import (
     levels_of,
     running_norm,
 )
-from lightning_modules.networks.auto_deeplab_cells import INPUTS, OPERATION_NAMES, ZERO, Block, blocks_of
+from lightning_modules.networks.auto_deeplab_cells import INPUTS, Block, blocks_of
+from lightning_modules.networks.auto_deeplab_operations import OPERATION_NAMES, ZERO
 from lightning_modules.networks.cells import Norm
 from lightning_modules.networks.supernet import Supernet
 from search.evaluation import Architecture

@@ -6,7 +6,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_modules.networks.auto_deeplab_cells import ScheduledDropPath
+from lightning_modules.networks.drop_path import ScheduledDropPath
 from lightning_modules.objectives.segmentation import SegmentationObjective
 from lightning_modules.pixel_classification import PixelClassificationModule
 from tests.lightning_modules.quiet_trainer import QUIET

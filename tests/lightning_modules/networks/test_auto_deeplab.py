@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.networks.auto_deeplab_cells import Block, Cell, ScheduledDropPath
+from lightning_modules.networks.auto_deeplab_cells import Block, Cell
 from lightning_modules.networks.batch_statistics import BatchStatistics
+from lightning_modules.networks.drop_path import ScheduledDropPath
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
 from search.spaces.auto_deeplab import AutoDeepLab
