@@ -209,7 +209,7 @@ class AutoDeepLab(SearchSpace):
         widths = Widths(filters, stem_channels, head_channels, self.blocks)
         norm = running_norm(norm_eps, norm_momentum)
         moves, blocks = architecture[: self.layers], self.cell(architecture)
-        walk = Walk(moves, blocks, widths, _outputs(head), decoder, norm, drop_path_keep)
+        walk = Walk(moves, blocks, widths, head.maps_or(CLASSES), decoder, norm, drop_path_keep)
         return DeepLabNetwork(walk, widths, head.in_channels, norm)
 
     def build_supernet(
@@ -231,7 +231,10 @@ class AutoDeepLab(SearchSpace):
         widths = Widths(filters, stem_channels, head_channels, self.blocks)
         return Supernet(
             lambda selection: DeepLabNetwork(
-                SuperTrellis(selection, self.layers, widths, _outputs(head), norm), widths, head.in_channels, norm
+                SuperTrellis(selection, self.layers, widths, head.maps_or(CLASSES), norm),
+                widths,
+                head.in_channels,
+                norm,
             )
         )
 
@@ -253,8 +256,3 @@ class AutoDeepLab(SearchSpace):
 
 def _place(cell: int, level: int) -> str:
     return f"{cell} /{STRIDES[level]}"
-
-
-def _outputs(head: Head) -> int:
-    """Maps that a network gives: one for each class, and one where there are none."""
-    return max(1, head.classes_or(CLASSES))

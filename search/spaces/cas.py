@@ -116,7 +116,9 @@ class CASBackbone(SearchSpace):
             A module from ``[batch, in_channels, height, width]`` to logits ``[batch, classes, height, width]``.
         """
         build_cell = self.cell_builder(architecture)
-        return CASNetwork(build_cell, None, _outputs(head), channels, cells, stages, head_channels, head.in_channels)
+        return CASNetwork(
+            build_cell, None, head.maps_or(CLASSES), channels, cells, stages, head_channels, head.in_channels
+        )
 
     def build_supernet(
         self,
@@ -135,7 +137,7 @@ class CASBackbone(SearchSpace):
                 return DARTSSuperCell(selection, first, width, reduction, norm, BACKBONE_OPERATIONS)
 
             return CASNetwork(
-                build_cell, None, _outputs(head), channels, cells, stages, head_channels, head.in_channels, norm
+                build_cell, None, head.maps_or(CLASSES), channels, cells, stages, head_channels, head.in_channels, norm
             )
 
         return Supernet(build)
@@ -198,7 +200,7 @@ class CASMultiScale(SearchSpace):
             return DARTSCell(nodes, width, False, operations=SCALE_OPERATIONS)
 
         return CASNetwork(
-            build_cell, build_scales, _outputs(head), channels, cells, stages, head_channels, head.in_channels
+            build_cell, build_scales, head.maps_or(CLASSES), channels, cells, stages, head_channels, head.in_channels
         )
 
     def build_supernet(
@@ -218,12 +220,15 @@ class CASMultiScale(SearchSpace):
 
             build_cell = CASBackbone().cell_builder(self.backbone, norm)
             return CASNetwork(
-                build_cell, build_scales, _outputs(head), channels, cells, stages, head_channels, head.in_channels, norm
+                build_cell,
+                build_scales,
+                head.maps_or(CLASSES),
+                channels,
+                cells,
+                stages,
+                head_channels,
+                head.in_channels,
+                norm,
             )
 
         return Supernet(build)
-
-
-def _outputs(head: Head) -> int:
-    """Maps that a network gives: one for each class, and one where there are none."""
-    return max(1, head.classes_or(CLASSES))
