@@ -8,7 +8,7 @@ the intermediate nodes; an *edge* is a pair of a node and one before it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +51,14 @@ class SeparableConvolution(nn.Sequential):
 
 
 class DilatedConvolution(nn.Sequential):
-    """ReLU, depthwise convolution over every second pixel, pointwise convolution, normalisation.
+    """ReLU, depthwise convolution over pixels at a distance, pointwise convolution, normalisation.
 
-    Arguments as for `SeparableConvolution`.
+    Arguments as for `SeparableConvolution`, and:
+        dilation: distance of the pixels.
     """
 
-    def __init__(self, channels: int, kernel: int, stride: int = 1, norm: Norm = nn.BatchNorm2d):
-        super().__init__(*_depthwise_separable(channels, kernel, stride, 2, norm))
+    def __init__(self, channels: int, kernel: int, stride: int = 1, norm: Norm = nn.BatchNorm2d, dilation: int = 2):
+        super().__init__(*_depthwise_separable(channels, kernel, stride, dilation, norm))
 
 
 def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int, norm: Norm) -> list[nn.Module]:
@@ -69,6 +70,9 @@ def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int,
         norm(channels),
     ]
 
+
+Operations = Mapping[str, Callable[[int, int, Norm], nn.Module]]
+"""Operation name to its constructor of (channels, stride, norm)."""
 
 OPERATIONS: dict[str, Callable[[int, int, Norm], nn.Module]] = {
     "max_pool_3x3": lambda channels, stride, norm: nn.MaxPool2d(3, stride, padding=1),
@@ -102,18 +106,21 @@ class NodeChoice:
     operations: tuple[str, str]
 
 
-def node_choices(choices: Sequence[int], pairs: Pairs = PAIRS) -> tuple[NodeChoice, ...]:
+def node_choices(
+    choices: Sequence[int], pairs: Pairs = PAIRS, names: Sequence[str] = OPERATION_NAMES
+) -> tuple[NodeChoice, ...]:
     """What the nodes of one cell compute.
 
     Args:
         choices: of one cell, `DECISIONS_PER_CELL` of them: pair, first operation, second operation, for each node.
         pairs: for each node, the pairs of nodes that it can read.
+        names: of the operations.
     """
     nodes = []
     for node, readable in enumerate(pairs):
         pair, first, second = choices[3 * node : 3 * node + 3]
         earlier, later = readable[pair]
-        nodes.append(NodeChoice((earlier, later), (OPERATION_NAMES[first], OPERATION_NAMES[second])))
+        nodes.append(NodeChoice((earlier, later), (names[first], names[second])))
     return tuple(nodes)
 
 
@@ -130,12 +137,20 @@ class DARTSCell(nn.Module):
         channels: of the inputs and of each node.
         reduction: whether the output has half the resolution.
         norm: builds the normalisation layers.
+        operations: DARTS', or others.
     """
 
-    def __init__(self, nodes: Sequence[NodeChoice], channels: int, reduction: bool, norm: Norm = nn.BatchNorm2d):
+    def __init__(
+        self,
+        nodes: Sequence[NodeChoice],
+        channels: int,
+        reduction: bool,
+        norm: Norm = nn.BatchNorm2d,
+        operations: Operations = OPERATIONS,
+    ):
         super().__init__()
         self.operations = nn.ModuleList(
-            OPERATIONS[name](channels, _stride(source, reduction), norm)
+            operations[name](channels, _stride(source, reduction), norm)
             for node in nodes
             for source, name in zip(node.sources, node.operations, strict=True)
         )
@@ -169,6 +184,7 @@ class DARTSSuperCell(PathModule):
         reduction: whether the output has half the resolution.
         norm: builds the normalisation layers.
         pairs: for each node, the pairs of nodes that it can read.
+        operations: DARTS', or others.
     """
 
     def __init__(
@@ -179,11 +195,12 @@ class DARTSSuperCell(PathModule):
         reduction: bool,
         norm: Norm = nn.BatchNorm2d,
         pairs: Pairs = PAIRS,
+        operations: Operations = OPERATIONS,
     ):
         super().__init__(selection)
         self.pairs = pairs
         self.operations = nn.ModuleList(
-            nn.ModuleList(build(channels, _stride(source, reduction), norm) for build in OPERATIONS.values())
+            nn.ModuleList(build(channels, _stride(source, reduction), norm) for build in operations.values())
             for _, source in EDGES
         )
         self.decisions = slice(first, first + DECISIONS_PER_CELL)

@@ -23,9 +23,9 @@ class Path:
     Attributes:
         choices: the architecture, one choice a decision, of which nothing but the chosen operations run. None runs
             every operation and adds them up by their weights: a continuous relaxation.
-        weights: one tensor a decision, ``[choices]``, or whatever the space's relaxation gives a decision that depends
-            on those before it. Beside ``choices`` the output of each chosen operation is multiplied by its weight,
-            which lets a gradient through to it (GDAS). Without ``choices`` they are required.
+        weights: one tensor a decision, ``[choices]``, or whatever the space's relaxation gives, as for a decision that
+            depends on those before it. Beside ``choices`` the output of each chosen operation is multiplied by its
+            weight, which lets a gradient through to it (GDAS). Without ``choices`` they are required.
         active: without ``choices``, for each decision those whose weights are large enough to make a difference; a part
             may leave the others out. None for all of them. A sampler says so, for it has the weights on the CPU, and
             a part that looked at them where they are would wait for the accelerator.

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lightning_modules.objectives.base import Judgement, Network, Objective
+
+
+class PixelCounts(NamedTuple):
+    """What is counted over the known pixels of images.
+
+    Attributes:
+        confusion: pixels by label and by prediction, int64 ``[classes, classes]``.
+        loss: the sum of their cross-entropies.
+        pixels: their number.
+    """
+
+    confusion: Tensor
+    loss: Tensor
+    pixels: Tensor
+
+
+def mean_iou(confusion: Tensor) -> Tensor:
+    """The mean intersection over union, in %, over the classes that a label or a prediction shows.
+
+    Args:
+        confusion: pixels by label and by prediction, ``[classes, classes]``.
+    """
+    hits = confusion.diagonal().double()
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    return (100 * (hits / union).nanmean()).float()
 
 
 class SegmentationObjective(Objective):
@@ -49,18 +75,16 @@ class SegmentationObjective(Objective):
 
     def score(self, network: Network, batches: Iterable[Any]) -> Judgement:
         """Of all batches' pixels together."""
-        loss, pixels, confusion = torch.zeros(()), torch.zeros(()), None
-        for batch in batches:
-            images, labels = self._read(batch)
-            logits = self._logits(network, images, labels)
-            loss = loss.to(logits.device) + self._loss_sum(logits, labels)
-            pixels = pixels.to(logits.device) + (labels != self.ignored).sum()
-            seen = self._confusion(logits.argmax(1), labels, logits.shape[1])
-            confusion = seen if confusion is None else confusion + seen
-        assert confusion is not None
-        hits = confusion.diagonal().double()
-        union = confusion.sum(0) + confusion.sum(1) - hits
-        return Judgement((100 * (hits / union).nanmean()).float(), loss / pixels.clamp(min=1))
+        each = [self.counts(network, batch) for batch in batches]
+        confusion, loss, pixels = (functools.reduce(torch.add, counts) for counts in zip(*each, strict=True))
+        return Judgement(mean_iou(confusion), loss / pixels.clamp(min=1))
+
+    def counts(self, network: Network, batch: Any) -> PixelCounts:
+        """What a batch adds to the counts from which a score is made."""
+        images, labels = self._read(batch)
+        logits = self._logits(network, images, labels)
+        confusion = self._confusion(logits.argmax(1), labels, logits.shape[1])
+        return PixelCounts(confusion, self._loss_sum(logits, labels), (labels != self.ignored).sum())
 
     def images(self, batch: Any) -> int:
         """How many images a batch has."""

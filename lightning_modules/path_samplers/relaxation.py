@@ -33,7 +33,11 @@ class Relaxation(ABC):
 
     @abstractmethod
     def shapes(self) -> list[torch.Size]:
-        """Of the logits: one tensor a decision, its last dimension the decision's choices."""
+        """Of the logits: one tensor a decision, its last dimension the decision's choices.
+
+        Where a space's probabilities are not its decisions', as on the edges of a cell of which a block reads two, it
+        has tensors of its own, in the last dimension of which probabilities add up to 1.
+        """
 
     def path(
         self,

@@ -9,16 +9,22 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from search.reports.svg import INK, MUTED, PAPER, TINT, house_style, new_figure, to_svg
 from search.spaces.base import Edge
 
+_STEP, _ROW = 1.15, 0.9
+"""Inches between columns and between rows of nodes that have places."""
 
-def architecture_svg(edges: Sequence[Edge]) -> str:
+
+def architecture_svg(edges: Sequence[Edge], fixed: Mapping[str, tuple[float, float]] | None = None) -> str:
     """An architecture as a graph with labelled arrows, from left to right; long chains wind to and fro.
 
     Args:
         edges: `SearchSpace.diagram`'s.
+        fixed: `SearchSpace.places`: column and row of each node, from the left and from above; nodes that no arrow
+            touches are drawn pale. None or empty to lay nodes out by the arrows.
 
     Returns:
         An ``<svg>`` element; empty text where there are no edges.
@@ -27,7 +33,8 @@ def architecture_svg(edges: Sequence[Edge]) -> str:
         return ""
     from matplotlib.patches import FancyArrowPatch
 
-    places = _layout(edges)
+    places = {node: (_STEP * x, -_ROW * y) for node, (x, y) in fixed.items()} if fixed else _layout(edges)
+    touched = {node for edge in edges for node in (edge.source, edge.target)}
     with house_style():
         bends = _bends(edges, places)
         middles = [_middle(places[e.source], places[e.target], bend) for e, bend in zip(edges, bends, strict=True)]
@@ -59,7 +66,10 @@ def architecture_svg(edges: Sequence[Edge]) -> str:
             axes.text(x, y, edge.label, ha="center", va="center", fontsize=8.5, color=INK, bbox=box, gid="label-0")
         for node, (x, y) in places.items():
             box = {"boxstyle": "round,pad=0.42,rounding_size=0.9", "facecolor": TINT, "edgecolor": MUTED}
-            axes.text(x, y, node, ha="center", va="center", fontsize=9.5, color=INK, bbox=box, gid="node-0")
+            pale: dict[str, Any] = {} if node in touched else {"alpha": 0.35}
+            axes.text(
+                x, y, node, ha="center", va="center", fontsize=9.5, color=INK, bbox=box | pale, gid="node-0", **pale
+            )
         words = "; ".join(f"{edge.source} to {edge.target}: {edge.label}" for edge in edges)
         return to_svg(figure, f"Architecture: {words}")
 

@@ -129,7 +129,9 @@ def _target(
         "on_the_way": _on_the_way({agent: agents[agent].get("on_the_way") or [] for agent in order}),
         "attributes": target.get("attributes", {}),
         "elsewhere": _elsewhere({agent: agents[agent].get("at_best") or {} for agent in order}),
-        "drawing": "" if best is None else architecture_svg(experiment.space.diagram(tuple(best["choices"]))),
+        "drawing": ""
+        if best is None
+        else architecture_svg(experiment.space.diagram(tuple(best["choices"])), experiment.space.places()),
     }
 
 

@@ -209,7 +209,7 @@ def _best(study: SupernetStudy, summary: Mapping[str, Any]) -> list[dict[str, An
             "worth": f"{worth:.6g}" if math.isfinite(worth) else "",
             "rank": f"{min(ranks):,.0f}" if ranks else "",
             "text": text,
-            "drawing": architecture_svg(study.space.diagram(study.space.parse(text))),
+            "drawing": architecture_svg(study.space.diagram(study.space.parse(text)), study.space.places()),
         }
         best.setdefault(text, entry)["finders"].append(name)
     return [entry | {"finders": listed(entry["finders"])} for entry in best.values()]

@@ -38,7 +38,7 @@ def trained_page(folder: Path, choice: Choice, about: Mapping[str, Any], history
         title=f"{choice.target or 'A network'}, trained in full",
         about=about,
         curves=[curve_svg(history, names, label) for label, names in panels],
-        diagram=architecture_svg(choice.space.diagram(choice.architecture)),
+        diagram=architecture_svg(choice.space.diagram(choice.architecture), choice.space.places()),
         metrics=[(name, number(value, decimals_for([value]))) for name, value in about["metrics"].items()],
         seconds=sum(entry["seconds"] for entry in history),
         folder=str(folder),

@@ -150,6 +150,13 @@ class SearchSpace(ABC):
         ]
         return [Edge(a, b, label) for (a, b), label in zip(itertools.pairwise(names), labels, strict=True)]
 
+    def places(self) -> dict[str, tuple[float, float]]:
+        """Where nodes of every `diagram` stand: column from the left, row from above; empty to lay out each anew.
+
+        It may name nodes that an architecture does not have, such as places that a path does not touch.
+        """
+        return {}
+
     @classmethod
     def toy(cls) -> dict[str, Any]:
         """Arguments that make it cheap, as a recipe gives them."""

@@ -23,6 +23,10 @@ class Head:
         """How many classes, where the default is the space's own number."""
         return default if self.classes is None else self.classes
 
+    def maps_or(self, default: int) -> int:
+        """How many numbers a pixel, where the default is the space's own number of classes: one if there are none."""
+        return max(1, self.classes_or(default))
+
 
 OWN_HEAD = Head()
 """That of the space's own benchmark."""

@@ -573,6 +573,16 @@ def test_an_arrow_for_every_edge_and_a_box_for_every_node():
     assert architecture_svg([]) == ""
 
 
+def test_nodes_stand_where_the_space_says_and_those_of_no_arrow_are_pale():
+    edges = [Edge("a", "b", "down"), Edge("b", "c", "up")]
+    fixed = {"a": (0, 0), "b": (1, 2), "c": (2, 0), "nobody": (1, 0)}
+    svg = architecture_svg(edges, fixed)
+    assert (groups(svg, "arrow"), groups(svg, "node")) == (2, 4)
+    width, height = (float(each) for each in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+    assert width > 2 * 72 and height > 2 * 0.9 * 72  # two columns and two rows of space
+    assert svg.count("opacity: 0.35") >= 1 and architecture_svg(edges, {}) == architecture_svg(edges)
+
+
 def test_long_chains_and_impossible_graphs_are_drawn():
     chain = [Edge(str(k), str(k + 1), f"decision {k}: choice") for k in range(22)]
     width, height = (
