@@ -44,14 +44,14 @@ class SegmentationObjective(Objective):
 
     def loss(self, network: Network, batch: Any) -> Tensor:
         """The mean over known pixels; 0 where there are none."""
-        images, labels = self._read(batch)
+        images, labels = self.read(batch)
         return self._loss_sum(self._logits(network, images, labels), labels) / self._known(labels)
 
     def score(self, network: Network, batches: Iterable[Any]) -> Judgement:
         """Of all batches' pixels together."""
         loss, pixels, confusion = torch.zeros(()), torch.zeros(()), None
         for batch in batches:
-            images, labels = self._read(batch)
+            images, labels = self.read(batch)
             logits = self._logits(network, images, labels)
             loss = loss.to(logits.device) + self._loss_sum(logits, labels)
             pixels = pixels.to(logits.device) + (labels != self.ignored).sum()
@@ -74,8 +74,8 @@ class SegmentationObjective(Objective):
             else super().first(batch, count)
         )
 
-    def _read(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Images and label maps."""
+    def read(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Images ``[batch, 3, height, width]`` and label maps ``[batch, height, width]`` of a batch of either kind."""
         if not isinstance(batch, dict):
             return batch
         pictures, samples = batch["inputs"], batch["data_samples"]

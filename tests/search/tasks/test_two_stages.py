@@ -1,0 +1,106 @@
+"""Training in two stages: what is frozen, what is precomputed, and when the second stage is left out."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from datamodules.digit_scenes import DigitScenesSegmentation
+from datamodules.encoded_crops import encode_crops
+from lightning_modules.encoder_decoder import EncoderDecoderModule
+from search.evaluation import Proposal
+from search.spaces.fast_dense import PUBLISHED, FastDense
+from search.tasks.two_stages import TwoStageTask
+
+SPACE = FastDense()
+ARCH = SPACE.parse(PUBLISHED["arch1"])
+BUILD = {"width": 4, "encoder_width": 0.1}
+
+
+def scenes(**arguments):
+    return DigitScenesSegmentation(**({"scenes": 8, "val_scenes": 2, "batch_size": 4} | arguments))
+
+
+def task(**arguments):
+    return TwoStageTask(
+        SPACE, scenes(), **({"crops": 8, "first_batch_size": 4, "build": BUILD, "threads": 1} | arguments)
+    )
+
+
+def test_the_second_stage_is_for_those_above_the_bound():
+    both = task(first_epochs=2)
+    whole = both.evaluate_one(Proposal(ARCH, seed=3))
+    first = whole.metrics["first_stage"]
+    assert whole.status == "ok" and whole.metrics["stages"] == 2 and len(whole.history) == 3
+    stopped = both.evaluate_one(Proposal(ARCH, seed=3, stop_below=first + 1e-3))
+    assert stopped.metrics["stages"] == 1 and stopped.score == stopped.metrics["first_stage"] == first
+    assert stopped.history == whole.history[:2] and stopped.metrics["epochs"] == 2
+    # A score that is as good as the bound goes on, and to the very same end.
+    kept = both.evaluate_one(Proposal(ARCH, seed=3, stop_below=first))
+    assert kept.score == whole.score and kept.metrics | {"epochs": 3} == whole.metrics | {"epochs": 3}
+
+
+def test_a_copy_in_another_process_answers_the_same():
+    one = task(first_epochs=1)
+    answer = one.evaluate_one(Proposal(ARCH, seed=1))
+    other = pickle.loads(pickle.dumps(one))
+    assert other._encoded is None and one._encoded is not None
+    again = other.evaluate_one(Proposal(ARCH, seed=1))
+    assert (again.score, again.metrics) == (answer.score, answer.metrics)
+
+
+def test_only_the_decoder_learns_at_first():
+    first = task(first_epochs=1)
+    encoder = copy.deepcopy(first._encoder().state_dict())
+    module = first._start_frozen(ARCH, 5)
+    assert all(torch.equal(value, encoder[name]) for name, value in module.network.encoder.state_dict().items())
+    module.train()
+    assert not module.network.encoder.training and module.network.decoder.training
+    loss, images = module.losses(next(iter(first._encoded_data().train_dataloader())))
+    loss.backward()
+    assert images == 4 and all(weight.grad is None for weight in module.network.encoder.parameters())
+    # An encoder that is frozen in the graph gives the same maps as the precomputed ones.
+    pictures = next(iter(scenes().train_dataloader()))
+    plain, encoded = module.pictures.read(pictures), encode_crops(scenes(), module.network.encoder, 4)
+    for one, other in zip(module.network.encoder(plain[0]), encoded.features, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(plain[1][:, ::4, ::4], encoded.labels)
+    # Every child begins with this encoder, and with a decoder of its own.
+    second = first._start_frozen(ARCH, 6)
+    assert all(torch.equal(value, encoder[name]) for name, value in second.network.encoder.state_dict().items())
+    assert not torch.equal(second.network.decoder.classifier.weight, module.network.decoder.classifier.weight)
+
+
+def test_tricks_can_be_switched_off():
+    module = EncoderDecoderModule(task().build_network(ARCH, 0), distillation=0.3, auxiliary=0.15)
+    teacher = torch.nn.Conv2d(3, 11, 1).requires_grad_(False)
+    encoded = encode_crops(scenes(), module.network.encoder, 4, teacher)
+    batch = encoded.__getitems__([0, 1, 2, 3])
+    assert batch["teacher"].shape == (4, 11, 16, 16)
+    module.eval()
+    logits, others = module.network.decoder.with_auxiliary(batch["features"])
+    entropy = module.cross_entropy(logits, batch["labels"])
+    expected = entropy + 0.15 * sum(module.cross_entropy(each, batch["labels"]) for each in others)
+    scaled = torch.nn.functional.interpolate(logits, (16, 16), mode="bilinear")
+    expected = expected + 0.3 * (scaled - batch["teacher"]).square().mean()
+    torch.testing.assert_close(module.losses(batch)[0], expected)
+    module.auxiliary = module.distillation = 0.0
+    torch.testing.assert_close(module.losses(batch)[0], entropy)
+    with pytest.raises(ValueError, match="a teacher teaches on precomputed crops"):
+        task(precompute=False, teacher=teacher)
+
+
+def test_without_precomputing_the_first_stage_reads_pictures():
+    answer = task(first_epochs=1, precompute=False).evaluate_one(Proposal(ARCH, seed=1))
+    assert answer.status == "ok" and answer.metrics["stages"] == 2
+
+
+def test_crops_of_different_sizes_are_refused():
+    class Growing(DigitScenesSegmentation):
+        def train_dataloader(self):
+            for size in (32, 64):
+                yield torch.zeros(4, 3, size, size), torch.zeros(4, size, size, dtype=torch.long)
+
+    with pytest.raises(ValueError, match="crops differ in size"):
+        encode_crops(Growing(8, 2), task().build_network(ARCH, 0).encoder, 8)
