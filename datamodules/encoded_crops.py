@@ -49,6 +49,7 @@ def encode_crops(
     crops: int,
     teacher: nn.Module | None = None,
     device: torch.device | str = "cpu",
+    least: tuple[int, int] = (1, 1),
 ) -> EncodedCrops:
     """Look at training batches until there are so many crops; the networks stay as they are.
 
@@ -58,6 +59,7 @@ def encode_crops(
         crops: how many.
         teacher: images to logits, of any size.
         device: where to compute.
+        least: height and width that smaller crops are padded to, by the mean colour and by pixels that do not count.
 
     Raises:
         ValueError: crops differ in size.
@@ -71,7 +73,11 @@ def encode_crops(
         while done < crops:
             getattr(getattr(loader, "sampler", None), "set_epoch", lambda _: None)(epoch)
             for batch in loader:
-                images, labels = (each.to(device) for each in reader.read(batch))
+                images, labels = reader.read(batch)
+                missing = [max(0, side - there) for side, there in zip(least, images.shape[-2:], strict=True)]
+                padding = (0, missing[1], 0, missing[0])
+                images = functional.pad(images, padding).to(device)
+                labels = functional.pad(labels, padding, value=reader.ignored).to(device)
                 features = encoder(images)
                 size = features[0].shape[-2:]
                 row = [*features, functional.interpolate(labels[:, None].float(), size)[:, 0].long()]

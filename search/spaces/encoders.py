@@ -24,8 +24,8 @@ def build_encoder(name: str, in_channels: int = 3, width: float = 1.0, weights: 
     """An encoder of four feature maps, initialised from torch's random state or from weights.
 
     Args:
-        name: ``mobilenet_v2``, ``mobilenet_v2_torchvision``, ``efficientnet_lite0``, or a network of `ResidualBackbone` with four stages by its
-            string, such as ``basicblock_64_11-21-21-21``.
+        name: one of `SKELETONS`, or a network of `ResidualBackbone` with four stages by its string, such as
+            ``basicblock_64_11-21-21-21``.
         in_channels: of the images.
         width: channels of a mobile encoder, as a share of its own; of a residual one its string says them.
         weights: a local file of a state dict, looked for below the current folder, then below ``$CATCHMARK_DATA``:

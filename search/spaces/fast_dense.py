@@ -65,7 +65,7 @@ class FastDense(SearchSpace):
     @classmethod
     def toy_build(cls) -> dict[str, Any]:
         """Arguments of `build` for a network of a moment."""
-        return {"width": 4, "repeats": 1, "encoder_width": 0.1}
+        return {"width": 4, "repeats": 1, "encoder": "basicblock_4_1222", "weights": ""}
 
     # ---- reading and writing ---------------------------------------------------------------------------------------
 

@@ -129,6 +129,7 @@ class TwoStageTask(TrainedTask):
             "crops": 4,
             "first_batch_size": 4,
             "threads": 1,
+            "teacher": None,
             "trainer": dict(TINY_TRAINER),
         }
 
@@ -213,7 +214,9 @@ class TwoStageTask(TrainedTask):
                 reseed: Any = getattr(self.first_data, "reseed", None)
                 if callable(reseed):
                     reseed(derive_seed(self.encoder_seed, "crops"))
-                self._encoded = encode_crops(self.first_data, encoder, self.crops, self.teacher, device)
+                # A picture may be scaled to less than a crop.
+                least = tuple(getattr(self.first_data, "crop", (1, 1)))
+                self._encoded = encode_crops(self.first_data, encoder, self.crops, self.teacher, device, least)
         return EncodedCropsDataModule(self._encoded, self.data, self.first_batch_size)
 
     def _device(self) -> torch.device:

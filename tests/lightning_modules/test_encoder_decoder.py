@@ -99,7 +99,9 @@ def test_means_over_pixels_are_those_of_a_plain_count():
     expected = [sum(iou) / 2, sum(accuracy) / 2, weighted]
     expected += [plain.trace() / plain.sum(), (expected[0] * expected[1] * expected[2]) ** (1 / 3)]
     assert [float(each) for each in table.compute().values()] == pytest.approx([100 * each for each in expected])
-    assert float(PixelTable(2).compute()["reward"]) == 0.0
+    nothing = PixelTable(2)
+    nothing.update(torch.zeros(4, dtype=torch.long), torch.full((4,), 255))
+    assert float(nothing.compute()["reward"]) == 0.0
 
 
 def test_networks_without_the_parts_are_refused():

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 
 from search.agents.random_search import RandomSearch
@@ -35,7 +36,8 @@ def test_mean_and_tolerance_follow_the_published_code():
         mean = 0.99 * mean + 0.01 * score
         steps += score > mean
     assert steps > 450 and tolerance < 0.9
-    assert float(agent._mean) == mean and abs(float(agent._tolerance) - tolerance) < 1e-12
+    assert float(agent._mean) == pytest.approx(mean, 1e-12)
+    assert float(agent._tolerance) == pytest.approx(tolerance, 1e-12)
 
 
 def test_bounds_are_uniform_below_the_mean():

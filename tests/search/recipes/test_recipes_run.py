@@ -48,6 +48,12 @@ def make_stand_ins(folder: Path) -> None:
         for k in range(60):
             drive, frame = divmod(k, 30)
             save(Image.effect_noise((50, 16), 40).convert("RGB"), folder / f"kitti/frames/drive_{drive}/{frame:04}.png")
+    if not (folder / "voc").exists():
+        for k in range(10):
+            place = f"{'train' if k < 8 else 'val'}/{k}.png"
+            labels = Image.effect_noise((96, 64), 40).point([value % 21 for value in range(256)])
+            save(labels, folder / "voc/labels" / place)
+            save(labels.convert("RGB"), folder / "voc/images" / place)
     if not (folder / "cityscapes").exists():
         for k in range(10):
             place = f"{'train' if k < 8 else 'val'}/town/town_00000{k}_000019"

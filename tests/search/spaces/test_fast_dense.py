@@ -124,7 +124,8 @@ def test_weights_come_from_a_package_where_it_is_installed(tmp_path, monkeypatch
     package.mkdir()
     (package / "__init__.py").touch()
     encoder = build_encoder("efficientnet_lite0")
-    torch.save({f"_{number}": value for number, value in enumerate(encoder.state_dict().values())}, package / "a.pth")
+    theirs = {f"_{k}.{name.split('.')[-1]}": value for k, (name, value) in enumerate(encoder.state_dict().items())}
+    torch.save(theirs, package / "a.pth")
     found = build_encoder("efficientnet_lite0", weights="package")
     for name, value in encoder.state_dict().items():
         assert name.endswith("num_batches_tracked") or torch.equal(found.state_dict()[name], value)

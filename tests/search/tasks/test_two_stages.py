@@ -15,7 +15,7 @@ from search.tasks.two_stages import TwoStageTask
 
 SPACE = FastDense()
 ARCH = SPACE.parse(PUBLISHED["arch1"])
-BUILD = {"width": 4, "encoder_width": 0.1}
+BUILD = SPACE.toy_build()
 
 
 def scenes(**arguments):
@@ -39,15 +39,8 @@ def test_the_second_stage_is_for_those_above_the_bound():
     # A score that is as good as the bound goes on, and to the very same end.
     kept = both.evaluate_one(Proposal(ARCH, seed=3, stop_below=first))
     assert kept.score == whole.score and kept.metrics | {"epochs": 3} == whole.metrics | {"epochs": 3}
-
-
-def test_a_copy_in_another_process_answers_the_same():
-    one = task(first_epochs=1)
-    answer = one.evaluate_one(Proposal(ARCH, seed=1))
-    other = pickle.loads(pickle.dumps(one))
-    assert other._encoded is None and one._encoded is not None
-    again = other.evaluate_one(Proposal(ARCH, seed=1))
-    assert (again.score, again.metrics) == (answer.score, answer.metrics)
+    # What is computed once is not sent to workers.
+    assert both._encoded is not None and pickle.loads(pickle.dumps(both))._encoded is None
 
 
 def test_only_the_decoder_learns_at_first():
