@@ -143,7 +143,7 @@ class MergingCellFPN(nn.Module):
         self.stack_times, self.start_level, self.strides = stack_times, start_level, tuple(strides)
         self.cells = PUBLISHED if cells is None else tuple(MergingCell(*each) for each in cells)
         check_cells(self.cells)
-        self.anytime, self.read_after = anytime, stack_times
+        self.form, self.anytime, self.read_after = form, anytime, stack_times
         bias = form == "published"
         self.laterals = nn.ModuleList(_convolution(each, out_channels, bias) for each in read)
         extra = range(num_outs - len(read))
@@ -163,7 +163,7 @@ class MergingCellFPN(nn.Module):
         repeats = self.read_after
         if self.training and self.anytime:
             repeats = int(torch.randint(1, self.stack_times + 1, ()))
-        for pyramid in self.pyramids[:repeats]:  # type: ignore[union-attr]
+        for pyramid in self.pyramids[:repeats]:
             levels = pyramid(levels)
         return levels
 

@@ -144,7 +144,7 @@ def _part(
 
     module = load_module(folder, about, trust)
     network, classifies = network_of(module), isinstance(module, ClassificationModule)
-    backbone, strides = _backbone(network), ()
+    backbone = _backbone(network)
     neck: Any = getattr(network, "neck", None)
     has_pyramid = backbone is not None and isinstance(neck, nn.Module) and hasattr(neck, "strides")
     if part is None:
@@ -161,9 +161,8 @@ def _part(
     if part == "pyramid":
         if not has_pyramid:
             raise CatchmarkError(f"--part pyramid: {type(network).__name__} has no neck that says its strides")
-        backbone, strides = nn.Sequential(backbone, neck), neck.strides  # type: ignore[union-attr, arg-type]
-    else:
-        strides = backbone.strides
+        return nn.Sequential(backbone, neck), tuple(f"stride_{stride}" for stride in neck.strides), part
+    strides: Any = backbone.strides
     return backbone, tuple(f"stride_{stride}" for stride in strides), part
 
 

@@ -23,8 +23,11 @@ NOTICE = "TINY, cut to seconds by --tiny to see whether it runs: its numbers say
 """Before the description, which opens the report."""
 _DATA = {"batch_size": 8, "num_workers": 0}
 """What makes any data module cheap."""
-_TRAINING = ("TrainedTask", "SubtaskPool")
+_TRAINING = ("TrainedTask", "SubtaskPool", "TwoStageTask")
 """Where these are, an evaluation takes a noticeable time, and one trial must do."""
+
+_SLOW = ("DetectionModule", "TwoStageTask")
+"""Where these are it takes a second or more."""
 
 
 class Tiny:
@@ -81,8 +84,8 @@ class Tiny:
         text, toy = json.dumps(given, default=str), dict[str, Any]()
         if any(name in text for name in _TRAINING):
             toy["trials"] = 1
-        if "faster_rcnn" in text:
-            toy["budget"] = 2  # a whole detector takes a second an evaluation
+        if any(name in text for name in _SLOW):
+            toy["budget"] = 2
         toy["description"] = f"{NOTICE} {given.get('description', '')}".strip()
         return toy
 

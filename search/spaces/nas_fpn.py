@@ -14,7 +14,6 @@ from lightning_modules.networks.merging_cells import (
     COMBINATIONS,
     LEVELS,
     OUTPUT_CELLS,
-    PUBLISHED,
     Form,
     MergingCell,
     MergingCellFPN,
@@ -25,6 +24,11 @@ from search.evaluation import Architecture
 from search.spaces.base import Decision, Edge, SearchSpace
 from search.spaces.encoders import build_encoder
 from search.spaces.head import OWN_HEAD, Head
+
+PUBLISHED_STRING = (
+    "P4=attention(1,3)|P4=sum(1,5)|P3=sum(0,6)|P4=sum(6,7)|P5=attention(7,8)|P7=attention(6,9)|P6=attention(9,10)"
+)
+"""The pyramid that the paper found, as `PUBLISHED` of `lightning_modules.networks.merging_cells`."""
 
 _PARTS = 3
 """Decisions of a cell: what it reads, the level of its output, how it combines."""
@@ -81,7 +85,7 @@ class NASFPN(SearchSpace):
         ]
 
     def of_cells(self, cells: tuple[MergingCell, ...]) -> Architecture:
-        """The architecture of some cells, such as `PUBLISHED`.
+        """The architecture of some cells, such as `lightning_modules.networks.merging_cells.PUBLISHED`.
 
         Raises:
             ValueError: the space has none.
@@ -182,10 +186,6 @@ class NASFPN(SearchSpace):
             anytime=anytime,
         )
         return PyramidNetwork(body, neck, head.classes_or(80))
-
-
-PUBLISHED_STRING = NASFPN().format(NASFPN().of_cells(PUBLISHED))
-"""The pyramid that the paper found."""
 
 
 @cache

@@ -116,7 +116,9 @@ class TwoStageTask(TrainedTask):
         self.first_batch_size, self.precompute, self.teacher = first_batch_size, precompute, teacher
         self.encoder_seed = encoder_seed
         self.honours = frozenset({"stop_below"})
-        self._forget()
+        # What is computed once, on first use.
+        self._begun_encoder: nn.Module | None = None
+        self._encoded: EncodedCrops | None = None
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -223,10 +225,6 @@ class TwoStageTask(TrainedTask):
         """Where crops are encoded: as the Trainer would choose."""
         gpu = torch.cuda.is_available() and self.trainer.get("accelerator", "auto") != "cpu"
         return torch.device("cuda" if gpu else "cpu")
-
-    def _forget(self) -> None:
-        self._begun_encoder: nn.Module | None = None
-        self._encoded: EncodedCrops | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is computed anew: a worker's copy of it would be sent with every task."""

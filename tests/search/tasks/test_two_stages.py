@@ -1,7 +1,10 @@
 """Training in two stages: what is frozen, what is precomputed, and when the second stage is left out."""
 
 import copy
+import os
 import pickle
+import signal
+from contextlib import closing
 
 import pytest
 import torch
@@ -9,9 +12,12 @@ import torch
 from datamodules.digit_scenes import DigitScenesSegmentation
 from datamodules.encoded_crops import encode_crops
 from lightning_modules.encoder_decoder import EncoderDecoderModule
+from search.cli import main
 from search.evaluation import Proposal
+from search.runs.journal import Journal
 from search.spaces.fast_dense import PUBLISHED, FastDense
 from search.tasks.two_stages import TwoStageTask
+from tests.processes import killed_in
 
 SPACE = FastDense()
 ARCH = SPACE.parse(PUBLISHED["arch1"])
@@ -97,3 +103,56 @@ def test_crops_of_different_sizes_are_refused():
 
     with pytest.raises(ValueError, match="crops differ in size"):
         encode_crops(Growing(8, 2), task().build_network(ARCH, 0).encoder, 8)
+
+
+RECIPE = """
+description: Killed amid a search.
+space: FastDense
+targets:
+  scenes:
+    class_path: TwoStageTask
+    init_args:
+      data: {class_path: DigitScenesSegmentation, init_args: {scenes: 4, val_scenes: 2, batch_size: 4}}
+      crops: 4
+      first_epochs: 1
+      threads: 1
+      build: {width: 4, encoder: basicblock_4_1222}
+agents: {stopping: {class_path: RunningMeanStop, init_args: {agent: RandomSearch, decay: 0.5, tolerance: 0.1}}}
+budget: 5
+"""
+
+
+def evaluations(folder):
+    with closing(Journal(folder / "journal.sqlite", writable=False)) as journal:
+        (search,) = journal.searches()
+        records = list(journal.records(search))
+    return [(each.proposal, repr(each.evaluation.score), sorted(each.evaluation.metrics.items())) for each in records]
+
+
+def test_a_killed_search_goes_on_exactly(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    recipe = tmp_path / "killed.yaml"
+    recipe.write_text(RECIPE)
+    words = ["run", str(recipe), "--quiet", "--runs"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    whole = evaluations(tmp_path / "whole" / "killed" / "latest")
+
+    def dies():
+        evaluate, left = TwoStageTask.evaluate_one, iter(range(3))
+
+        def evaluate_or_die(self, proposal):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return evaluate(self, proposal)
+
+        TwoStageTask.evaluate_one = evaluate_or_die
+        main([*words, str(tmp_path / "killed")])
+
+    assert killed_in(dies)
+    folder = tmp_path / "killed" / "killed" / "latest"
+    assert evaluations(folder) == whole[:3]
+    assert main(["run", "--resume", str(folder), "--quiet"]) == 0
+    assert evaluations(folder) == whole
+    bounds = [proposal.stop_below for proposal, *_ in whole]
+    stages = [dict(metrics)["stages"] for *_, metrics in whole]
+    assert len(set(bounds)) == 5 and set(stages) == {1.0, 2.0}  # the rule was at work before and behind the kill
