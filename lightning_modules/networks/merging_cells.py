@@ -55,8 +55,8 @@ class MergingPyramid(nn.Module):
     Args:
         channels: of all maps.
         cells: in order.
-        form: ``published``: attention weighs the finer map by the coarser one's global maximum, and convolutions have
-            a bias; ``mmdet``: it weighs the coarser map by the finer one's mean, and so do its weights count.
+        form: ``published``: attention weighs the finer map by the coarser one's global maximum; ``mmdet``: it weighs
+            the coarser map by the finer one's mean.
     """
 
     def __init__(self, channels: int, cells: Sequence[MergingCell], form: Form):
@@ -107,8 +107,8 @@ class MergingCellFPN(nn.Module):
         start_level: the first map of the backbone that is read; it is level 3.
         cells: ``[first, second, level, combination]`` each, as `MergingCell`; None for the published ones.
         form: ``published``: 1x1 convolutions with bias and normalisation before the pyramid, whose levels 6 and 7 are
-            maxima over those below (the authors' code); ``mmdet``: no bias, and one more 1x1 convolution before each.
-            See also `MergingPyramid`.
+            maxima over those below (the authors' code); ``mmdet``: these have no bias, and there is one more before
+            each maximum. See also `MergingPyramid`.
         anytime: see above.
         strides: of the pyramid, in pixels, for whoever asks.
 

@@ -475,7 +475,8 @@ def test_a_networks_own_neck_takes_the_place_of_the_stock_one(detector):
     backbone = StridedBackbone()
     network = PyramidNetwork(backbone, MergingCellFPN(list(backbone.channels), WIDTH, stack_times=1), 3)
     weights = copy.deepcopy(network.neck.state_dict())
-    overrides = {name: part for name, part in SMALL.get(detector, {}).items() if name != "neck"}
+    small = SMALL.get(detector, {"bbox_head": {"feat_channels": WIDTH, "stacked_convs": 1}})
+    overrides = {name: part for name, part in small.items() if name != "neck"}
     module = make_module(detector, network=network, overrides=overrides)
     assert module.model.neck is network.neck
     assert all(torch.equal(value, weights[name]) for name, value in network.neck.state_dict().items())
@@ -490,7 +491,7 @@ def test_a_networks_own_neck_takes_the_place_of_the_stock_one(detector):
 
 
 def test_mmdet_knows_the_neck_by_name():
-    overrides = {"neck": {"_delete_": True, "type": "MergingCellFPN", "in_channels": [], "out_channels": WIDTH}}
+    overrides = {"neck": {"_delete_": True, "type": "MergingCellFPN", "in_channels": [1] * 4, "out_channels": WIDTH}}
     overrides["bbox_head"] = {"in_channels": WIDTH, "feat_channels": WIDTH, "stacked_convs": 1}
     overrides["neck"] |= {"stack_times": 2, "start_level": 1, "num_outs": 5, "form": "mmdet"}
     module = make_module("retinanet", overrides=overrides)

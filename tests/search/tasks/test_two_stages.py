@@ -1,7 +1,6 @@
 """Training in two stages: what is frozen, what is precomputed, and when the second stage is left out."""
 
 import copy
-import os
 import pickle
 import signal
 from contextlib import closing
@@ -17,7 +16,6 @@ from search.evaluation import Proposal
 from search.runs.journal import Journal
 from search.spaces.fast_dense import PUBLISHED, FastDense
 from search.tasks.two_stages import TwoStageTask
-from tests.processes import killed_in
 
 SPACE = FastDense()
 ARCH = SPACE.parse(PUBLISHED["arch1"])
@@ -129,27 +127,32 @@ def evaluations(folder):
     return [(each.proposal, repr(each.evaluation.score), sorted(each.evaluation.metrics.items())) for each in records]
 
 
-def test_a_killed_search_goes_on_exactly(tmp_path, monkeypatch):
+DIES = """
+import os, signal, sys
+from search.cli import main
+from search.tasks.two_stages import TwoStageTask
+
+evaluate, left = TwoStageTask.evaluate_one, iter(range(3))
+
+def evaluate_or_die(self, proposal):
+    if next(left, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return evaluate(self, proposal)
+
+TwoStageTask.evaluate_one = evaluate_or_die
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_search_goes_on_exactly(server, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     recipe = tmp_path / "killed.yaml"
     recipe.write_text(RECIPE)
     words = ["run", str(recipe), "--quiet", "--runs"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     whole = evaluations(tmp_path / "whole" / "killed" / "latest")
-
-    def dies():
-        evaluate, left = TwoStageTask.evaluate_one, iter(range(3))
-
-        def evaluate_or_die(self, proposal):
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return evaluate(self, proposal)
-
-        TwoStageTask.evaluate_one = evaluate_or_die
-        main([*words, str(tmp_path / "killed")])
-
-    assert killed_in(dies)
-    folder = tmp_path / "killed" / "killed" / "latest"
+    assert server.run(DIES, [*words, tmp_path / "part"]).returncode == -signal.SIGKILL
+    folder = tmp_path / "part" / "killed" / "latest"
     assert evaluations(folder) == whole[:3]
     assert main(["run", "--resume", str(folder), "--quiet"]) == 0
     assert evaluations(folder) == whole
