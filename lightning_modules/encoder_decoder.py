@@ -187,8 +187,8 @@ class EncoderDecoderModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Averages begin at the weights, unless a checkpoint has brought them."""
-        if not self._averages and self._decay:
-            self._averages = [each.detach().clone() for each in self._averaged()]
+        known = self._averages or ([each.detach().clone() for each in self._averaged()] if self._decay else [])
+        self._averages = [each.to(self.device) for each in known]
 
     def training_step(self, batch: Any, batch_index: int) -> None:
         """One step of both optimisers."""

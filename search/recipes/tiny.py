@@ -58,11 +58,15 @@ class Tiny:
             toy |= self._of_study(given, known)
         if "build" in known and (given.get("build") or not is_dataclass(owner)):  # else one further up holds
             toy["build"] = self._build
-        if owner.__name__ == "DetectionModule" and given.get("detector", "faster_rcnn") == "faster_rcnn":
-            toy["overrides"] = {
-                "neck": {"out_channels": 16},
-                "roi_head": {"bbox_head": {"fc_out_channels": 16}},
-            }
+        if owner.__name__ == "DetectionModule":
+            detector = given.get("detector", "faster_rcnn")
+            if detector == "faster_rcnn":
+                toy["overrides"] = {
+                    "neck": {"out_channels": 16},
+                    "roi_head": {"bbox_head": {"fc_out_channels": 16}},
+                }
+            elif detector in ("retinanet", "nas_fpn"):
+                toy["overrides"] = {"bbox_head": {"feat_channels": 16, "stacked_convs": 1}}
         if self._is_truth and owner.__name__ == "TrainedTask" and given.get("score") in (None, "val_accuracy"):
             toy["score"] = "val_loss"  # of so few images networks get equally many right, and landmarks must differ
         smaller = dict(given)

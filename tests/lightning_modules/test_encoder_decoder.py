@@ -83,6 +83,18 @@ def test_averages_are_written_back_after_every_epoch():
         torch.testing.assert_close(dict(averaged.network.named_parameters())[name].detach(), expected)
 
 
+def test_it_goes_on_from_a_checkpoint_exactly(tmp_path):
+    whole, _ = fitted(3, polyak=0.8)
+    part, _ = fitted(2, polyak=0.8)
+    part.trainer.save_checkpoint(tmp_path / "part.ckpt")
+    resumed = EncoderDecoderModule(EncoderDecoder(Encoder(), Decoder(), 2), polyak=0.8)
+    trainer = Trainer(max_epochs=3, **QUIET)
+    trainer.fit(resumed, loader(), loader(1), ckpt_path=tmp_path / "part.ckpt")
+    weights = whole.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.state_dict().items())
+    assert all(torch.equal(one, two) for one, two in zip(resumed._averages, whole._averages, strict=True))
+
+
 def test_means_over_pixels_are_those_of_a_plain_count():
     generator = torch.Generator().manual_seed(1)
     labels, found = (torch.randint(4, (3, 20, 20), generator=generator) for _ in range(2))
