@@ -103,11 +103,6 @@ class EncoderDecoderModule(LightningModule):
         self.configure_losses()
         self.configure_metrics()
 
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """Nothing to shrink."""
-        return {}
-
     def configure_models(self, network: nn.Module) -> None:
         """Put the network in place; its averages begin with the training."""
         self.network: Any = network
