@@ -44,7 +44,7 @@ class TwoStageTask(TrainedTask):
     Args:
         space: builds networks with an ``encoder`` and a ``decoder``.
         data: of the second stage and of every validation, as for `EncoderDecoderModule`.
-        module: wraps a network into a Lightning module; None for `EncoderDecoderModule` with its defaults.
+        module: wraps a network into a Lightning module that can ``freeze_encoder()``: `EncoderDecoderModule`.
         epochs: of the second stage.
         first_epochs: of the first stage.
         first_data: where crops of the first stage come from, all of one size; None for ``data``.
@@ -73,7 +73,7 @@ class TwoStageTask(TrainedTask):
         self,
         space: SearchSpace,
         data: LightningDataModule,
-        module: Callable[[nn.Module], LightningModule] | None = None,
+        module: Callable[[nn.Module], LightningModule],
         epochs: int = 1,
         first_epochs: int = 5,
         first_data: LightningDataModule | None = None,
@@ -126,6 +126,7 @@ class TwoStageTask(TrainedTask):
         data = {"class_path": "DigitScenesSegmentation", "init_args": {"scenes": 4, "val_scenes": 2, "batch_size": 4}}
         return {
             "data": data,
+            "module": "EncoderDecoderModule",
             "epochs": 1,
             "first_epochs": 1,
             "crops": 4,
@@ -139,14 +140,6 @@ class TwoStageTask(TrainedTask):
     def toy_space(cls) -> SearchSpace:
         """One whose networks have an encoder and a decoder."""
         return FastDense()
-
-    def wrap(self, network: nn.Module) -> LightningModule:
-        """The Lightning module that trains a network."""
-        if self.module is not None:
-            return self.module(network)
-        from lightning_modules.encoder_decoder import EncoderDecoderModule
-
-        return EncoderDecoderModule(network)
 
     def fitted(
         self, architecture: Architecture, plan: FitPlan, parent: Path | None, watched: list[dict[str, float]]

@@ -28,7 +28,10 @@ def scenes(**arguments):
 
 def task(**arguments):
     return TwoStageTask(
-        SPACE, scenes(), **({"crops": 8, "first_batch_size": 4, "build": BUILD, "threads": 1} | arguments)
+        SPACE,
+        scenes(),
+        EncoderDecoderModule,
+        **({"crops": 8, "first_batch_size": 4, "build": BUILD, "threads": 1} | arguments),
     )
 
 
@@ -111,6 +114,7 @@ targets:
     class_path: TwoStageTask
     init_args:
       data: {class_path: DigitScenesSegmentation, init_args: {scenes: 4, val_scenes: 2, batch_size: 4}}
+      module: EncoderDecoderModule
       crops: 4
       first_epochs: 1
       threads: 1
