@@ -12,6 +12,7 @@ from datamodules.digit_scenes import DigitScenesSegmentation
 from datamodules.encoded_crops import encode_crops
 from lightning_modules.encoder_decoder import EncoderDecoderModule
 from search.cli import main
+from search.deploy import load_network
 from search.evaluation import Proposal
 from search.runs.journal import Journal
 from search.spaces.fast_dense import PUBLISHED, FastDense
@@ -163,3 +164,7 @@ def test_a_killed_search_goes_on_exactly(server, tmp_path, monkeypatch):
     bounds = [proposal.stop_below for proposal, *_ in whole]
     stages = [dict(metrics)["stages"] for *_, metrics in whole]
     assert len(set(bounds)) == 5 and set(stages) == {1.0, 2.0}  # the rule was at work before and behind the kill
+    # What was found is trained whole, from the encoder that the search began with.
+    assert main(["train", str(folder), "--epochs", "1", "--quiet"]) == 0
+    network = load_network(folder)
+    assert network(torch.zeros(1, 3, 64, 64)).shape[:2] == (1, 11)
