@@ -55,7 +55,8 @@ class DetectionModule(OpenMMLabModule):
     ``test`` logs the same as ``test_...``.
 
     Args:
-        network: has ``backbone`` and ``num_classes``; the rest of it is left aside.
+        network: has ``backbone`` and ``num_classes``, and perhaps a ``neck`` that takes the place of the detector's, as
+            `MergingCellFPN` does; the rest of it is left aside.
         detector: ``faster_rcnn``, ``retinanet``, ``cascade_rcnn``, ``nas_fpn``; the path of a config of mmdet, from
             here or from its own ``configs`` folder; or a model config. It needs a neck. A model of fewer feature maps
             than the backbone has is given the deepest ones.
@@ -104,6 +105,11 @@ class DetectionModule(OpenMMLabModule):
         if "backbone" in self.overrides:
             raise ValueError("overrides: the 'backbone' is the network's own and cannot be overridden")
         stock_width = _neck(config).get("out_channels")
+        neck = getattr(network, "neck", None)
+        if neck is not None:
+            if "neck" in self.overrides:
+                raise ValueError("overrides: the 'neck' is the network's own and cannot be overridden")
+            config["neck"] = _described(neck)
         merge(config, self.overrides)
         forget_downloads(config)
         channels, strides = tuple(backbone.channels), tuple(backbone.strides)  # type: ignore[arg-type]
@@ -113,6 +119,8 @@ class DetectionModule(OpenMMLabModule):
         fit_to_backbone(config, channels[first:], strides[first:], self.num_classes, stock_width)
         body = SelectedMaps(backbone, range(first, len(channels))) if first else backbone
         config["backbone"] = building(body)
+        if neck is not None:
+            config["neck"] = building(neck)
         self.model = build_model("mmdet", "detector", config, body)
 
     def predict(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -207,6 +215,14 @@ def fit_to_backbone(
             part["num_ins"] = len(levels)
     # The region proposal network tells objects from background, whatever the data's classes.
     set_num_classes({name: part for name, part in heads.items() if name != "rpn_head"}, num_classes, "detector")
+
+
+def _described(neck: nn.Module) -> Config:
+    """What a network's own neck says of itself, for what follows from it in the heads."""
+    said = ("in_channels", "out_channels", "num_outs", "start_level")
+    if missing := [name for name in said if not hasattr(neck, name)]:
+        raise ValueError(f"detector: the network's neck {type(neck).__name__} does not say its {', '.join(missing)}")
+    return {name: getattr(neck, name) for name in said}
 
 
 def _neck(config: Config) -> Config:

@@ -70,7 +70,7 @@ class SegmentationObjective(Objective):
 
     def loss(self, network: Network, batch: Any) -> Tensor:
         """The mean over known pixels; 0 where there are none."""
-        images, labels = self._read(batch)
+        images, labels = self.read(batch)
         return self._loss_sum(self._logits(network, images, labels), labels) / self._known(labels)
 
     def score(self, network: Network, batches: Iterable[Any]) -> Judgement:
@@ -81,7 +81,7 @@ class SegmentationObjective(Objective):
 
     def counts(self, network: Network, batch: Any) -> PixelCounts:
         """What a batch adds to the counts from which a score is made."""
-        images, labels = self._read(batch)
+        images, labels = self.read(batch)
         logits = self._logits(network, images, labels)
         confusion = self._confusion(logits.argmax(1), labels, logits.shape[1])
         return PixelCounts(confusion, self._loss_sum(logits, labels), (labels != self.ignored).sum())
@@ -98,8 +98,8 @@ class SegmentationObjective(Objective):
             else super().first(batch, count)
         )
 
-    def _read(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Images and label maps."""
+    def read(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Images ``[batch, 3, height, width]`` and label maps ``[batch, height, width]`` of a batch of either kind."""
         if not isinstance(batch, dict):
             return batch
         pictures, samples = batch["inputs"], batch["data_samples"]

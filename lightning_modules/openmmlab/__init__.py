@@ -72,6 +72,8 @@ def scope(library: Literal["mmdet", "mmseg"]) -> Iterator[None]:
     prepare()
     with _no_deprecation_warnings(), _advice_on_missing():
         importlib.import_module(f"{library}.utils").register_all_modules(init_default_scope=False)
+        if library == "mmdet":
+            importlib.import_module("lightning_modules.openmmlab.necks").register()
     logger = importlib.import_module("mmengine.logging").MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(max(level, logging.WARNING))

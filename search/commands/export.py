@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--part",
-        choices=("network", "backbone"),
-        help="default: the network where it classifies, else its backbone with an output for each feature map",
+        choices=("network", "backbone", "pyramid"),
+        help="default: the network where it classifies, else its backbone, under a neck that was searched, with an "
+        "output for each feature map",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: beside the weights")
     parser.add_argument("--resolution", type=int, metavar="N", help="of the images; default: as in training")

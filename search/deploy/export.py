@@ -19,7 +19,7 @@ from search.errors import CatchmarkError, RunError, explain, nearest, one_line
 from search.recipes.trust import Trust, check_links, trust_of
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
-PARTS = ("network", "backbone")
+PARTS = ("network", "backbone", "pyramid")
 TOLERANCE = 1e-4
 """The most that a file's outputs may differ from the network's, by the largest value of each output."""
 _DYNAMIC_BATCHES = (1, 3)
@@ -90,8 +90,9 @@ def export_network(
         run: the run's folder, or that of the network itself.
         target: which of the run's targets; None for the only one that was trained.
         form: ``onnx`` or ``torch``.
-        part: ``network`` or ``backbone``; None for the backbone of what does not classify, where it has one, else the
-            network. A detector's network is refused: its boxes come of code that is not exported.
+        part: ``network``, ``backbone``, or ``pyramid``, the backbone under a neck that was searched; None for the first
+            there is of pyramid and backbone of what does not classify, and else for the network. A detector's network
+            is refused: its boxes come of code that is not exported.
         out: the file; None for ``PART.onnx`` or ``PART.pt2`` beside the weights.
         resolution: height and width of the images, or words of a sequence; None for those of the training.
         batch: images a pass, or ``dynamic`` for any number.
@@ -180,8 +181,11 @@ def _part(
     module = load_module(folder, about, trust)
     network, classifies = network_of(module), isinstance(module, ClassificationModule)
     backbone = _backbone(network)
+    neck: Any = getattr(network, "neck", None)
+    has_pyramid = backbone is not None and isinstance(neck, nn.Module) and hasattr(neck, "strides")
     if part is None:
-        part = "network" if classifies or backbone is None else "backbone"
+        below = "pyramid" if has_pyramid else "backbone"
+        part = "network" if classifies or backbone is None else below
     if part == "network":
         if isinstance(module, DetectionModule):
             raise CatchmarkError(
@@ -190,6 +194,10 @@ def _part(
         return network, ("logits" if classifies or isinstance(module, LanguageModule) else "output",), part
     if backbone is None:
         raise CatchmarkError(f"--part backbone: {type(network).__name__} has no backbone with strides; use network")
+    if part == "pyramid":
+        if not has_pyramid:
+            raise CatchmarkError(f"--part pyramid: {type(network).__name__} has no neck that says its strides")
+        return nn.Sequential(backbone, neck), tuple(f"stride_{stride}" for stride in neck.strides), part
     strides: Any = backbone.strides
     return backbone, tuple(f"stride_{stride}" for stride in strides), part
 

@@ -23,8 +23,11 @@ NOTICE = "TINY, cut to seconds by --tiny to see whether it runs: its numbers say
 """Before the description, which opens the report."""
 _DATA = {"batch_size": 8, "num_workers": 0}
 """What makes any data module cheap."""
-_TRAINING = ("TrainedTask", "SubtaskPool")
+_TRAINING = ("TrainedTask", "SubtaskPool", "TwoStageTask")
 """Where these are, an evaluation takes a noticeable time, and one trial must do."""
+
+_SLOW = ("DetectionModule", "TwoStageTask")
+"""Where these are it takes a second or more."""
 
 
 class Tiny:
@@ -55,11 +58,15 @@ class Tiny:
             toy |= self._of_study(given, known)
         if "build" in known and (given.get("build") or not is_dataclass(owner)):  # else one further up holds
             toy["build"] = self._build
-        if owner.__name__ == "DetectionModule" and given.get("detector", "faster_rcnn") == "faster_rcnn":
-            toy["overrides"] = {
-                "neck": {"out_channels": 16},
-                "roi_head": {"bbox_head": {"fc_out_channels": 16}},
-            }
+        if owner.__name__ == "DetectionModule":
+            detector = given.get("detector", "faster_rcnn")
+            if detector == "faster_rcnn":
+                toy["overrides"] = {
+                    "neck": {"out_channels": 16},
+                    "roi_head": {"bbox_head": {"fc_out_channels": 16}},
+                }
+            elif detector in ("retinanet", "nas_fpn"):
+                toy["overrides"] = {"bbox_head": {"feat_channels": 16, "stacked_convs": 1}}
         if self._is_truth and owner.__name__ == "TrainedTask" and given.get("score") in (None, "val_accuracy"):
             toy["score"] = "val_loss"  # of so few images networks get equally many right, and landmarks must differ
         smaller = dict(given)
@@ -81,8 +88,8 @@ class Tiny:
         text, toy = json.dumps(given, default=str), dict[str, Any]()
         if any(name in text for name in _TRAINING):
             toy["trials"] = 1
-        if "faster_rcnn" in text:
-            toy["budget"] = 2  # a whole detector takes a second an evaluation
+        if any(name in text for name in _SLOW):
+            toy["budget"] = 2
         toy["description"] = f"{NOTICE} {given.get('description', '')}".strip()
         return toy
 

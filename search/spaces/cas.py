@@ -70,7 +70,7 @@ class CASBackbone(SearchSpace):
         """What the nodes of each cell compute, by its name."""
         architecture, names = self.check(architecture), tuple(BACKBONE_OPERATIONS)
         return {
-            cell: node_choices(architecture[k * DECISIONS_PER_CELL : (k + 1) * DECISIONS_PER_CELL], names)
+            cell: node_choices(architecture[k * DECISIONS_PER_CELL : (k + 1) * DECISIONS_PER_CELL], names=names)
             for k, cell in enumerate(self.cells)
         }
 
@@ -89,7 +89,7 @@ class CASBackbone(SearchSpace):
         nodes = self.nodes(architecture)
 
         def build_cell(width: int, reduction: bool) -> nn.Module:
-            return DARTSCell(nodes[self.cells[reduction]], width, reduction, norm, BACKBONE_OPERATIONS)
+            return DARTSCell(nodes[self.cells[reduction]], width, reduction, norm, operations=BACKBONE_OPERATIONS)
 
         return build_cell
 
@@ -134,7 +134,7 @@ class CASBackbone(SearchSpace):
         def build(selection: Selection) -> nn.Module:
             def build_cell(width: int, reduction: bool) -> nn.Module:
                 first = DECISIONS_PER_CELL * reduction
-                return DARTSSuperCell(selection, first, width, reduction, norm, BACKBONE_OPERATIONS)
+                return DARTSSuperCell(selection, first, width, reduction, norm, operations=BACKBONE_OPERATIONS)
 
             return CASNetwork(
                 build_cell, None, head.maps_or(CLASSES), channels, cells, stages, head_channels, head.in_channels, norm
@@ -178,7 +178,7 @@ class CASMultiScale(SearchSpace):
 
     def nodes(self, architecture: Architecture) -> tuple[NodeChoice, ...]:
         """What the nodes of the cell compute."""
-        return node_choices(self.check(architecture), tuple(SCALE_OPERATIONS))
+        return node_choices(self.check(architecture), names=tuple(SCALE_OPERATIONS))
 
     def diagram(self, architecture: Architecture) -> list[Edge]:
         """The multi-scale cell's graph: an arrow for each operation."""
@@ -216,7 +216,7 @@ class CASMultiScale(SearchSpace):
 
         def build(selection: Selection) -> nn.Module:
             def build_scales(width: int) -> nn.Module:
-                return DARTSSuperCell(selection, 0, width, False, norm, SCALE_OPERATIONS)
+                return DARTSSuperCell(selection, 0, width, False, norm, operations=SCALE_OPERATIONS)
 
             build_cell = CASBackbone().cell_builder(self.backbone, norm)
             return CASNetwork(

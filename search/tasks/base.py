@@ -68,6 +68,11 @@ class Task(ABC):
         """
         return {}
 
+    @classmethod
+    def toy_space(cls) -> SearchSpace | None:
+        """The space that contract tests try it on; None where any space will do."""
+        return None
+
     def parts(self) -> dict[str, Task]:
         """The tasks inside this one, that it asks, by the attribute that holds each and by the recipe's key."""
         return {}

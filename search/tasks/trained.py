@@ -27,7 +27,7 @@ from search.evaluation import Architecture, Evaluation, Objective, Proposal, rea
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
 from search.tasks.base import OneByOne
-from search.training.fit import check_plan, epochs_of, fit, inherit
+from search.training.fit import Fitted, check_plan, epochs_of, fit, inherit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
 from search.training.trainer_arguments import TINY_TRAINER
@@ -247,7 +247,7 @@ class TrainedTask(OneByOne):
         metrics: dict[str, float] = {}
         try:
             plan = replace(self.plan(seed, epochs, stop), leave=leave, before=before)
-            fitted = fit(partial(self.start, architecture, seed, parent), self.data, plan, watched)
+            fitted = self.fitted(architecture, plan, parent, watched)
             metrics = fitted.metrics | {"parameters": float(sum(each.numel() for each in fitted.module.parameters()))}
             if epochs is not None or stop_below is not None:
                 metrics["epochs"] = float(fitted.epochs)
@@ -273,6 +273,19 @@ class TrainedTask(OneByOne):
             raise RunError(f"score '{self.score}' is not logged{nearest(self.score, metrics)}")
         check_measured(self.objectives, metrics)
         return Evaluation(metrics.pop(self.score), metrics, seconds, history=history)
+
+    def fitted(
+        self, architecture: Architecture, plan: FitPlan, parent: Path | None, watched: list[dict[str, float]]
+    ) -> Fitted:
+        """The training of a child itself; a task that trains in another way overrides it.
+
+        Args:
+            architecture: of the space.
+            plan: how to train.
+            parent: as for `train`.
+            watched: filled, epoch by epoch, with what was logged.
+        """
+        return fit(partial(self.start, architecture, plan.seed, parent), self.data, plan, watched)
 
     def _build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Leaves the global streams where the network's initial weights end."""

@@ -16,6 +16,7 @@ pytest.importorskip("mmdet", reason="mmdet is not installed")
 
 from lightning_modules.detection import DetectionModule
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
+from lightning_modules.networks.merging_cells import MergingCellFPN, PyramidNetwork
 from lightning_modules.openmmlab import prepare, scope
 from tests.lightning_modules.quiet_trainer import QUIET
 from tests.lightning_modules.strided_network import StridedBackbone, StridedNetwork
@@ -463,3 +464,37 @@ def test_a_lone_image_pooled_to_one_pixel_says_what_to_do():
     with pytest.raises(ValueError, match="batch_size of at least 2 and drop_last"):
         module.training_step(collate([Shapes()[0]]), 0)
     assert torch.isfinite(module.training_step(make_batch(), 0))
+
+
+# ---- a neck of the network's own ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn", "nas_fpn"])
+def test_a_networks_own_neck_takes_the_place_of_the_stock_one(detector):
+    torch.manual_seed(0)
+    backbone = StridedBackbone()
+    network = PyramidNetwork(backbone, MergingCellFPN(list(backbone.channels), WIDTH, stack_times=1), 3)
+    weights = copy.deepcopy(network.neck.state_dict())
+    small = SMALL.get(detector, {"bbox_head": {"feat_channels": WIDTH, "stacked_convs": 1}})
+    overrides = {name: part for name, part in small.items() if name != "neck"}
+    module = make_module(detector, network=network, overrides=overrides)
+    assert module.model.neck is network.neck
+    assert all(torch.equal(value, weights[name]) for name, value in network.neck.state_dict().items())
+    loss, _ = module.model.parse_losses(module.losses(make_batch()))
+    loss.backward()
+    assert all(each.weight.grad.abs().sum() > 0 for each in network.neck.modules() if isinstance(each, nn.Conv2d))
+    first = module.model.rpn_head if detector == "faster_rcnn" else module.model.bbox_head
+    strides = [stride for stride, _ in first.prior_generator.strides]
+    assert strides == [backbone.strides[1] * 2**k for k in range(5)]
+    with pytest.raises(ValueError, match="the 'neck' is the network's own"):
+        make_module(detector, network=network, overrides={"neck": {"out_channels": 8}})
+
+
+def test_mmdet_knows_the_neck_by_name():
+    overrides = {"neck": {"_delete_": True, "type": "MergingCellFPN", "in_channels": [1] * 4, "out_channels": WIDTH}}
+    overrides["bbox_head"] = {"in_channels": WIDTH, "feat_channels": WIDTH, "stacked_convs": 1}
+    overrides["neck"] |= {"stack_times": 2, "start_level": 1, "num_outs": 5, "form": "mmdet"}
+    module = make_module("retinanet", overrides=overrides)
+    assert type(module.model.neck) is MergingCellFPN and module.model.neck.form == "mmdet"
+    assert module.model.neck.in_channels == list(StridedBackbone().channels)
+    assert len(module.predict([torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)])) == 1

@@ -108,7 +108,7 @@ def test_resuming_in_another_process_changes_nothing(server, tmp_path):
 
 def regret(agent, evaluations=60):
     """How far the best of a search stays below the known optimum: float64 ``[trials]``."""
-    if agent.demands:
+    if agent.demands - {"stop_below"}:  # of a fidelity
         best = best_at_cost(agent, evaluations)
     else:
         agent.begin_task(evaluations, adapting=True)

@@ -16,6 +16,7 @@ from search.errors import CatchmarkError, RunError
 from search.recipes.build import build as build_part
 from search.runs.json_files import write_json
 from search.spaces.base import SearchSpace
+from search.spaces.nas_fpn import PUBLISHED_STRING
 from search.training.tensor_files import save_tensors
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
@@ -29,6 +30,18 @@ SPACES = {
         {"num_classes": 5, "in_channels": 3},
     ),
 }
+SPACES["decoder"] = (
+    "FastDense",
+    {},
+    "[[8,[0,0,5,2],[0,2,8,8],[0,5,1,4]],[[3,3],[3,2],[3,0]]]",
+    {"num_classes": 5, "in_channels": 3, "width": 4, "encoder": "basicblock_4_1222"},
+)
+SPACES["pyramid"] = (
+    "NASFPN",
+    {},
+    PUBLISHED_STRING,
+    {"num_classes": 5, "in_channels": 3, "channels": 4, "repeats": 1, "backbone": "basicblock_4_1222"},
+)
 DEPTH = {"class_path": "DepthModule", "init_args": {"decoder": "fpn", "decoder_channels": 8}}
 
 
@@ -126,6 +139,23 @@ def test_the_network_of_a_detector_is_refused(tmp_path):
     with pytest.raises(CatchmarkError, match="post-processing that can't be exported; use --part backbone"):
         export.export_network(folder, part="network")
     assert export.export_network(folder, form="torch").outputs[-1] == "stride_32"
+
+
+def test_a_searched_decoder_is_exported_whole(tmp_path):
+    folder = write_folder(tmp_path / "decoder", "decoder", "EncoderDecoderModule", resolution=(64, 96))
+    exported = export.export_network(folder, form="torch", batch=1)
+    assert exported.path.name == "network.pt2" and exported.difference <= 1e-4
+
+
+def test_a_searched_pyramid_goes_with_its_backbone(tmp_path):
+    pytest.importorskip("mmdet", reason="mmdet is not installed")
+    module = {"class_path": "DetectionModule", "init_args": {"detector": "retinanet"}}
+    folder = write_folder(tmp_path / "detector", "pyramid", module, resolution=(128, 128))
+    exported = export.export_network(folder, form="torch", batch=1)
+    assert exported.path.name == "pyramid.pt2" and exported.difference <= 1e-4
+    assert exported.outputs == ("stride_8", "stride_16", "stride_32", "stride_64", "stride_128")
+    with pytest.raises(CatchmarkError, match="has no neck that says its strides"):
+        export.export_network(write_folder(tmp_path / "plain", "residual"), part="pyramid")
 
 
 def test_a_file_that_gives_other_outputs_is_removed(cells, monkeypatch, capsys):

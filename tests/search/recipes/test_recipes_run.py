@@ -53,6 +53,12 @@ def make_stand_ins(folder: Path) -> None:
         (folder / "penn").mkdir()
         for part in ("train", "valid"):
             (folder / "penn" / f"ptb.{part}.txt").write_text("no word is of use\n" * 2000)
+    if not (folder / "voc").exists():
+        for k in range(10):
+            place = f"{'train' if k < 8 else 'val'}/{k}.png"
+            labels = Image.effect_noise((96, 64), 40).point([value % 21 for value in range(256)])
+            save(labels, folder / "voc/labels" / place)
+            save(labels.convert("RGB"), folder / "voc/images" / place)
     if not (folder / "cityscapes").exists():
         for k in range(10):
             place = f"{'train' if k < 8 else 'val'}/town/town_00000{k}_000019"
