@@ -192,7 +192,7 @@ def test_the_figures_show_every_method_and_every_measured_architecture(folder, p
     figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
     courses, scatter, *drawings = figures
     count = lambda tree, name: len([g for g in tree.iter(f"{SVG}g") if g.get("class") == name])  # noqa: E731
-    assert (count(courses, "curve"), count(courses, "level"), count(courses, "begin")) == (3, 3, 1)
+    assert (count(courses, "curve"), count(courses, "level"), count(courses, "begin")) == (3, 4, 1)
     assert count(scatter, "axes") == 3
     shown = {"dots": 0, "beyond": 0, "added": 0, "found": 0, "landmarks": 0}
     for group in scatter.iter(f"{SVG}g"):
