@@ -52,7 +52,7 @@ def every_agent_with_one_of(names, settings):
 class Toy(OneByOne):
     """Additive rewards; some architectures have none. Notes its evaluations, and stops at one of them."""
 
-    honours = frozenset({"epochs", "parent"})  # agents of several fidelities ask for these; they change nothing
+    honours = frozenset({"epochs", "parent", "stop_below"})  # agents ask for these; they change nothing
 
     def __init__(self, label="toy", stop_at=None, instant=False, evaluated=None, cost=1.0):
         self.space, self.label, self.stop_at, self.instant, self.cost = Grid(), label, stop_at, instant, cost

@@ -29,7 +29,7 @@ class Limited(OneByOne):
 
     objectives = MappingProxyType({"worth": "max", "size": {"direction": "min", "limit": 12}})
     score_metric = "worth"
-    honours = frozenset({"epochs", "parent"})  # agents of several fidelities ask for these; they change nothing
+    honours = frozenset({"epochs", "parent", "stop_below"})  # agents ask for these; they change nothing
 
     def __init__(self, stop_at=None):
         self.space, self.stop_at = Grid(), stop_at

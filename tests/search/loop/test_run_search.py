@@ -32,7 +32,7 @@ SAVE_ALWAYS, SAVE_ONCE = math.inf, 1e-12
 class Toy(OneByOne):
     """Additive rewards; some architectures have none. Counts its evaluations, and stops at one of them."""
 
-    honours = frozenset({"epochs", "parent"})  # agents of several fidelities ask for these; they change nothing
+    honours = frozenset({"epochs", "parent", "stop_below"})  # agents ask for these; they change nothing
 
     def __init__(self, label="toy", stop_at=None, instant=False, evaluated=None):
         self.space, self.label, self.stop_at, self.instant = Grid(), label, stop_at, instant

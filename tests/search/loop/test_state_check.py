@@ -22,7 +22,7 @@ AGENTS = find_classes("search.agents", Agent)
 
 class Toy(OneByOne):
     instant = True
-    honours = frozenset({"epochs", "parent"})  # agents of several fidelities ask for these; they change nothing
+    honours = frozenset({"epochs", "parent", "stop_below"})  # agents ask for these; they change nothing
 
     def __init__(self):
         self.space = Grid()

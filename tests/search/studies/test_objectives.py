@@ -56,7 +56,7 @@ class Toy(OneByOne):
 
     instant = True
     score_name = "accuracy (%)"
-    honours = frozenset({"epochs", "parent"})  # agents of several fidelities ask for these; they change nothing
+    honours = frozenset({"epochs", "parent", "stop_below"})  # agents ask for these; they change nothing
 
     def __init__(self, space, limit=None, known=False, broken=False):
         self.space, self.known, self.broken = space, known, broken
