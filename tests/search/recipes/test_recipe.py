@@ -118,7 +118,7 @@ MALFORMED = {
         [
             "space:",
             "'Foo'",
-            "known: DARTS, DepthFusion,",
+            "known: AutoDeepLab, CASBackbone,",
             ", TransNASBench101Micro",
         ],
     ),
@@ -135,9 +135,9 @@ MALFORMED = {
     "space as a task": ({"targets.images": "NASBench201"}, ["targets.images:", "is no Task", "TableTask"]),
     "wrong base by path": (
         {"space": "search.agents.random_search.RandomSearch"},
-        ["space:", "is no SearchSpace", "known: DARTS"],
+        ["space:", "is no SearchSpace", "known: AutoDeepLab"],
     ),
-    "no such module": ({"space": "nowhere.module.Space"}, ["space:", "can't import 'nowhere.module'", "NASBench201"]),
+    "no such module": ({"space": "nowhere.module.NASBench"}, ["space:", "can't import 'nowhere.module'", "NASBench201"]),
     "no such class in the module": (
         {"space": "search.spaces.nasbench201.NASBench202"},
         ["space:", "'search.spaces.nasbench201' has no class 'NASBench202'", "did you mean 'NASBench201'?"],
