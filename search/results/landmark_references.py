@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from search.attributes.base import Attribute
 from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 
@@ -27,8 +29,16 @@ def operation_counts(space: SearchSpace, archs: Sequence[Architecture]) -> np.nd
     return np.stack(columns, 1).astype(np.float64) if columns else np.zeros((len(choices), 0))
 
 
+WITH_ATTRIBUTES = ", with attributes"
+"""Behind the name of a model that reads attributes too."""
+
+
 def landmark_predictions(
-    space: SearchSpace, landmarks: Sequence[Architecture], worth: Sequence[float], asked: Sequence[Architecture]
+    space: SearchSpace,
+    landmarks: Sequence[Architecture],
+    worth: Sequence[float],
+    asked: Sequence[Architecture],
+    attributes: Sequence[Attribute] = (),
 ) -> dict[str, np.ndarray]:
     """What models fitted to the landmarks predict, by their names.
 
@@ -40,10 +50,12 @@ def landmark_predictions(
         landmarks: ``[n]``, two or more.
         worth: of each.
         asked: ``[m]``.
+        attributes: what is known of architectures for nothing; where there are any, each model is there twice.
 
     Returns:
         For a random forest on one-hot codes, and a ridge regression on these and counts of choices, whose penalty is
-        found by leave-one-out, float64 ``[m]``.
+        found by leave-one-out, float64 ``[m]``. Attributes are further columns, as normal quantiles of their ranks
+        among all architectures here; one without a value stands in the middle.
     """
     import torch
     from scipy.special import ndtri
@@ -58,13 +70,28 @@ def landmark_predictions(
         canonical = [tuple(each) for each in space.canonical(torch.tensor(archs)).tolist()]
         return np.concatenate([one_hot(archs), operation_counts(space, canonical)], 1)
 
-    quantiles = ndtri((rankdata(worth) - 0.5) / len(worth))
+    def to_quantiles(values: np.ndarray) -> np.ndarray:
+        return ndtri((rankdata(values) - 0.5) / len(values))
+
+    everything = [*landmarks, *asked]
+    columns = [each.values(torch.tensor(everything)).numpy() for each in attributes]
+    extra = np.zeros((len(everything), len(columns)))
+    for k, column in enumerate(columns):
+        known = np.isfinite(column)
+        extra[known, k] = to_quantiles(column[known])
     forest = RandomForestRegressor(n_estimators=200, random_state=0)
-    models: dict[str, tuple[object, Callable[[Sequence[Architecture]], np.ndarray]]] = {
+    models: dict[str, tuple[Any, Callable[[Sequence[Architecture]], np.ndarray]]] = {
         FOREST: (forest, one_hot),
         RIDGE: (RidgeCV(np.logspace(-2, 3, 16)), with_counts),
     }
-    return {
-        name: np.asarray(model.fit(code(landmarks), quantiles).predict(code(asked)), dtype=np.float64)  # type: ignore[attr-defined]
-        for name, (model, code) in models.items()
-    }
+    found = {}
+    for name, (model, code) in models.items():
+        seen, new = code(landmarks), code(asked)
+        found[name] = np.asarray(model.fit(seen, to_quantiles(np.asarray(worth))).predict(new), dtype=np.float64)
+        if columns:
+            seen, new = (
+                np.concatenate(each, 1) for each in ((seen, extra[: len(seen)]), (new, extra[len(landmarks) :]))
+            )
+            fitted = model.fit(seen, to_quantiles(np.asarray(worth)))
+            found[name + WITH_ATTRIBUTES] = np.asarray(fitted.predict(new), dtype=np.float64)
+    return found

@@ -134,6 +134,8 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str, Any]:
     """Rankings that anyone has for nothing, on the same architectures: a supernet must be above them to be of use."""
+    import torch
+
     found: dict[str, list[dict[str, float]]] = {}
     for trial in sorted({record.trial for record in alone}):
         measured = [r for r in alone if r.trial == trial and r.stage == MEASURED]
@@ -143,12 +145,17 @@ def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str
         if len(measured) < study.measured:
             continue
         predictions: dict[str, Any] = dict(zip((FLOPS, PARAMETERS), _sizes(study, measured), strict=True))
+        for name, attribute in study.attributes.items():
+            values = attribute.values(torch.tensor([record.architecture for record in measured])).numpy()
+            # What has no value ranks last.
+            predictions[name] = np.nan_to_num(values if attribute.direction == "max" else -values, nan=-math.inf)
         if len(landmarks) >= 2:
             predictions |= landmark_predictions(
                 study.space,
                 [record.architecture for record in landmarks],
                 [record.evaluation.score for record in landmarks],
                 [record.architecture for record in measured],
+                list(study.attributes.values()),
             )
         for key, values in predictions.items():
             if values is not None:

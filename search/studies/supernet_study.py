@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -21,6 +22,7 @@ from datamodules.protocols import SupernetData
 from lightning_modules.objectives.base import Objective
 from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.supernet_settings import SupernetSettings
+from search.attributes.base import Attribute
 from search.errors import CatchmarkError
 from search.evaluation import Proposal
 from search.executors.base import Executor, Ticket
@@ -32,7 +34,7 @@ from search.results.search import for_json
 from search.runs.journal import Journal, Record
 from search.spaces.base import SearchSpace
 from search.statistics.rank_correlation import CIFAR_BIN
-from search.studies.base import Study
+from search.studies.base import Study, built
 from search.studies.ground_truth import GroundTruth, landmark_stage
 from search.studies.supernet_job import MEASURED, Job, Landmarks, Outcome, checkpoint_of
 from search.studies.supernet_records import records_of
@@ -70,6 +72,8 @@ class SupernetStudy(Study):
         channels_last: lay images out pixel by pixel: faster from 8 channels on.
         trainer: further arguments of Lightning's Trainer; with ``strategy: ddp`` all ranks of a launch train together.
         executor: where trainings and evaluations of the truth run; this process, one after another, if None.
+        attributes: what is known of an architecture for nothing, such as zero-cost proxies, by name: rankings that
+            stand beside those of supernets, and further columns of the models that are fitted to the landmarks.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows; opens the report.
     """
@@ -98,6 +102,7 @@ class SupernetStudy(Study):
         channels_last: bool = True,
         trainer: Optional[dict[str, Any]] = None,  # noqa: UP045
         executor: Optional[Executor] = None,  # noqa: UP045
+        attributes: Optional[dict[str, Callable[[SearchSpace], Attribute]]] = None,  # noqa: UP045
         name: str = "",
         description: str = "",
     ):
@@ -112,6 +117,9 @@ class SupernetStudy(Study):
                 f"data: a supernet needs its training set in parts; wrap {type(data).__name__} in ThreePartsDataModule"
             )
         self.space, self.data, self.methods = space, data, methods
+        self.attributes: dict[str, Attribute] = {
+            key: built(f"attributes.{key}", partial(make, space)) for key, make in (attributes or {}).items()
+        }
         self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
         if workers > 1 and executor is not None:
             raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")

@@ -137,7 +137,10 @@ MALFORMED = {
         {"space": "search.agents.random_search.RandomSearch"},
         ["space:", "is no SearchSpace", "known: AutoDeepLab"],
     ),
-    "no such module": ({"space": "nowhere.module.NASBench"}, ["space:", "can't import 'nowhere.module'", "NASBench201"]),
+    "no such module": (
+        {"space": "nowhere.module.NASBench"},
+        ["space:", "can't import 'nowhere.module'", "NASBench201"],
+    ),
     "no such class in the module": (
         {"space": "search.spaces.nasbench201.NASBench202"},
         ["space:", "'search.spaces.nasbench201' has no class 'NASBench202'", "did you mean 'NASBench201'?"],

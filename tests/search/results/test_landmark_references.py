@@ -1,13 +1,16 @@
 """Rankings by landmarks alone, on a benchmark's table."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm, rankdata
 from sklearn.linear_model import Ridge
 
+from search.attributes.table_column import TableColumn
 from search.randomness import TrialRandom
-from search.results.landmark_references import FOREST, RIDGE, landmark_predictions, operation_counts
+from search.results.landmark_references import FOREST, RIDGE, WITH_ATTRIBUTES, landmark_predictions, operation_counts
 from search.spaces.nasbench101 import EDGES, NASBench101
 from search.spaces.nasbench201 import NASBench201
 from search.statistics.rank_correlation import kendall_tau
@@ -40,6 +43,38 @@ def test_the_ridge_is_the_stronger_one(known):
         name: kendall_tau(truth, each) for name, each in landmark_predictions(SPACE, landmarks, worth, asked).items()
     }
     assert tau[RIDGE] > tau[FOREST] > 0.3 and tau[RIDGE] > 0.5
+
+
+def test_attributes_are_further_columns(known):
+    """A model that sees FLOPs ranks better, and one that sees the truth itself nearly as the truth does."""
+    landmarks, worth, asked, truth = known
+    flops = TableColumn(SPACE, "nasbench201.npz", "flops_m")
+    itself = TableColumn(SPACE, "nasbench201.npz", "cifar10_test_acc_200ep")
+    taus = {}
+    for said, attributes in (("flops", [flops]), ("itself", [itself]), ("nothing", [])):
+        found = landmark_predictions(SPACE, landmarks, worth, asked, attributes)
+        assert set(found) == {FOREST, RIDGE} | (
+            {FOREST + WITH_ATTRIBUTES, RIDGE + WITH_ATTRIBUTES} if attributes else set()
+        )
+        taus[said] = {name: kendall_tau(truth, each) for name, each in found.items()}
+    for name in (FOREST, RIDGE):
+        assert taus["flops"][name] == taus["itself"][name] == taus["nothing"][name]
+        assert taus["itself"][name + WITH_ATTRIBUTES] > max(0.85, taus["flops"][name + WITH_ATTRIBUTES])
+    assert taus["flops"][FOREST + WITH_ATTRIBUTES] > taus["nothing"][FOREST]
+
+
+def test_an_attribute_without_a_value_stands_in_the_middle(known):
+    class Sometimes(TableColumn):
+        def measure(self, architectures):
+            return [
+                math.nan if each[0] == 0 else value
+                for each, value in zip(architectures, super().measure(architectures), strict=True)
+            ]
+
+    landmarks, worth, asked, truth = known
+    attribute = Sometimes(SPACE, "nasbench201.npz", "flops_m")
+    found = landmark_predictions(SPACE, landmarks, worth, asked, [attribute])[RIDGE + WITH_ATTRIBUTES]
+    assert np.isfinite(found).all() and kendall_tau(truth, found) > 0.4
 
 
 def test_the_ridge_is_fitted_to_normal_quantiles(known):

@@ -10,7 +10,12 @@ from search.rewards.base import RewardTerm
 
 MEASURES_TIME = "MeasuredLatency"
 """Its values are those of a clock."""
-TERMS = {name: found for name, found in find_classes("search.rewards", RewardTerm).items() if name != MEASURES_TIME}
+TERMS = {
+    name: found
+    for name, found in find_classes("search.rewards", RewardTerm).items()
+    if found.toy() is not None and name != MEASURES_TIME
+}
+"""What needs a user's file has tests of its own, for whoever has that."""
 
 
 @functools.cache
