@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
@@ -105,11 +104,13 @@ def random_states_stay(subject: TaskSubject) -> None:
 
 def workers_can_hold_a_copy(subject: TaskSubject) -> None:
     """Can be copied to another process, and answers the same there."""
+    import cloudpickle  # as executors do
+
     try:
-        pickle.dumps(subject.task)
+        cloudpickle.dumps(subject.task)
         copy = deepcopy(subject.task)  # which asks objects for the same as pickle does, and reads nothing
     except Exception as error:
-        cure = "keep no open files, lambdas or classes of functions in it"
+        cure = "keep no open files or locks in it"
         raise Broken(f"it can't be sent to a process: {explain(error)}", cure) from None
     copy.space = subject.task.space
     (answer,) = evaluate(copy, subject.archs[:1], SEEDS[:1])

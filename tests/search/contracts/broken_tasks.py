@@ -1,6 +1,7 @@
 """Tasks and pools with a fault each, by the promise that they break."""
 
 import math
+import threading
 from types import MappingProxyType
 
 import torch
@@ -80,10 +81,10 @@ class Seeds(Sum):
         return super().evaluate_one(proposal)
 
 
-class HoldsALambda(Sum):
+class HoldsALock(Sum):
     def __init__(self, space: SearchSpace):
         super().__init__(space)
-        self.function = lambda score: score
+        self.lock = threading.Lock()
 
 
 class UnknownObjective(Sum):
@@ -105,7 +106,7 @@ BROKEN = {
     "answers_in_numbers": [TensorScore, Infinite, FailsWithoutReason, AlwaysFails, OneTooFew],
     "the_same_again": [Noisy, Remembers],
     "random_states_stay": [Seeds],
-    "workers_can_hold_a_copy": [HoldsALambda],
+    "workers_can_hold_a_copy": [HoldsALock],
     "objectives_are_measured": [UnknownObjective],
     "foreign_architectures_are_refused": [TakesAnything],
     "known_scores_are_the_scores": [OtherScores],
