@@ -15,6 +15,10 @@ from datamodules.pairs import Pairs, PairsDataModule
 from datamodules.spoken_written import SpokenWrittenDigits
 from lightning_modules.networks.fusion import ConvolutionStages, UnimodalClassifier, pooled
 
+STAGES = (5, 3)
+"""Feature maps of the first and the second modality, as on AV-MNIST; also where something stands in for recordings: it
+is the recipe's space that says how many there are."""
+
 
 @dataclass(frozen=True)
 class UnimodalTraining:
@@ -67,10 +71,9 @@ class DigitFeaturesDataModule(PairsDataModule):
     def _trained(self) -> tuple[dict[str, Pairs], tuple[UnimodalClassifier, UnimodalClassifier], str]:
         splits, told = self.digits.load()
         both = [_examples(splits, side) for side in range(2)]
-        stages = [5 if data["train"][0].shape[-1] >= 32 else 3 for data in both]
         first, second = (
             train_unimodal(data, stage, self.unimodal, generator_of(self.digits.seed, 5 + side))
-            for side, (data, stage) in enumerate(zip(both, stages, strict=True))
+            for side, (data, stage) in enumerate(zip(both, STAGES, strict=True))
         )
         return splits, (first, second), told
 

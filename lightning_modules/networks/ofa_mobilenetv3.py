@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_modules.networks.mbconv import ChainNetwork, MBConv, SqueezeExcitation, convolution, rounded
 
@@ -14,6 +14,14 @@ STAGES = ((24, 2, False, False), (40, 2, True, False), (80, 2, False, True), (11
 """Channels, stride of the first layer, whether channels are weighed, and whether the activation is hard-swish."""
 MOST_LAYERS = 4
 """Of a stage."""
+
+
+class HardSigmoid(nn.Module):
+    """``relu6(x + 3) / 6``, as torch's own, which has no second derivative; proxies such as GraSP take one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape, to the same."""
+        return nn.functional.relu6(x + 3) / 6
 
 
 def build_ofa_mobilenetv3(
@@ -37,7 +45,7 @@ def build_ofa_mobilenetv3(
     final = width if last_width is None else last_width
 
     def weighed(middle: int) -> nn.Module:
-        return SqueezeExcitation(middle, rounded(middle / 4), gate=nn.Hardsigmoid)
+        return SqueezeExcitation(middle, rounded(middle / 4), gate=HardSigmoid)
 
     last, built = rounded(STEM * width), []
     stem = convolution(in_channels, last, 3, 2, activation=nn.Hardswish)

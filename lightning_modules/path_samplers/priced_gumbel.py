@@ -64,6 +64,8 @@ class PricedGumbelSampler(GumbelSampler):
             steps_every,
             warmup,
         )
+        if any(len(shape) > 1 for shape in self.relaxation.shapes()):
+            raise ValueError("PricedGumbelSampler is for spaces in which every decision has a softmax of its own")
         check_at_least(0, strength=strength)
         priced = cost(space)
         self.strength, self._constant = strength, priced.constant()

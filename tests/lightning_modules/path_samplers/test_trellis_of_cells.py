@@ -133,7 +133,7 @@ def test_draws_follow_the_moves_probabilities_and_are_what_noise_makes_likeliest
         assert float((draws[:, 5] == operation).double().mean()) == pytest.approx(share, abs=0.02)
 
 
-REFUSE = {"CASSampler", "FBNetSampler"}
+REFUSE = {"CASSampler", "FBNetSampler", "PricedGumbelSampler"}
 """Those that are for softmaxes of decisions, and say so."""
 
 

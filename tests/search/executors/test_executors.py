@@ -210,7 +210,7 @@ def replayed(agent_name, records, workers):
         agent.begin_task(budget, False)
         while told < end:
             while len(under_way) < workers and asked < end:
-                under_way.append((asked, tuple(agent.ask(1)[0, 0].tolist())))
+                under_way.append((asked, agent.propose(1)[0][0].architecture))
                 asked += 1
             record = records[told]
             index, architecture = under_way.pop(record.slot)
