@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import sys
 import typing
+from types import ModuleType
 from typing import Any
 
 from search.errors import CatchmarkError, explain, nearest, one_line
@@ -153,14 +155,25 @@ def _names_for_typing(owner: type) -> dict[str, Any]:
     """
     names: dict[str, Any] = {}
     for module in {sys.modules[each.__module__] for each in owner.__mro__ if each.__module__ in sys.modules}:
-        try:
-            tree = ast.parse(inspect.getsource(module))
-        except (OSError, TypeError):
-            continue  # built in, or typed in by hand
-        for block in tree.body:
-            if isinstance(block, ast.If) and ast.unparse(block.test).endswith("TYPE_CHECKING"):
-                for statement in block.body:
-                    if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
-                        source = importlib.import_module(statement.module)
-                        names |= {each.asname or each.name: getattr(source, each.name) for each in statement.names}
+        for known_as, source, name in _imports_for_typing(module):
+            names[known_as] = getattr(importlib.import_module(source), name)
     return names
+
+
+@functools.cache
+def _imports_for_typing(module: ModuleType) -> tuple[tuple[str, str, str], ...]:
+    """The imports below ``if TYPE_CHECKING:`` of a module: as what, from where, and of what; it is read once."""
+    try:
+        text = inspect.getsource(module)
+    except (OSError, TypeError):
+        return ()  # built in, or typed in by hand
+    if "TYPE_CHECKING" not in text:
+        return ()
+    return tuple(
+        (each.asname or each.name, statement.module, each.name)
+        for block in ast.parse(text).body
+        if isinstance(block, ast.If) and ast.unparse(block.test).endswith("TYPE_CHECKING")
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level
+        for each in statement.names
+    )
