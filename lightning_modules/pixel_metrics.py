@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_modules.objectives.segmentation import confusion_of
+
 
 class PixelTable(Metric):
     """Pixels by label and by prediction, over all images of an epoch and of all ranks.
@@ -26,10 +28,7 @@ class PixelTable(Metric):
 
     def update(self, found: Tensor, labels: Tensor) -> None:
         """Add predicted classes and labels, int64 ``[...]`` both."""
-        known = labels != self.ignored
-        places = (torch.where(known, labels, 0) * self.classes + found).flatten()
-        counts = torch.zeros(self.classes**2, dtype=torch.int64, device=labels.device)
-        self.table += counts.index_add_(0, places, known.flatten().long()).view_as(self.table)
+        self.table += confusion_of(found, labels, self.classes, self.ignored)
 
     def compute(self) -> dict[str, Tensor]:
         """``miou``, ``class_accuracy``, ``frequency_weighted_iou``, ``pixel_accuracy`` and ``reward``, in %.

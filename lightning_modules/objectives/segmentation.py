@@ -38,6 +38,21 @@ def mean_iou(confusion: Tensor) -> Tensor:
     return (100 * (hits / union).nanmean()).float()
 
 
+def confusion_of(found: Tensor, labels: Tensor, classes: int, ignored: int) -> Tensor:
+    """Pixels by label and by prediction: int64 ``[classes, classes]``, without waiting for the device.
+
+    Args:
+        found: predicted classes, int64 ``[...]``.
+        labels: of the same shape.
+        classes: how many.
+        ignored: the label of pixels that do not count.
+    """
+    known = labels != ignored
+    places = (torch.where(known, labels, 0) * classes + found).flatten()
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=labels.device)
+    return counts.index_add_(0, places, known.flatten().long()).view(classes, classes)
+
+
 class SegmentationObjective(Objective):
     """Cross-entropy of pixels to learn by, the mean intersection over union in % to rank by.
 
@@ -83,7 +98,7 @@ class SegmentationObjective(Objective):
         """What a batch adds to the counts from which a score is made."""
         images, labels = self.read(batch)
         logits = self._logits(network, images, labels)
-        confusion = self._confusion(logits.argmax(1), labels, logits.shape[1])
+        confusion = confusion_of(logits.argmax(1), labels, logits.shape[1], self.ignored)
         return PixelCounts(confusion, self._loss_sum(logits, labels), (labels != self.ignored).sum())
 
     def images(self, batch: Any) -> int:
@@ -121,13 +136,6 @@ class SegmentationObjective(Objective):
 
     def _known(self, labels: Tensor) -> Tensor:
         return (labels != self.ignored).sum().clamp(min=1)
-
-    def _confusion(self, found: Tensor, labels: Tensor, classes: int) -> Tensor:
-        """Pixels by label and by prediction: int64 ``[classes, classes]``, without waiting for the device."""
-        known = labels != self.ignored
-        places = (torch.where(known, labels, 0) * classes + found).flatten()
-        counts = torch.zeros(classes * classes, dtype=torch.int64, device=labels.device)
-        return counts.index_add_(0, places, known.flatten().long()).view(classes, classes)
 
 
 def _padded(maps: Sequence[Tensor], value: float) -> Tensor:

@@ -50,8 +50,7 @@ class CASSampler(DARTSSampler):
         warmup: int = 10,
     ):
         super().__init__(space, order, learning_rate, betas, weight_decay, None, optimizer, steps_every, warmup)
-        if any(len(shape) > 1 for shape in self.relaxation.shapes()):
-            raise ValueError("CASSampler is for spaces in which every decision has a softmax of its own")
+        self._needs_softmax_each("CASSampler")
         check_at_least(0, weight=weight)
         self.weight, self._cost = weight, cost(space)
         self._prices: list[Tensor] | None = None

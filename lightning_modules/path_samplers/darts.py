@@ -63,8 +63,8 @@ class DARTSSampler(LogitsSampler):
                 f"soft_one_shot is {soft_one_shot}, it must be above 0 and at most {highest:.3g}, or an operation's "
                 "weight would be negative"
             )
-        if soft_one_shot is not None and any(len(shape) > 1 for shape in self.relaxation.shapes()):
-            raise ValueError("soft_one_shot is for spaces in which every decision has a softmax of its own")
+        if soft_one_shot is not None:
+            self._needs_softmax_each("soft_one_shot")
         self.order, self.soft_one_shot = order, soft_one_shot
 
     @classmethod

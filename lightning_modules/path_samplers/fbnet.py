@@ -82,8 +82,7 @@ class FBNetSampler(LogitsSampler):
         warmup: int = 10,
     ):
         super().__init__(space, learning_rate, betas, weight_decay, optimizer, steps_every, warmup)
-        if any(len(shape) > 1 for shape in self.relaxation.shapes()):
-            raise ValueError("FBNetSampler is for spaces in which every decision has a softmax of its own")
+        self._needs_softmax_each("FBNetSampler")
         if not (unit > 0 and temperature > 0 and 0 < temperature_decay <= 1):
             raise ValueError(
                 f"unit is {unit}, temperature {temperature} and temperature_decay {temperature_decay}: all must be "

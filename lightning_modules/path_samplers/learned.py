@@ -79,6 +79,18 @@ class LogitsSampler(LearnedSampler):
             )
         self._optimizer = optimizer(self.logits.parameters())
 
+    def _needs_softmax_each(self, who: str) -> None:
+        """Refuse a space in which the weight of a choice depends on other decisions.
+
+        Args:
+            who: needs it.
+
+        Raises:
+            ValueError: such a space.
+        """
+        if any(len(shape) > 1 for shape in self.relaxation.shapes()):
+            raise ValueError(f"{who} is for spaces in which every decision has a softmax of its own")
+
     def likeliest(self, count: int) -> list[Choices]:
         """The likeliest architectures, best first."""
         return self.relaxation.decode([each.detach() for each in self.logits], count)

@@ -64,8 +64,7 @@ class PricedGumbelSampler(GumbelSampler):
             steps_every,
             warmup,
         )
-        if any(len(shape) > 1 for shape in self.relaxation.shapes()):
-            raise ValueError("PricedGumbelSampler is for spaces in which every decision has a softmax of its own")
+        self._needs_softmax_each("PricedGumbelSampler")
         check_at_least(0, strength=strength)
         priced = cost(space)
         self.strength, self._constant = strength, priced.constant()
