@@ -84,14 +84,13 @@ def landmark_predictions(
         FOREST: (forest, one_hot),
         RIDGE: (RidgeCV(np.logspace(-2, 3, 16)), with_counts),
     }
+    quantiles, seen = to_quantiles(np.asarray(worth)), len(landmarks)
     found = {}
     for name, (model, code) in models.items():
-        seen, new = code(landmarks), code(asked)
-        found[name] = np.asarray(model.fit(seen, to_quantiles(np.asarray(worth))).predict(new), dtype=np.float64)
+        codes = np.concatenate([code(landmarks), code(asked)])
+        versions = {name: codes}
         if columns:
-            seen, new = (
-                np.concatenate(each, 1) for each in ((seen, extra[: len(seen)]), (new, extra[len(landmarks) :]))
-            )
-            fitted = model.fit(seen, to_quantiles(np.asarray(worth)))
-            found[name + WITH_ATTRIBUTES] = np.asarray(fitted.predict(new), dtype=np.float64)
+            versions[name + WITH_ATTRIBUTES] = np.concatenate([codes, extra], 1)
+        for key, rows in versions.items():
+            found[key] = np.asarray(model.fit(rows[:seen], quantiles).predict(rows[seen:]), dtype=np.float64)
     return found

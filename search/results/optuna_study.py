@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.errors import CatchmarkError, explain
-from search.runs.journal import Journal
+from search.runs.journal import Journal, Record
 from search.studies.experiment import Experiment
+from search.tasks.base import Task
+
+if TYPE_CHECKING:
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import FrozenTrial
 
 
 def export_optuna(experiment: Experiment, journal: Journal, path: Path) -> list[str]:
@@ -35,7 +42,6 @@ def export_optuna(experiment: Experiment, journal: Journal, path: Path) -> list[
     from optuna.distributions import CategoricalDistribution
     from optuna.exceptions import ExperimentalWarning
     from optuna.study import StudyDirection
-    from optuna.trial import TrialState, create_trial
 
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     names = []
@@ -58,30 +64,7 @@ def export_optuna(experiment: Experiment, journal: Journal, path: Path) -> list[
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ExperimentalWarning)  # names are all that is asked of it
                     study.set_metric_names([key for key, _ in wanted] or ["score"])
-                trials = []
-                for record in journal.records(name):
-                    found = record.evaluation
-                    values = [task.value(found, key) for key, _ in wanted] or [found.score]
-                    ok = found.status == "ok" and all(value == value for value in values)
-                    attributes: dict[str, Any] = {
-                        "trial": record.trial,
-                        "seed": record.seed,
-                        "seconds": found.cost_seconds,
-                    }
-                    attributes |= dict(found.metrics)
-                    if not ok:
-                        attributes["reason"] = found.reason
-                    chosen = zip(experiment.space.decisions, record.architecture, strict=True)
-                    trials.append(
-                        create_trial(
-                            state=TrialState.COMPLETE if ok else TrialState.FAIL,
-                            values=values if ok else None,
-                            params={each.name: each.choices[index] for each, index in chosen},
-                            distributions=dict(space),
-                            user_attrs=attributes,
-                        )
-                    )
-                study.add_trials(trials)
+                study.add_trials([_trial(record, task, space) for record in journal.records(name)])
                 names.append(name)
         storage.engine.dispose()
         os.replace(fresh, path)
@@ -94,3 +77,24 @@ def export_optuna(experiment: Experiment, journal: Journal, path: Path) -> list[
         with suppress(OSError):
             fresh.unlink()
     return names
+
+
+def _trial(record: Record, task: Task, space: Mapping[str, CategoricalDistribution]) -> FrozenTrial:
+    """An evaluation; one that lacks an objective is a failed one."""
+    from optuna.trial import TrialState, create_trial
+
+    found = record.evaluation
+    values = [task.value(found, key) for key in task.objectives] or [found.score]
+    ok = found.status == "ok" and not any(map(math.isnan, values))
+    attributes: dict[str, Any] = {"trial": record.trial, "seed": record.seed, "seconds": found.cost_seconds}
+    attributes |= found.metrics
+    if not ok:
+        attributes["reason"] = found.reason
+    chosen = zip(space.items(), record.architecture, strict=True)
+    return create_trial(
+        state=TrialState.COMPLETE if ok else TrialState.FAIL,
+        values=values if ok else None,
+        params={name: each.choices[index] for (name, each), index in chosen},
+        distributions=dict(space),
+        user_attrs=attributes,
+    )
