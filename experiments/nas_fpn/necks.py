@@ -43,16 +43,24 @@ class BackboneAlone(nn.Module):
         self.backbone, self.num_classes = network.backbone, network.num_classes
 
 
-def make(task: TrainedTask, text: str, seed: int, fpn: bool, **options: Any) -> LightningModule:
+FPN: dict[str, dict[str, Any]] = {
+    "FPN": {},
+    # The searched pyramids normalise behind each convolution; from fresh weights that alone is worth much.
+    "FPN, batch normalisation": {"norm_cfg": {"type": "BN"}},
+}
+"""FPN as detectors have it and with the searched pyramids' normalisation, as arguments of mmdet's neck."""
+
+
+def make(task: TrainedTask, text: str, seed: int, fpn: dict[str, Any] | None = None, **options: Any) -> LightningModule:
     """The detector around a pyramid, or around FPN of the same width, with fresh weights."""
     seed_global_streams(derive_seed(seed, "network"))
     space, build = task.space, task.build_arguments() | options
     network = space.build_from(space.parse(text), build)
-    if not fpn:
+    if fpn is None:
         return task.wrap(network)
     module: Any = task.wrap(network)
     width = build.get("channels", 256)
-    overrides = module.overrides | {"neck": {"out_channels": width, "num_outs": 5}}
+    overrides = module.overrides | {"neck": {"out_channels": width, "num_outs": 5} | fpn}
     return DetectionModule(
         BackboneAlone(network),
         module.detector,
@@ -114,10 +122,12 @@ def main() -> None:
     assert isinstance(space, NASFPN)
     found = space.format(choice.architecture)
     print(f"found: {found}\n\n| neck | weights of the neck | mAP (%), mean [each seed] |\n|---|---|---|", flush=True)
-    for name, text in {"FPN": None, "published": PUBLISHED_STRING, "found": found}.items():
+    pyramids = {"published": PUBLISHED_STRING, "found": found}
+    for name in [*FPN, *pyramids]:
+        text, fpn = pyramids.get(name, PUBLISHED_STRING), FPN.get(name)
         scores, weights = [], 0
         for seed in range(1000, 1000 + arguments.seeds):
-            maker = partial(make, task, text or PUBLISHED_STRING, seed, text is None)
+            maker = partial(make, task, text, seed, fpn)
             module, score = trained(task, maker, seed, arguments.epochs)
             scores.append(score)
             weights = sum(each.numel() for each in module.model.neck.parameters())
@@ -127,7 +137,7 @@ def main() -> None:
     for anytime in (True, False):
         rows = []
         for seed in range(1000, 1000 + arguments.seeds):
-            maker = partial(make, task, PUBLISHED_STRING, seed, False, repeats=arguments.repeats, anytime=anytime)
+            maker = partial(make, task, PUBLISHED_STRING, seed, repeats=arguments.repeats, anytime=anytime)
             module, _ = trained(task, maker, seed, arguments.epochs)
             rows.append(behind_each_repeat(module, task, arguments.size))
         for repeat, points in enumerate(zip(*rows, strict=True), start=1):
