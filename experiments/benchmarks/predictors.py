@@ -1,11 +1,12 @@
 """How close agents come to the best network of a table, and how long a search takes them.
 
-    python experiments/benchmarks/predictors.py [--recipe FILE] [--agents NAME ...] [--seed 0] [--KEY VALUE ...]
+    python experiments/benchmarks/predictors.py [--recipe FILE] [--agents NAME ...] [--figures FOLDER] [--KEY VALUE ...]
 
 Agents, target and attributes are the recipe's (`experiments/predictors/nasbench201.yaml` without one), whose table must
 have the whole space. Further options replace its values, as of ``catchmark run``. A row has the mean regret, the best
 of the table less the best found, with its standard error over trials and the share of the trials that found the best;
-and the processor's seconds that the agent's own work took, for one trial of those that advance together.
+and the processor's seconds that the agent's own work took, for one trial of those that advance together. ``--figures``
+draws the mean regret by evaluation, with the interval of two standard errors.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ def main() -> None:
     )
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--agents", nargs="*", help="those of the recipe to run; all without it")
+    parser.add_argument("--figures", type=Path, help="a folder for curves as SVG and PDF")
     chosen, rest = parser.parse_known_args()
     overrides = {key.removeprefix("--"): value for key, value in zip(rest[::2], rest[1::2], strict=True)}
 
     import torch
 
     from search.recipes.recipe import load_recipe
+    from search.reports.line_chart import Line, line_chart
+    from search.reports.svg import kept_in
     from search.studies.experiment import Experiment
 
     study, _ = load_recipe(chosen.recipe, overrides)
@@ -45,6 +49,7 @@ def main() -> None:
         of_code = torch.zeros(int(study.space.code(everything).max()) + 1, dtype=torch.float64)
         of_code[study.space.code(everything)] = scores
         best = scores[~scores.isnan()].max()
+        lines = []
         for name in chosen.agents or study.agent_names:
             agent = study.agent(name, task=task)
             begun = time.process_time()
@@ -62,6 +67,11 @@ def main() -> None:
                 error = float(there.std()) / len(there) ** 0.5
                 row.append(f"{count}: {there.mean():.3f} ± {error:.3f} ({(there < 1e-6).double().mean():.2f})")
             print(" | ".join([*row, f"{seconds:.2f} s"]), flush=True)
+            mean, error = regret.mean(0)[4:], 2 * regret.std(0)[4:] / study.trials**0.5
+            band = torch.stack([mean - error, mean + error], 1).tolist()
+            lines.append(Line(name, range(5, study.budget + 1), mean.tolist(), band, color=len(lines)))
+        with kept_in(chosen.figures):
+            line_chart(lines, "evaluations", f"regret on {target}, points of accuracy", y_range=(0.0, max(lines[0].y)))
 
 
 if __name__ == "__main__":

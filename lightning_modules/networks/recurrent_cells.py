@@ -10,6 +10,7 @@ has no more weights than one architecture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Activation name to its function."""
 ACTIVATION_NAMES = tuple(ACTIVATIONS)
 _FUNCTIONS = tuple(ACTIVATIONS.values())
-_SPREAD = 0.04
-"""Weights begin uniformly between this and its negative (DARTS' public code)."""
+_SPREAD, _PUBLISHED_HIDDEN = 0.04, 850
+"""Weights begin uniformly between this and its negative in a cell of so many features (DARTS' public code)."""
 
 
 class RecurrentNode(NamedTuple):
@@ -75,8 +76,10 @@ class _Weights(nn.Module):
         super().__init__()
         widths = [inputs + hidden, *[hidden] * nodes]
         self.matrices = nn.ModuleList(nn.Linear(width, 2 * hidden, bias=False) for width in widths)
+        # A narrow cell adds up fewer products: with the published spread its nodes would hardly say anything.
+        spread = _SPREAD * math.sqrt(_PUBLISHED_HIDDEN / hidden)
         for matrix in self.matrices:
-            nn.init.uniform_(matrix.weight, -_SPREAD, _SPREAD)  # type: ignore[arg-type]
+            nn.init.uniform_(matrix.weight, -spread, spread)  # type: ignore[arg-type]
 
     def first(self, x: Tensor, state: Tensor, masks: Masks | None) -> Tensor:
         """The first node: ``[batch, hidden]``."""

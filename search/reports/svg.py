@@ -121,7 +121,7 @@ def _keep(figure: Figure, description: str, folder: Path, number: int) -> None:
     try:
         with rc_context({"svg.fonttype": "path"}):
             for ending, dates in ((".svg", {"Date": None}), (".pdf", {"CreationDate": None})):
-                figure.savefig(stem.with_suffix(ending), metadata=dates, bbox_inches="tight")
+                figure.savefig(stem.with_suffix(ending), metadata=dates, bbox_inches="tight", facecolor="white")
     except OSError as error:
         raise CatchmarkError(f"--figures: {explain(error)}; name another folder") from error
 
