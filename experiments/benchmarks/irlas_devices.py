@@ -1,11 +1,12 @@
 """IRLAS' claim on NAS-Bench-201: are networks that were searched with a topology reward faster, at equal accuracy?
 
-    python experiments/benchmarks/irlas_devices.py [--trials 100] [--seed 0] [--targets NAME ...]
+    python experiments/benchmarks/irlas_devices.py [--trials 100] [--targets NAME ...] [--figures FOLDER]
 
 Searches by `experiments/irlas/nasbench201.yaml`, without a journal, and looks up what each trial found: the one
 of the highest reward. A row has its mean accuracies on CIFAR-10, of validation after 12 epochs and of test after 200,
 each with its standard error, and FLOPs; and the latency as a share of what the same agent found without a term in the
 same trial: the geometric mean over 27 devices with a 95% interval over trials, and on how many devices it is below 1.
+``--figures`` draws test accuracy over that share for the last agent, a line a term and a point a strength.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", nargs="*", help="those of the recipe besides none; all without it")
+    parser.add_argument("--figures", type=Path, help="a folder for the figure as SVG and PDF")
     given = parser.parse_args()
 
     import torch
 
     from search.recipes.recipe import load_recipe
+    from search.reports.line_chart import Line, line_chart
+    from search.reports.svg import kept_in
     from search.studies.experiment import Experiment
     from search.tables.latency import read_latency
     from search.tables.table import find_table, read_columns
@@ -42,6 +46,7 @@ def main() -> None:
     columns = {name: torch.from_numpy(each)[order].double() for name, each in table.columns.items()}
     print(f"{study.trials} trials, seed {study.seed}, {study.budget} evaluations, {len(latency.devices)} devices")
     plain: dict[str, torch.Tensor] = {}
+    drawn: dict[str, dict[float, float]] = {}
     for target, task in study.targets.items():
         if given.targets is not None and target not in ("none", *given.targets):
             continue
@@ -59,6 +64,9 @@ def main() -> None:
             plain.setdefault(name, found)
             shares = (latency.milliseconds[found] / latency.milliseconds[plain[name]]).log()
             by_trial, by_device = shares.nanmean(1), shares.nanmean(0)
+            accuracies = columns["cifar10_test_acc_200ep"][found]
+            if name == study.agent_names[-1]:
+                drawn.setdefault(target.split("_")[0], {})[float(by_trial.mean().exp())] = float(accuracies.mean())
             error = 1.96 * float(by_trial.std()) / len(by_trial) ** 0.5
             interval = [round(float((by_trial.mean() + sign * error).exp()), 3) for sign in (-1, 1)]
             row = [
@@ -70,6 +78,14 @@ def main() -> None:
                 f"{len(found.unique())} different",
             ]
             print(" | ".join(row), flush=True)
+    begin = drawn.pop("none")
+    lines = []
+    for color, (term, points) in enumerate(drawn.items()):
+        at, accuracy = zip(*sorted({**points, **begin}.items()), strict=True)
+        lines.append(Line(term, at, accuracy, color=color))
+    with kept_in(given.figures):
+        label, ends = "latency as a share of that without a term", (min(line.x[0] for line in lines) - 0.02, 1.0)
+        line_chart(lines, label, "test accuracy on CIFAR-10 (%)", points=True, x_range=ends)
 
 
 def _mean(values) -> str:  # type: ignore[no-untyped-def] # torch is imported late
