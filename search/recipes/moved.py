@@ -53,6 +53,7 @@ ADDED = {
     "uniform_floor": 0.0,
     "fallback": "random",
     "adapts_on": "ranks",
+    "opening": "random",
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 
