@@ -85,8 +85,8 @@ def _load(path: Path, overrides: Mapping[str, str], trust: Trust, tiny: bool) ->
 def read_recipe(path: Path) -> dict[str, Any]:
     """The content of a recipe's file, laid over that of its ``base``, if it names one.
 
-    Mappings are laid over each other key by key; ``null`` in place of a mapping takes it out; everything else replaces
-    what was there. A relative base is relative to the file that names it.
+    Mappings are laid over each other key by key; ``null`` in place of a mapping, or of a class that is named without
+    arguments among agents, targets, methods or attributes, takes it out; everything else replaces what was there. A relative base is relative to the file that names it.
 
     Raises:
         CatchmarkError: there is no such file, it is not a YAML mapping, or it is its own base.
@@ -106,13 +106,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
-def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _laid_over(below: dict[str, Any], above: dict[str, Any], named: bool = False) -> dict[str, Any]:
+    """One recipe over another; ``named`` where keys are names that the user has chosen for classes."""
     content = dict(below)
     for key, value in above.items():
-        if isinstance(content.get(key), dict) and value is None:
+        if value is None and isinstance(content.get(key), (dict, str) if named else dict):
             del content[key]
         elif isinstance(content.get(key), dict) and isinstance(value, dict):
-            content[key] = _laid_over(content[key], value)
+            content[key] = _laid_over(content[key], value, key in NAMED)
         else:
             content[key] = value
     return content

@@ -691,9 +691,9 @@ def test_a_recipe_laid_over_others(tmp_path):
 
 
 def test_what_is_taken_out_does_not_come_back_from_below(tmp_path):
-    (tmp_path / "a.yaml").write_text("agents: {one: {x: 1}, two: {x: 2}}\n")
+    (tmp_path / "a.yaml").write_text("agents: {one: {x: 1}, two: {x: 2}, three: Named}\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\nagents: {one: {y: 3}}\n")
-    (tmp_path / "c.yaml").write_text("base: b.yaml\nagents: {one: null}\n")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\nagents: {one: null, three: null}\n")
     assert read_recipe(tmp_path / "c.yaml") == {"agents": {"two": {"x": 2}}}
 
 
