@@ -86,7 +86,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The content of a recipe's file, laid over that of its ``base``, if it names one.
 
     Mappings are laid over each other key by key; ``null`` in place of a mapping, or of a class that is named without
-    arguments among agents, targets, methods or attributes, takes it out; everything else replaces what was there. A relative base is relative to the file that names it.
+    arguments among agents, targets, methods or attributes, takes it out; everything else replaces what was there. A
+    relative base is relative to the file that names it.
 
     Raises:
         CatchmarkError: there is no such file, it is not a YAML mapping, or it is its own base.
