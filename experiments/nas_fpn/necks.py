@@ -3,7 +3,8 @@
     python experiments/nas_fpn/necks.py runs/coco_reduced/latest --seeds 3
 
 Prints Markdown: mAP of each neck with the spread over seeds, and, of the published pyramid trained for it
-(``anytime``), mAP and latency behind each repeat. Settings are those of the run's target, but for ``--epochs``.
+(``anytime``), mAP and latency behind each repeat, which ``--figures`` draws. Settings are those of the run's target,
+but for ``--epochs``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch import nn
 from lightning_modules.detection import DetectionModule
 from search.deploy.choice import Request, choose
 from search.randomness import derive_seed
+from search.reports.line_chart import Line, line_chart
+from search.reports.svg import kept_in
 from search.spaces.nas_fpn import NASFPN, PUBLISHED_STRING
 from search.tasks.trained import TrainedTask
 from search.training.fit import fit
@@ -115,6 +118,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3, help="of the pyramid that is read early")
     parser.add_argument("--size", type=int, default=128, help="of the images that are timed, in pixels")
+    parser.add_argument("--figures", type=Path, help="a folder for the anytime curve as SVG and PDF")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     choice = choose(Request(arguments.run))
@@ -134,8 +138,9 @@ def main() -> None:
         listed = ", ".join(f"{score:.2f}" for score in scores)
         print(f"| {name} | {weights:,} | {statistics.mean(scores):.2f} [{listed}] |", flush=True)
     print("\n| trained | repeat | mAP (%), mean [each seed] | ms |\n|---|---|---|---|", flush=True)
+    lines = []
     for anytime in (True, False):
-        rows = []
+        rows, how = [], "to be read early" if anytime else "as usual"
         for seed in range(1000, 1000 + arguments.seeds):
             maker = partial(make, task, PUBLISHED_STRING, seed, repeats=arguments.repeats, anytime=anytime)
             module, _ = trained(task, maker, seed, arguments.epochs)
@@ -143,8 +148,12 @@ def main() -> None:
         for repeat, points in enumerate(zip(*rows, strict=True), start=1):
             listed = ", ".join(f"{score:.2f}" for score, _ in points)
             mean, milliseconds = statistics.mean(s for s, _ in points), statistics.median(t for _, t in points)
-            how = "to be read early" if anytime else "as usual"
             print(f"| {how} | {repeat} | {mean:.2f} [{listed}] | {milliseconds:.2f} |", flush=True)
+        points = [[score for score, _ in each] for each in zip(*rows, strict=True)]
+        means, band = [statistics.mean(each) for each in points], [(min(each), max(each)) for each in points]
+        lines.append(Line(f"trained {how}", range(1, len(points) + 1), means, band, color=len(lines)))
+    with kept_in(arguments.figures):
+        line_chart(lines, "read behind repeat", "mAP (%), mean and range over seeds", points=True)
 
 
 if __name__ == "__main__":
