@@ -114,14 +114,15 @@ def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
+    parser.add_argument("--architecture", help="in the place of the best of the run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3, help="of the pyramid that is read early")
+    parser.add_argument("--repeats", type=int, default=3, help="of the pyramid that is read early; 0 for none")
     parser.add_argument("--size", type=int, default=128, help="of the images that are timed, in pixels")
     parser.add_argument("--figures", type=Path, help="a folder for the anytime curve as SVG and PDF")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    choice = choose(Request(arguments.run))
+    choice = choose(Request(arguments.run, architecture=arguments.architecture))
     task, space = choice.task, choice.space
     assert isinstance(space, NASFPN)
     found = space.format(choice.architecture)
@@ -137,6 +138,8 @@ def main() -> None:
             weights = sum(each.numel() for each in module.model.neck.parameters())
         listed = ", ".join(f"{score:.2f}" for score in scores)
         print(f"| {name} | {weights:,} | {statistics.mean(scores):.2f} [{listed}] |", flush=True)
+    if not arguments.repeats:
+        return
     print("\n| trained | repeat | mAP (%), mean [each seed] | ms |\n|---|---|---|---|", flush=True)
     lines = []
     for anytime in (True, False):
@@ -149,9 +152,9 @@ def main() -> None:
             listed = ", ".join(f"{score:.2f}" for score, _ in points)
             mean, milliseconds = statistics.mean(s for s, _ in points), statistics.median(t for _, t in points)
             print(f"| {how} | {repeat} | {mean:.2f} [{listed}] | {milliseconds:.2f} |", flush=True)
-        points = [[score for score, _ in each] for each in zip(*rows, strict=True)]
-        means, band = [statistics.mean(each) for each in points], [(min(each), max(each)) for each in points]
-        lines.append(Line(f"trained {how}", range(1, len(points) + 1), means, band, color=len(lines)))
+        scores = [[score for score, _ in each] for each in zip(*rows, strict=True)]
+        means, band = [statistics.mean(each) for each in scores], [(min(each), max(each)) for each in scores]
+        lines.append(Line(f"trained {how}", range(1, len(scores) + 1), means, band, color=len(lines)))
     with kept_in(arguments.figures):
         line_chart(lines, "read behind repeat", "mAP (%), mean and range over seeds", points=True)
 
