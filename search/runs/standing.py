@@ -22,7 +22,8 @@ class Standing:
         state: ``running``, ``finished``, ``stopped`` (it can go on) or ``damaged``.
         process: that runs it on this machine.
         done: evaluations that are in its journal.
-        planned: how many there will be at most; None of a run of an earlier version.
+        planned: how many there will be at most; None of a run that is finished, has supernets or is of an earlier
+            version.
         written: when its journal was last written, in seconds since the epoch.
     """
 
@@ -53,7 +54,8 @@ def standing_of(folder: Path) -> Standing:
     try:
         with closing(Journal(journal, writable=False)) as opened:
             done = sum(opened.outcome(search).evaluations for search in opened.searches())
-            finished, planned = opened.about("status") == "finished", opened.about("planned")
+            finished = opened.about("status") == "finished"
+            planned = None if finished else opened.about("planned")
     except CatchmarkError:
         return Standing(folder, "damaged" if process is None else "running", process, 0, None, written)
     state = "running" if process is not None else "finished" if finished else "stopped"

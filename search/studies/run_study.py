@@ -37,7 +37,8 @@ def run_study(
     listeners: list[Listener] = []
     try:
         settle(folder, journal, resolved, launch)
-        journal.set_about("planned", str(sum(study.planned().values())))
+        if study.unit != "epochs":  # the journal has evaluations
+            journal.set_about("planned", str(sum(study.planned().values())))
         listeners = listen()
         summary = study.run(folder, journal, listeners)
         write_json(folder / SUMMARY, summary)
