@@ -185,6 +185,11 @@ class SearchSpace(ABC):
         return tuple(len(decision.choices) for decision in self.decisions)
 
     @cached_property
+    def _free(self) -> bool:
+        """Whether every choice may follow every other, so that no decision need wait for the one before it."""
+        return type(self).valid_choices is SearchSpace.valid_choices
+
+    @cached_property
     def _ranges(self) -> tuple[range, ...]:
         """The choices of each decision."""
         return tuple(map(range, self.sizes))
@@ -196,15 +201,14 @@ class SearchSpace(ABC):
 
     def is_valid(self, archs: Tensor) -> Tensor:
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
-        good = torch.ones(archs.shape[:-1], dtype=torch.bool)
-        for t, size in enumerate(self.sizes):
-            choice = archs[..., t]
-            good &= (choice >= 0) & (choice < size)
+        most = torch.tensor(self.sizes, dtype=archs.dtype) - 1
+        good = ((archs >= 0) & (archs <= most)).all(-1)
+        if self._free:
+            return good
+        # What is out of range is already bad; it must only not crash here.
+        archs = archs.clamp(min=0).minimum(most)
         for t in range(len(self.sizes)):
-            prefix = archs[..., :t].clamp(min=0)  # an out-of-range prefix is already bad; it must only not crash here
-            prefix = torch.minimum(prefix, torch.tensor(self.sizes[:t], dtype=archs.dtype) - 1)
-            choice = archs[..., t].clamp(0, self.sizes[t] - 1).unsqueeze(-1)
-            good &= self.valid_choices(prefix).gather(-1, choice).squeeze(-1)
+            good &= self.valid_choices(archs[..., :t]).gather(-1, archs[..., t : t + 1]).squeeze(-1)
         return good
 
     def check(self, architecture: Sequence[int]) -> Architecture:
@@ -216,8 +220,8 @@ class SearchSpace(ABC):
         arch = tuple(int(choice) for choice in architecture)
         if len(arch) != len(self.decisions):
             raise ValueError(f"{self.name}: {arch} has {len(arch)} decisions, {len(self.decisions)} are needed")
-        if type(self).valid_choices is SearchSpace.valid_choices and all(map(range.__contains__, self._ranges, arch)):
-            return arch  # every choice may follow every other, which is found without tensors
+        if self._free and all(map(range.__contains__, self._ranges, arch)):
+            return arch  # found without tensors
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
                 allowed = [
@@ -237,6 +241,9 @@ class SearchSpace(ABC):
         Returns:
             Int64 ``[trials, n, decisions]``.
         """
+        if self._free:  # the same draws, all at once
+            draws = rng.uniform(len(self.sizes), n) * torch.tensor(self.sizes, dtype=torch.float64)[:, None]
+            return draws.long().transpose(1, 2).contiguous()
         archs = torch.zeros(rng.trials, n, 0, dtype=torch.long)
         for _ in self.decisions:
             archs = torch.cat([archs, rng.categorical(self.valid_choices(archs)).unsqueeze(-1)], dim=-1)
@@ -299,6 +306,8 @@ class SearchSpace(ABC):
         Returns:
             The same shape; valid, and different wherever the space has a second architecture within reach.
         """
+        if self._free:
+            return self._mutate_freely(archs, rng)
         options = torch.stack([self._alternatives(archs, t).any(-1) for t in range(len(self.sizes))], dim=-1)
         # Where nothing can change (a space of one architecture), any decision will do: it is drawn again as it is.
         position = rng.categorical(options | ~options.any(-1, keepdim=True)).unsqueeze(-1)
@@ -312,6 +321,16 @@ class SearchSpace(ABC):
             drawn = rng.categorical(torch.where(forced, other, allowed)).unsqueeze(-1)
             mutated = torch.cat([mutated, torch.where(keep, old, drawn)], dim=-1)
         return mutated
+
+    def _mutate_freely(self, archs: Tensor, rng: TrialRandom) -> Tensor:
+        """`mutate` where no choice rules out another: the same draws, of which only one decision's count."""
+        sizes = torch.tensor(self.sizes)
+        options = (sizes > 1) | (sizes == 1).all()
+        position = rng.categorical(options.expand(archs.shape)).unsqueeze(-1)
+        draw = rng.uniform(len(self.sizes), *archs.shape[1:-1]).movedim(1, -1).gather(-1, position)
+        old, others = archs.gather(-1, position), sizes[position] - 1
+        drawn = (draw * others).long()
+        return archs.scatter(-1, position, torch.where(others > 0, drawn + (drawn >= old), old))
 
     def neighbours(self, archs: Tensor) -> tuple[Tensor, Tensor]:
         """Every architecture that differs in exactly one decision.
