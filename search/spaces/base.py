@@ -10,6 +10,7 @@ the network. Everything else has a default here.
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from search.evaluation import Architecture
-from search.randomness import TrialRandom, derive_seed
+from search.randomness import TrialRandom, derive_seed, pick
 from search.spaces.head import OWN_HEAD, Head, head_of
 
 if TYPE_CHECKING:
@@ -190,6 +191,21 @@ class SearchSpace(ABC):
         return type(self).valid_choices is SearchSpace.valid_choices
 
     @cached_property
+    def _worths(self) -> Tensor:
+        """What one more of each choice adds to the `code`, modulo 2^64."""
+        worths = [math.prod(self.sizes[t + 1 :]) % 2**64 for t in range(len(self.sizes))]
+        return torch.tensor([worth - 2**64 * (worth >= 2**63) for worth in worths], device="cpu")
+
+    @cached_property
+    def _steps(self) -> Tensor:
+        """What leads to the `neighbours`: int64 ``[m, decisions]``, one entry of each row above 0."""
+        rows = [(t, step) for t, size in enumerate(self.sizes) for step in range(1, size)]
+        steps = torch.zeros(len(rows), len(self.sizes), dtype=torch.long, device="cpu")
+        for row, (t, step) in enumerate(rows):
+            steps[row, t] = step
+        return steps
+
+    @cached_property
     def _ranges(self) -> tuple[range, ...]:
         """The choices of each decision."""
         return tuple(map(range, self.sizes))
@@ -241,12 +257,12 @@ class SearchSpace(ABC):
         Returns:
             Int64 ``[trials, n, decisions]``.
         """
-        if self._free:  # the same draws, all at once
-            draws = rng.uniform(len(self.sizes), n) * torch.tensor(self.sizes, dtype=torch.float64)[:, None]
-            return draws.long().transpose(1, 2).contiguous()
-        archs = torch.zeros(rng.trials, n, 0, dtype=torch.long)
-        for _ in self.decisions:
-            archs = torch.cat([archs, rng.categorical(self.valid_choices(archs)).unsqueeze(-1)], dim=-1)
+        draws = rng.uniform(len(self.sizes), n)
+        if self._free:  # no decision need wait for the one before it
+            return (draws * torch.tensor(self.sizes, dtype=torch.float64)[:, None]).long().transpose(1, 2).contiguous()
+        archs = torch.zeros(rng.trials, n, len(self.sizes), dtype=torch.long)
+        for t in range(len(self.sizes)):
+            archs[..., t] = pick(self.valid_choices(archs[..., :t]), draws[:, t])
         return archs
 
     def draw(self, *seed: int | str) -> Architecture:
@@ -311,15 +327,16 @@ class SearchSpace(ABC):
         options = torch.stack([self._alternatives(archs, t).any(-1) for t in range(len(self.sizes))], dim=-1)
         # Where nothing can change (a space of one architecture), any decision will do: it is drawn again as it is.
         position = rng.categorical(options | ~options.any(-1, keepdim=True)).unsqueeze(-1)
-        mutated = archs[..., :0]
+        draws = rng.uniform(len(self.sizes), *archs.shape[1:-1])
+        mutated = torch.empty_like(archs)
         for t in range(len(self.sizes)):
-            allowed = self.valid_choices(mutated)
+            allowed = self.valid_choices(mutated[..., :t])
             old = archs[..., t : t + 1]
             other = allowed.scatter(-1, old, False)
             forced = (position == t) & other.any(-1, keepdim=True)
             keep = allowed.gather(-1, old) & ~forced
-            drawn = rng.categorical(torch.where(forced, other, allowed)).unsqueeze(-1)
-            mutated = torch.cat([mutated, torch.where(keep, old, drawn)], dim=-1)
+            drawn = pick(torch.where(forced, other, allowed), draws[:, t]).unsqueeze(-1)
+            mutated[..., t : t + 1] = torch.where(keep, old, drawn)
         return mutated
 
     def _mutate_freely(self, archs: Tensor, rng: TrialRandom) -> Tensor:
@@ -342,13 +359,7 @@ class SearchSpace(ABC):
             Int64 ``[trials, m, decisions]`` with ``m`` the sum of (choices - 1), and bool ``[trials, m]``: which of
             them belong to the space.
         """
-        changed = []
-        for t, size in enumerate(self.sizes):
-            for step in range(1, size):
-                neighbour = archs.clone()
-                neighbour[:, t] = (archs[:, t] + step) % size
-                changed.append(neighbour)
-        stacked = torch.stack(changed, dim=1)
+        stacked = (archs.unsqueeze(1) + self._steps) % torch.tensor(self.sizes)
         return stacked, self.is_valid(stacked)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -385,10 +396,7 @@ class SearchSpace(ABC):
         In a space of more than 2^63 combinations of choices it is taken modulo 2^64: two architectures of such a space
         share a number about as rarely as two hashes of that length are equal.
         """
-        code = torch.zeros(archs.shape[:-1], dtype=torch.long)
-        for t, size in enumerate(self.sizes):
-            code = code * size + archs[..., t]
-        return code
+        return (archs * self._worths).sum(-1)
 
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture of the space, in lexicographic order of its choices."""
