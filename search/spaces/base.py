@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from lightning_modules.networks.supernet import Supernet
     from lightning_modules.path_samplers.relaxation import Relaxation
 
+_REMEMBERED = 10_000
+"""Architectures that a space remembers to be valid."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -191,6 +194,11 @@ class SearchSpace(ABC):
         return type(self).valid_choices is SearchSpace.valid_choices
 
     @cached_property
+    def _checked(self) -> set[Architecture]:
+        """Architectures that `check` has found valid; one is built, drawn and written, and checked each time."""
+        return set()
+
+    @cached_property
     def _worths(self) -> Tensor:
         """What one more of each choice adds to the `code`, modulo 2^64."""
         worths = [math.prod(self.sizes[t + 1 :]) % 2**64 for t in range(len(self.sizes))]
@@ -238,6 +246,8 @@ class SearchSpace(ABC):
             raise ValueError(f"{self.name}: {arch} has {len(arch)} decisions, {len(self.decisions)} are needed")
         if self._free and all(map(range.__contains__, self._ranges, arch)):
             return arch  # found without tensors
+        if arch in self._checked:
+            return arch
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
                 allowed = [
@@ -249,6 +259,9 @@ class SearchSpace(ABC):
                     raise ValueError(
                         f"{self.name}: decision '{decision.name}' of {arch} is {choice}, allowed: {allowed}"
                     )
+        if len(self._checked) >= _REMEMBERED:
+            self._checked.clear()
+        self._checked.add(arch)
         return arch
 
     def sample(self, rng: TrialRandom, n: int) -> Tensor:
