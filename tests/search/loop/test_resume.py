@@ -3,7 +3,6 @@
 Real processes run a real recipe through the command line.
 """
 
-import io
 import json
 import os
 import random
@@ -192,6 +191,13 @@ def table(tmp_path_factory):
     return write_table(tmp_path_factory.mktemp("table") / "table.npz", archs, columns, space.name)
 
 
+def plain(state):
+    """A state whose `repr` has every digit; torch's own takes a second to write."""
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    return [str(state.dtype), list(state.shape), state.tolist()] if isinstance(state, torch.Tensor) else state
+
+
 class Run:
     """A folder for one run and what it left there."""
 
@@ -232,15 +238,10 @@ class Run:
 
     def result(self):
         """All that a run finds: summary, journal, and meta-trained weights."""
-        weights = io.StringIO()
-        state = torch.load(self.latest / "weights" / "catch.pt", weights_only=True)
-        torch.set_printoptions(precision=17, threshold=10_000_000)
-        print(state, file=weights)
-        torch.set_printoptions(profile="default")
         return (
             without_seconds(json.loads((self.latest / "summary.json").read_text())),
             self.records(),
-            weights.getvalue(),
+            plain(torch.load(self.latest / "weights" / "catch.pt", weights_only=True)),
         )
 
 

@@ -207,7 +207,7 @@ def test_samplers_that_differ_in_anything_share_no_warmup(tmp_path):
         "array": {"sampler": one_operation(ordered=[1, 0]), **landmarks},
         "private": {"sampler": one_operation(hidden=1), **landmarks},
     }
-    path = recipe(tmp_path, methods=methods, settings={"epochs": 3}, measurements=1)
+    path = recipe(tmp_path, methods=methods, settings={"epochs": 2}, measurements=1)
     study, _ = load_recipe(path)
     assert landmark_pairs(study) == [("one", "same")]
     folder, summary = run(path, tmp_path / "shared")
