@@ -26,6 +26,7 @@ from search.tables.table import write_table
 from search.tasks.base import OneByOne, TaskPool
 from search.tasks.table import TableTask
 from tests.processes import alive, wait_until
+from tests.search.exact_text import exact_text
 
 RECIPE = """
 description: Killed again and again.
@@ -191,13 +192,6 @@ def table(tmp_path_factory):
     return write_table(tmp_path_factory.mktemp("table") / "table.npz", archs, columns, space.name)
 
 
-def plain(state):
-    """A state whose `repr` has every digit; torch's own takes a second to write."""
-    if isinstance(state, dict):
-        return {key: plain(value) for key, value in state.items()}
-    return [str(state.dtype), list(state.shape), state.tolist()] if isinstance(state, torch.Tensor) else state
-
-
 class Run:
     """A folder for one run and what it left there."""
 
@@ -241,7 +235,7 @@ class Run:
         return (
             without_seconds(json.loads((self.latest / "summary.json").read_text())),
             self.records(),
-            plain(torch.load(self.latest / "weights" / "catch.pt", weights_only=True)),
+            exact_text(torch.load(self.latest / "weights" / "catch.pt", weights_only=True)),
         )
 
 
