@@ -341,7 +341,7 @@ class SearchSpace(ABC):
         # Where nothing can change (a space of one architecture), any decision will do: it is drawn again as it is.
         position = rng.categorical(options | ~options.any(-1, keepdim=True)).unsqueeze(-1)
         draws = rng.uniform(len(self.sizes), *archs.shape[1:-1])
-        mutated = torch.empty_like(archs)
+        mutated = torch.empty(archs.shape, dtype=torch.long)
         for t in range(len(self.sizes)):
             allowed = self.valid_choices(mutated[..., :t])
             old = archs[..., t : t + 1]
@@ -360,7 +360,7 @@ class SearchSpace(ABC):
         draw = rng.uniform(len(self.sizes), *archs.shape[1:-1]).movedim(1, -1).gather(-1, position)
         old, others = archs.gather(-1, position), sizes[position] - 1
         drawn = (draw * others).long()
-        return archs.scatter(-1, position, torch.where(others > 0, drawn + (drawn >= old), old))
+        return archs.contiguous().scatter(-1, position, torch.where(others > 0, drawn + (drawn >= old), old))
 
     def neighbours(self, archs: Tensor) -> tuple[Tensor, Tensor]:
         """Every architecture that differs in exactly one decision.
