@@ -42,6 +42,20 @@ def derive_seed(*parts: int | str) -> int:
     return word >> 33
 
 
+def pick(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The index, in proportion to its weight, that a uniform number stands for; never one of weight zero.
+
+    Args:
+        weights: ``[..., n]``, non-negative (booleans too), not all zero along the last dimension.
+        uniform: float64 ``[...]``, in the open interval (0, 1).
+
+    Returns:
+        Int64 ``[...]``.
+    """
+    cumulative = weights.double().cumsum(-1)
+    return (cumulative <= uniform.unsqueeze(-1) * cumulative[..., -1:]).sum(-1)
+
+
 class TrialRandom:
     """Random numbers for ``trials`` independent trials.
 
@@ -83,9 +97,7 @@ class TrialRandom:
         Returns:
             Int64 ``[trials, ...]``.
         """
-        cumulative = weights.double().cumsum(-1)
-        threshold = self.uniform(*weights.shape[1:-1]).unsqueeze(-1) * cumulative[..., -1:]
-        return (cumulative <= threshold).sum(-1)
+        return pick(weights, self.uniform(*weights.shape[1:-1]))
 
     def permutation(self, n: int) -> Tensor:
         """Int64 ``[trials, n]``: a random order of 0 .. n-1 for each trial."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
 import json
@@ -91,7 +92,8 @@ def load_model_config(
     """
     with scope(library):
         if isinstance(wanted, str):
-            found = _read_file(_find_file(library, key, wanted, stock))
+            path = _find_file(library, key, wanted, stock)
+            found = _read_shipped(path) if _is_shipped(library, path) else _read_file(path)
         else:
             found = copy.deepcopy(dict(wanted))
             _import_modules(found)
@@ -281,7 +283,17 @@ def _described(library: Library, key: str, wanted: Any, stock: Mapping[str, str]
     if not isinstance(wanted, str) or wanted in stock:
         return None if isinstance(wanted, str) else wanted
     path = _find_file(library, key, wanted, stock)
-    return _read_file(path, imports=False) if _is_shipped(library, path) else path
+    return _read_shipped(path, imports=False) if _is_shipped(library, path) else path
+
+
+def _read_shipped(path: Path, imports: bool = True) -> dict[str, Any]:
+    """A config file of a library's own, which every network of a search is built by."""
+    return copy.deepcopy(_read_once(path, imports))
+
+
+@functools.lru_cache(maxsize=32)
+def _read_once(path: Path, imports: bool) -> dict[str, Any]:
+    return _read_file(path, imports)
 
 
 def _read_file(path: Path, imports: bool = True) -> dict[str, Any]:

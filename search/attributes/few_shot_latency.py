@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -115,6 +116,12 @@ def latency_features(space: SearchSpace, table: LatencyTable, sources: Sequence[
     Raises:
         ValueError: no two networks were measured on all sources.
     """
+    return _features(space, table, tuple(sources))
+
+
+@functools.lru_cache(maxsize=8)
+def _features(space: SearchSpace, table: LatencyTable, sources: tuple[str, ...]) -> Tensor:
+    """Once for all agents and trials of a recipe."""
     kinds = list(dict.fromkeys(choice for decision in space.decisions for choice in decision.choices))
     lookups = [torch.tensor([kinds.index(choice) for choice in decision.choices]) for decision in space.decisions]
     chosen = torch.stack([lookup[table.archs[:, t]] for t, lookup in enumerate(lookups)], dim=1)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_modules.networks.cost.latency import LatencySettings
-from lightning_modules.networks.cost.operator_latency import OperatorLatencies
+from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
 from search.attributes.network import NetworkAttribute
 from search.spaces.base import SearchSpace
 
@@ -58,6 +58,7 @@ class OperatorLatency(NetworkAttribute):
 
     def read(self, network: nn.Module) -> float:
         """Milliseconds of a pass on a batch."""
-        if self._table.measure(network):
+        operators = operators_of(network, self.settings)
+        if self._table.measure(network, operators):
             self._table.save(self.lookup)
-        return self._table.estimate(network)
+        return self._table.estimate(network, operators)

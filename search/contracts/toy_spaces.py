@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -71,9 +72,15 @@ def integer_reward(space: SearchSpace, archs: Tensor, seed: int = 0) -> Tensor:
 
     int64 ``[..., decisions]`` to float64 ``[...]``.
     """
-    generator = torch.Generator().manual_seed(seed)
-    length = space.offsets[-1]
-    single = torch.randint(-50, 50, (length,), generator=generator).double()
-    pairs = torch.randint(-10, 10, (length, length), generator=generator).double()
+    single, pairs = _worths(space.offsets[-1], seed)
     code = space.one_hot(archs).double()
     return code @ single + ((code @ pairs) * code).sum(-1)
+
+
+@functools.lru_cache(maxsize=64)
+def _worths(length: int, seed: int) -> tuple[Tensor, Tensor]:
+    """What each choice adds, float64 ``[length]``, and each pair of them, ``[length, length]``."""
+    generator = torch.Generator().manual_seed(seed)
+    single = torch.randint(-50, 50, (length,), generator=generator).double()
+    pairs = torch.randint(-10, 10, (length, length), generator=generator).double()
+    return single, pairs

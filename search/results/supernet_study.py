@@ -182,7 +182,7 @@ def _sizes(study: SupernetStudy, measured: Sequence[Record]) -> tuple[list[float
     for record in measured:
         with torch.device("meta"):
             network = study.space.build_from(record.architecture, study.head())
-            if shape is not None:
-                flops.append(float(count_flops(network, shape)))
+        if shape is not None:  # not under that device, which would be asked before every operation
+            flops.append(float(count_flops(network, shape)))
         parameters.append(float(count_parameters(network)))
     return flops or None, parameters

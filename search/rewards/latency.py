@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.cost.latency import LatencySettings, Precision, measure_latency
-from lightning_modules.networks.cost.operator_latency import OperatorLatencies
+from lightning_modules.networks.cost.operator_latency import OperatorLatencies, operators_of
 from search.errors import CatchmarkError, explain
 from search.evaluation import Architecture
 from search.rewards.base import RewardTerm, Weighed
@@ -218,13 +218,14 @@ class MeasuredLatency(LatencyTerm):
         network = self._part_of(self._builder.build_network(architecture, seed))
         if self._table is None or self.lookup is None:
             return measure_latency(network, self.settings).milliseconds
-        if self._table.measure(network):
+        operators = operators_of(network, self.settings)
+        if self._table.measure(network, operators):
             # Before any score rests on it: a run that dies now finds the same numbers again.
             try:
                 self._table.save(self.lookup)
             except OSError as error:
                 raise CatchmarkError(f"lookup: {explain(error)}") from error
-        return self._table.estimate(network)
+        return self._table.estimate(network, operators)
 
     def target_milliseconds(self) -> float:
         """The latency at which reward and quality are equal; that of an architecture is measured at the first call."""

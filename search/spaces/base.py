@@ -10,6 +10,7 @@ the network. Everything else has a default here.
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from search.evaluation import Architecture
-from search.randomness import TrialRandom, derive_seed
+from search.randomness import TrialRandom, derive_seed, pick
 from search.spaces.head import OWN_HEAD, Head, head_of
 
 if TYPE_CHECKING:
     from lightning_modules.networks.cells import Norm
     from lightning_modules.networks.supernet import Supernet
     from lightning_modules.path_samplers.relaxation import Relaxation
+
+_REMEMBERED = 10_000
+"""Architectures that a space remembers to be valid."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,31 @@ class SearchSpace(ABC):
         return tuple(len(decision.choices) for decision in self.decisions)
 
     @cached_property
+    def _free(self) -> bool:
+        """Whether every choice may follow every other, so that no decision need wait for the one before it."""
+        return type(self).valid_choices is SearchSpace.valid_choices
+
+    @cached_property
+    def _checked(self) -> set[Architecture]:
+        """Architectures that `check` has found valid; one is built, drawn and written, and checked each time."""
+        return set()
+
+    @cached_property
+    def _worths(self) -> Tensor:
+        """What one more of each choice adds to the `code`, modulo 2^64."""
+        worths = [math.prod(self.sizes[t + 1 :]) % 2**64 for t in range(len(self.sizes))]
+        return torch.tensor([worth - 2**64 * (worth >= 2**63) for worth in worths], device="cpu")
+
+    @cached_property
+    def _steps(self) -> Tensor:
+        """What leads to the `neighbours`: int64 ``[m, decisions]``, one entry of each row above 0."""
+        rows = [(t, step) for t, size in enumerate(self.sizes) for step in range(1, size)]
+        steps = torch.zeros(len(rows), len(self.sizes), dtype=torch.long, device="cpu")
+        for row, (t, step) in enumerate(rows):
+            steps[row, t] = step
+        return steps
+
+    @cached_property
     def _ranges(self) -> tuple[range, ...]:
         """The choices of each decision."""
         return tuple(map(range, self.sizes))
@@ -196,15 +225,14 @@ class SearchSpace(ABC):
 
     def is_valid(self, archs: Tensor) -> Tensor:
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
-        good = torch.ones(archs.shape[:-1], dtype=torch.bool)
-        for t, size in enumerate(self.sizes):
-            choice = archs[..., t]
-            good &= (choice >= 0) & (choice < size)
+        most = torch.tensor(self.sizes, dtype=archs.dtype) - 1
+        good = ((archs >= 0) & (archs <= most)).all(-1)
+        if self._free:
+            return good
+        # What is out of range is already bad; it must only not crash here.
+        archs = archs.clamp(min=0).minimum(most)
         for t in range(len(self.sizes)):
-            prefix = archs[..., :t].clamp(min=0)  # an out-of-range prefix is already bad; it must only not crash here
-            prefix = torch.minimum(prefix, torch.tensor(self.sizes[:t], dtype=archs.dtype) - 1)
-            choice = archs[..., t].clamp(0, self.sizes[t] - 1).unsqueeze(-1)
-            good &= self.valid_choices(prefix).gather(-1, choice).squeeze(-1)
+            good &= self.valid_choices(archs[..., :t]).gather(-1, archs[..., t : t + 1]).squeeze(-1)
         return good
 
     def check(self, architecture: Sequence[int]) -> Architecture:
@@ -216,8 +244,10 @@ class SearchSpace(ABC):
         arch = tuple(int(choice) for choice in architecture)
         if len(arch) != len(self.decisions):
             raise ValueError(f"{self.name}: {arch} has {len(arch)} decisions, {len(self.decisions)} are needed")
-        if type(self).valid_choices is SearchSpace.valid_choices and all(map(range.__contains__, self._ranges, arch)):
-            return arch  # every choice may follow every other, which is found without tensors
+        if self._free and all(map(range.__contains__, self._ranges, arch)):
+            return arch  # found without tensors
+        if arch in self._checked:
+            return arch
         with torch.device("cpu"):  # a network may be built under torch.device("meta"), which has no values to check
             for t, (decision, choice) in enumerate(zip(self.decisions, arch, strict=True)):
                 allowed = [
@@ -229,6 +259,9 @@ class SearchSpace(ABC):
                     raise ValueError(
                         f"{self.name}: decision '{decision.name}' of {arch} is {choice}, allowed: {allowed}"
                     )
+        if len(self._checked) >= _REMEMBERED:
+            self._checked.clear()
+        self._checked.add(arch)
         return arch
 
     def sample(self, rng: TrialRandom, n: int) -> Tensor:
@@ -237,9 +270,12 @@ class SearchSpace(ABC):
         Returns:
             Int64 ``[trials, n, decisions]``.
         """
-        archs = torch.zeros(rng.trials, n, 0, dtype=torch.long)
-        for _ in self.decisions:
-            archs = torch.cat([archs, rng.categorical(self.valid_choices(archs)).unsqueeze(-1)], dim=-1)
+        draws = rng.uniform(len(self.sizes), n)
+        if self._free:  # no decision need wait for the one before it
+            return (draws * torch.tensor(self.sizes, dtype=torch.float64)[:, None]).long().transpose(1, 2).contiguous()
+        archs = torch.zeros(rng.trials, n, len(self.sizes), dtype=torch.long)
+        for t in range(len(self.sizes)):
+            archs[..., t] = pick(self.valid_choices(archs[..., :t]), draws[:, t])
         return archs
 
     def draw(self, *seed: int | str) -> Architecture:
@@ -299,19 +335,32 @@ class SearchSpace(ABC):
         Returns:
             The same shape; valid, and different wherever the space has a second architecture within reach.
         """
+        if self._free:
+            return self._mutate_freely(archs, rng)
         options = torch.stack([self._alternatives(archs, t).any(-1) for t in range(len(self.sizes))], dim=-1)
         # Where nothing can change (a space of one architecture), any decision will do: it is drawn again as it is.
         position = rng.categorical(options | ~options.any(-1, keepdim=True)).unsqueeze(-1)
-        mutated = archs[..., :0]
+        draws = rng.uniform(len(self.sizes), *archs.shape[1:-1])
+        mutated = torch.empty(archs.shape, dtype=torch.long)
         for t in range(len(self.sizes)):
-            allowed = self.valid_choices(mutated)
+            allowed = self.valid_choices(mutated[..., :t])
             old = archs[..., t : t + 1]
             other = allowed.scatter(-1, old, False)
             forced = (position == t) & other.any(-1, keepdim=True)
             keep = allowed.gather(-1, old) & ~forced
-            drawn = rng.categorical(torch.where(forced, other, allowed)).unsqueeze(-1)
-            mutated = torch.cat([mutated, torch.where(keep, old, drawn)], dim=-1)
+            drawn = pick(torch.where(forced, other, allowed), draws[:, t]).unsqueeze(-1)
+            mutated[..., t : t + 1] = torch.where(keep, old, drawn)
         return mutated
+
+    def _mutate_freely(self, archs: Tensor, rng: TrialRandom) -> Tensor:
+        """`mutate` where no choice rules out another: the same draws, of which only one decision's count."""
+        sizes = torch.tensor(self.sizes)
+        options = (sizes > 1) | (sizes == 1).all()
+        position = rng.categorical(options.expand(archs.shape)).unsqueeze(-1)
+        draw = rng.uniform(len(self.sizes), *archs.shape[1:-1]).movedim(1, -1).gather(-1, position)
+        old, others = archs.gather(-1, position), sizes[position] - 1
+        drawn = (draw * others).long()
+        return archs.contiguous().scatter(-1, position, torch.where(others > 0, drawn + (drawn >= old), old))
 
     def neighbours(self, archs: Tensor) -> tuple[Tensor, Tensor]:
         """Every architecture that differs in exactly one decision.
@@ -323,13 +372,7 @@ class SearchSpace(ABC):
             Int64 ``[trials, m, decisions]`` with ``m`` the sum of (choices - 1), and bool ``[trials, m]``: which of
             them belong to the space.
         """
-        changed = []
-        for t, size in enumerate(self.sizes):
-            for step in range(1, size):
-                neighbour = archs.clone()
-                neighbour[:, t] = (archs[:, t] + step) % size
-                changed.append(neighbour)
-        stacked = torch.stack(changed, dim=1)
+        stacked = (archs.unsqueeze(1) + self._steps) % torch.tensor(self.sizes)
         return stacked, self.is_valid(stacked)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -366,10 +409,7 @@ class SearchSpace(ABC):
         In a space of more than 2^63 combinations of choices it is taken modulo 2^64: two architectures of such a space
         share a number about as rarely as two hashes of that length are equal.
         """
-        code = torch.zeros(archs.shape[:-1], dtype=torch.long)
-        for t, size in enumerate(self.sizes):
-            code = code * size + archs[..., t]
-        return code
+        return (archs * self._worths).sum(-1)
 
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture of the space, in lexicographic order of its choices."""

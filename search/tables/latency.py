@@ -7,6 +7,7 @@ NeurIPS 2021) published such measurements for 27 devices, among them those of HW
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ _SLOW = 0.95
 """The quantile of a device's values that is a latency, however many others are almost zero."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a table is itself: what was computed of one can be kept
 class LatencyTable:
     """Latencies of every architecture of a space.
 
@@ -81,6 +82,13 @@ def read_latency(table: str | os.PathLike[str], space: SearchSpace) -> LatencyTa
     path = find_table(table)
     if not isinstance(space, NASBench201):
         raise ValueError(f"{path}: its latencies are of the space '{NASBench201.name}', the task's is '{space.name}'")
+    state = path.stat()
+    return _read(path, space, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, space: NASBench201, *state: int) -> LatencyTable:
+    """One reading for all agents and targets of a recipe, as long as the file stays as it is."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             latency, devices = arrays["latency_ms"], tuple(str(device) for device in arrays["devices"])

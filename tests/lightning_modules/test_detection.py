@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
-from lightning_modules.detection import DetectionModule
+from lightning_modules.detection import DETECTORS, DetectionModule
 from lightning_modules.learning_rate_schedule import LearningRateSchedule
 from lightning_modules.networks.merging_cells import MergingCellFPN, PyramidNetwork
 from lightning_modules.openmmlab import prepare, scope
+from lightning_modules.openmmlab.config import load_model_config
 from tests.lightning_modules.quiet_trainer import QUIET
 from tests.lightning_modules.strided_network import StridedBackbone, StridedNetwork
 
@@ -498,3 +499,10 @@ def test_mmdet_knows_the_neck_by_name():
     assert type(module.model.neck) is MergingCellFPN and module.model.neck.form == "mmdet"
     assert module.model.neck.in_channels == list(StridedBackbone().channels)
     assert len(module.predict([torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)])) == 1
+
+
+def test_a_stock_config_that_somebody_has_changed_is_as_it_was_for_the_next():
+    first, second = (load_model_config("mmdet", "detector", "retinanet", DETECTORS) for _ in range(2))
+    assert first == second and first["bbox_head"]["num_classes"] == 80
+    first["bbox_head"]["num_classes"] = 3
+    assert load_model_config("mmdet", "detector", "retinanet", DETECTORS) == second

@@ -20,7 +20,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,14 @@ class OperatorLatencies:
         self.milliseconds = dict(milliseconds or {})
         self.hardware = hardware_name(torch.device(settings.device)) if hardware is None else hardware
 
-    def measure(self, network: nn.Module) -> int:
+    def measure(self, network: nn.Module, operators: Sequence[str] | None = None) -> int:
         """Measure those of a network's operators that the table lacks.
 
         What is in the table already stays as it is.
+
+        Args:
+            network: stays as it is.
+            operators: what `operators_of` gives for it, where that is known; None to trace it.
 
         Returns:
             How many there were.
@@ -90,7 +94,7 @@ class OperatorLatencies:
         Raises:
             ValueError: this machine has no such device, or the network calls other operators there than in a trace.
         """
-        operators = operators_of(network, self.settings)
+        operators = list(operators or operators_of(network, self.settings))
         lacking = {operator for operator in operators if operator not in self.milliseconds}
         if not lacking:
             return 0
@@ -119,13 +123,17 @@ class OperatorLatencies:
         self.milliseconds |= {operator: median_of_medians(times)[0] for operator, times in rounds.items()}
         return len(lacking)
 
-    def estimate(self, network: nn.Module) -> float:
+    def estimate(self, network: nn.Module, operators: Sequence[str] | None = None) -> float:
         """Milliseconds of a forward pass: the sum over its operators, and the overhead once for each.
+
+        Args:
+            network: stays as it is.
+            operators: as for `measure`.
 
         Raises:
             ValueError: the table lacks an operator of the network.
         """
-        total, count = self._sum(network)
+        total, count = self._sum(operators or operators_of(network, self.settings))
         return total + self.overhead * count
 
     def calibrate(self, measured: Iterable[tuple[nn.Module, float]]) -> float:
@@ -142,7 +150,7 @@ class OperatorLatencies:
         """
         products = squares = 0.0
         for network, milliseconds in measured:
-            total, count = self._sum(network)
+            total, count = self._sum(operators_of(network, self.settings))
             products += count * (milliseconds - total)
             squares += count**2
         self.overhead = max(0.0, products / squares) if squares else 0.0
@@ -199,9 +207,9 @@ class OperatorLatencies:
             raise ValueError(f"{path}: the latency of {bad[0]} is {milliseconds[bad[0]]}; remove the line")
         return table
 
-    def _sum(self, network: nn.Module) -> tuple[float, int]:
+    def _sum(self, operators: Sequence[str]) -> tuple[float, int]:
         """The operators' milliseconds together, and their number."""
-        counts = Counter(operators_of(network, self.settings))
+        counts = Counter(operators)
         if lacking := [key for key in counts if key not in self.milliseconds]:
             raise ValueError(
                 f"{len(lacking)} of the network's {len(counts)} operators are not in the table, for instance "

@@ -97,16 +97,8 @@ class Controller(nn.Module):
         """
         trials, n, steps = archs.shape
         # All steps of all networks in one product: step t sees the code of the first t decisions.
-        codes = torch.stack(
-            [
-                torch.nn.functional.pad(
-                    self.space.one_hot(archs)[..., : self.space.offsets[t]],
-                    (0, self.space.offsets[-1] - self.space.offsets[t]),
-                )
-                for t in range(steps)
-            ],
-            dim=2,
-        ).to(self.dtype)
+        seen = torch.arange(self.space.offsets[-1]) < torch.tensor(self.space.offsets[:steps]).unsqueeze(-1)
+        codes = (self.space.one_hot(archs).unsqueeze(2) * seen).to(self.dtype)
         inputs = torch.cat([context.unsqueeze(2).expand(-1, -1, steps, -1), codes], dim=-1)
         logits = self.mlp(inputs.reshape(trials, n * steps, -1)).reshape(trials, n, steps, -1)
         taken, entropies = [], []

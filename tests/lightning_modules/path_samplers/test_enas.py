@@ -26,7 +26,7 @@ def paths(sampler, steps, seed=0):
 
 
 def test_learns_to_draw_the_secret():
-    sampler = ENASSampler(SPACE, learning_rate=0.01, steps=100, aggregate=20)
+    sampler = ENASSampler(SPACE, learning_rate=0.02, steps=50, aggregate=20)
     assert mean(worth(paths(sampler, 100))) < 30  # of chance: 20
     for epoch in range(2):
         sampler.epoch_ended(worth, 0, epoch, 2)
@@ -41,7 +41,7 @@ def test_learns_choices_that_depend_on_earlier_ones():
     def repeats(archs):
         return [float(choices[1:] == choices[:1] * 5) + sum(c == choices[0] for c in choices[1:]) for choices in archs]
 
-    sampler = ENASSampler(SPACE, learning_rate=0.01, steps=200, aggregate=20, entropy_weight=0.01, reward_scale=1.0)
+    sampler = ENASSampler(SPACE, learning_rate=0.02, steps=100, aggregate=20, entropy_weight=0.01, reward_scale=1.0)
     for epoch in range(2):
         sampler.epoch_ended(repeats, 0, epoch, 2)
     assert mean(repeats(paths(sampler, 100))) > 4

@@ -36,9 +36,8 @@ def paths(sampler, steps=200, seed=0):
 
 def test_finds_a_secret_that_it_was_never_shown():
     evaluate = Evaluator()
-    sampler = NAOSampler(
-        SPACE, warmup=1, every=1, seed_architectures=50, new=60, keep=60, random=140, predictor_epochs=250
-    )
+    quick = {"predictor_epochs": 100, "learning_rate": 3e-3}
+    sampler = NAOSampler(SPACE, warmup=1, every=1, seed_architectures=50, new=60, keep=60, random=140, **quick)
     sampler.epoch_ended(evaluate, seed=0, epoch=0, epochs=3)
     (first,) = evaluate.asked
     new = sampler.pool[60 : 120 - sampler.topped_up]

@@ -33,6 +33,7 @@ from search.studies.experiment import Experiment
 from search.tasks.base import OneByOne
 from tests.search.agents.toy_agents import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
+from tests.search.exact_text import exact_text
 from tests.search.executors.scrambled_executor import Scrambled
 
 AGENTS = find_classes("search.agents", Agent)
@@ -111,19 +112,10 @@ def attempt(path, agent_name, executor, stop_at=None, evaluated=None, share=ALWA
     return ear, evaluated
 
 
-def as_text(*values):
-    """Equal only where every bit is."""
-    torch.set_printoptions(precision=17, threshold=10_000_000)
-    try:
-        return repr(values)
-    finally:
-        torch.set_printoptions(profile="default")
-
-
 def outcome(path):
     journal = Journal(path, writable=False)
     try:
-        return as_text(list(journal.records("tasks/agent")), journal.state("tasks/agent"))
+        return exact_text(list(journal.records("tasks/agent")), journal.state("tasks/agent"))
     finally:
         journal.close()
 
@@ -173,7 +165,7 @@ def test_with_a_worker_a_trial_the_order_does_not_matter(agent_name, workers, tm
     ours = [
         (each.step, each.trial, each.architecture, each.evaluation) for each in read_records(tmp_path / "scrambled")
     ]
-    assert as_text(sorted(ours, key=lambda row: row[:2])) == as_text(sorted(alone, key=lambda row: row[:2]))
+    assert exact_text(sorted(ours, key=lambda row: row[:2])) == exact_text(sorted(alone, key=lambda row: row[:2]))
 
 
 @pytest.mark.parametrize("workers, most", [(5, [3, 2]), (2, [1, 1, 1]), (4, [4])])
@@ -227,13 +219,13 @@ def replayed(agent_name, records, workers):
 def test_records_say_in_which_order_all_was_asked_and_told(agent_name, workers, tmp_path):
     ear, evaluated = attempt(tmp_path / "journal", agent_name, Scrambled(workers, seed=workers))
     records = read_records(tmp_path / "journal")
-    assert as_text(ear.heard) == as_text(records) and ear.ended == 1
+    assert exact_text(ear.heard) == exact_text(records) and ear.ended == 1
     assert [(record.architecture, record.seed) for record in records] == evaluated
     assert len({record.slot for record in records}) == workers
     journal = Journal(tmp_path / "journal")
     state = journal.state("tasks/agent")
     journal.close()
-    assert as_text(state["agent"]) == as_text(replayed(agent_name, records, workers)) and "flying" not in state
+    assert exact_text(state["agent"]) == exact_text(replayed(agent_name, records, workers)) and "flying" not in state
 
 
 @every_agent_with_one_of(("share", "trials"), [(ALWAYS, 1), (NEVER, 1), (0.1, 2)])
@@ -258,7 +250,7 @@ def test_resuming_again_and_again(agent_name, share, trials, tmp_path):
     assert sorted(record.seed for record in records) == sorted(seeds)
     if trials == 1:
         state = Journal(path, writable=False).state("tasks/agent")
-        assert as_text(state["agent"]) == as_text(replayed(agent_name, records, 4))
+        assert exact_text(state["agent"]) == exact_text(replayed(agent_name, records, 4))
 
 
 def numbered():
@@ -423,7 +415,7 @@ def test_an_experiment_on_fewer_workers_than_trials_is_the_same(batch, tmp_path)
         journal = Journal(tmp_path / name)
         summaries.append(without_seconds(experiment(executor, batch=batch).run(tmp_path, journal)))
         journal.close()
-    assert as_text(summaries[0]) == as_text(summaries[1]) and closed == [True]
+    assert exact_text(summaries[0]) == exact_text(summaries[1]) and closed == [True]
 
 
 @pytest.mark.parametrize("kind", [CATCHer, BayesianCATCHer, AGENTS["NaiveTransfer"]])

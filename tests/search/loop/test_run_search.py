@@ -22,6 +22,7 @@ from search.runs.journal import Journal
 from search.tasks.base import OneByOne
 from tests.search.agents.toy_agents import toy_options
 from tests.search.agents.toy_spaces import Grid, integer_reward
+from tests.search.exact_text import exact_text
 
 AGENTS = find_classes("search.agents", Agent)
 # 24 evaluations a trial: 9 on one task to learn from, 15 on another, whose end needs a shorter batch of 4.
@@ -104,11 +105,9 @@ def attempt(
 def outcome(path):
     """Records and final state, as text that is equal only where every bit is."""
     journal = Journal(path, writable=False)
-    torch.set_printoptions(precision=17, threshold=10_000_000)
     try:
-        return repr(list(journal.records("tasks/agent"))), repr(journal.state("tasks/agent"))
+        return exact_text(list(journal.records("tasks/agent"))), exact_text(journal.state("tasks/agent"))
     finally:
-        torch.set_printoptions(profile="default")
         journal.close()
 
 

@@ -118,6 +118,16 @@ def run(path, runs, *more):
     return folder, json.loads((folder / "summary.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder and the summary of the recipe's run, for all who only look at it."""
+    place = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.chdir(place)
+        return run(recipe(place), place / "runs")
+
+
 def timeless(summary):
     """A summary without what depends on the clock."""
     content = without_seconds(summary)
@@ -130,8 +140,8 @@ def weights_of(folder, place):
     return torch.load(checkpoint_of(folder, place), weights_only=True)["state_dict"]
 
 
-def test_a_run_says_what_its_methods_are_worth(tmp_path):
-    folder, summary = run(recipe(tmp_path), tmp_path / "runs")
+def test_a_run_says_what_its_methods_are_worth(whole):
+    folder, summary = whole
     assert list(summary["methods"]) == ["spos", "spos_landmarks"]
     for method in summary["methods"].values():
         assert [entry["epoch"] for entry in method["rounds"]] == [2, 4]
@@ -159,9 +169,8 @@ def test_a_run_says_what_its_methods_are_worth(tmp_path):
     journal.close()
 
 
-def test_warmups_in_common_change_nothing(tmp_path):
-    shared = run(recipe(tmp_path), tmp_path / "a")
-    alone = run(recipe(tmp_path, share_warmups=False), tmp_path / "b")
+def test_warmups_in_common_change_nothing(whole, tmp_path):
+    shared, alone = whole, run(recipe(tmp_path, share_warmups=False), tmp_path / "b")
     assert timeless(shared[1]) == timeless(alone[1])
     assert (shared[0] / "supernets").exists() and len(list((alone[0] / "supernets").iterdir())) == 2
     for place in ("spos-0", "spos_landmarks-0"):
@@ -198,7 +207,7 @@ def test_samplers_that_differ_in_anything_share_no_warmup(tmp_path):
         "array": {"sampler": one_operation(ordered=[1, 0]), **landmarks},
         "private": {"sampler": one_operation(hidden=1), **landmarks},
     }
-    path = recipe(tmp_path, methods=methods, settings={"epochs": 3}, measurements=1)
+    path = recipe(tmp_path, methods=methods, settings={"epochs": 2}, measurements=1)
     study, _ = load_recipe(path)
     assert landmark_pairs(study) == [("one", "same")]
     folder, summary = run(path, tmp_path / "shared")
@@ -293,8 +302,7 @@ def start(server, path, runs, *words, **environment):
 
 
 def test_several_workers_give_the_same(server, tmp_path):
-    # Workers import the truth by its name, so it must be found from where they start.
-    path = recipe(tmp_path, truth={"class_path": "tests.search.studies.test_supernet_study.ConvolutionsTask"})
+    path = recipe(tmp_path)
     summaries = []
     for workers in (1, 2):
         runs = tmp_path / f"runs{workers}"
@@ -318,9 +326,9 @@ def die_amid_an_epoch(number):
     os.replace = replace
 
 
-def test_killed_at_any_epoch_and_resumed_it_ends_the_same(server, tmp_path):
-    path = recipe(tmp_path, truth={"class_path": "tests.search.studies.test_supernet_study.ConvolutionsTask"})
-    folder, expected = run(path, tmp_path / "whole")
+def test_killed_at_any_epoch_and_resumed_it_ends_the_same(server, whole, tmp_path):
+    folder, expected = whole
+    path = recipe(tmp_path)
     place = tmp_path / "killed" / "study" / "latest"
     for epochs in (1, 2, 3):
         resume = ["--resume"] if place.exists() else []
@@ -351,8 +359,8 @@ def test_iterations_add_landmarks_that_are_trained(tmp_path):
     assert len({record.architecture for record in added}) == 4
 
 
-def test_any_agent_searches_on_a_trained_supernet(tmp_path):
-    folder, _ = run(recipe(tmp_path), tmp_path / "runs")
+def test_any_agent_searches_on_a_trained_supernet(whole, tmp_path):
+    folder, _ = whole
     with trust_of(__name__).held():
         task = SharedWeightsTask(NASBench201(), str(folder), "spos_landmarks")
     journal = Journal(folder / "journal.sqlite", writable=False)
@@ -422,8 +430,8 @@ def test_what_a_recipe_can_get_wrong(tmp_path, changes, message):
         load_recipe(recipe(tmp_path, **changes))
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    folder, _ = run(recipe(tmp_path), tmp_path / "runs")
+def test_a_damaged_checkpoint_is_named(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
     path = checkpoint_of(folder, "spos-0")
     path.write_bytes(path.read_bytes()[:1000])
     words = f"{path} is not a checkpoint of this supernet, or damaged"
@@ -431,8 +439,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         SharedWeightsTask(NASBench201(), str(folder), "spos")
 
 
-def test_runs_of_supernets_are_not_compared_as_searches(tmp_path):
-    folder, _ = run(recipe(tmp_path), tmp_path / "runs")
+def test_runs_of_supernets_are_not_compared_as_searches(whole, tmp_path):
+    folder, _ = whole
     shutil.copytree(folder, tmp_path / "other")
     with pytest.raises(CatchmarkError, match="trained supernets; only searches are compared"):
         compare_runs([folder, tmp_path / "other"])

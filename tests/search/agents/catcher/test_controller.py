@@ -11,7 +11,7 @@ from tests.search.spaces.masked_space import MaskedSpace
 
 
 def controller(space, trials=2, floor=0.0):
-    made = Controller(space, TrialRandom(3, trials), CatcherSettings(uniform_floor=floor), torch.float64)
+    made = Controller(space, TrialRandom(3, trials), CatcherSettings(hidden=16, uniform_floor=floor), torch.float64)
     with torch.no_grad():  # far from uniform, so that a wrong mask would show
         made.mlp.weights[-1] *= 300
     return made

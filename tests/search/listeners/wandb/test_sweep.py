@@ -14,6 +14,7 @@ from search.evaluation import Evaluation
 from search.listeners.wandb.sweep import numbers, take_sweep
 from search.recipes.recipe import RECIPES, load_recipe
 from search.tasks.base import OneByOne
+from tests import forks
 from tests.processes import PATIENCE
 from tests.search.listeners.wandb.server import Server
 from tests.search.listeners.wandb.test_searches import logged
@@ -102,14 +103,9 @@ def under_a_sweep(place, *words, **more):
     parameters = folder / "parameters.yaml"
     parameters.write_text(yaml.safe_dump({"wandb_version": 1, POPULATION: {"desc": None, "value": 4}}))
     environment |= {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "asked", "WANDB_SWEEP_PARAM_PATH": str(parameters)}
-    return subprocess.run(
-        [sys.executable, "-m", "search.cli", "run", "recipe.yaml", "--quiet", f"--{POPULATION}=4", *words],
-        cwd=folder,
-        env=environment | {"WANDB_MODE": "offline"} | more,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    words = ["run", "recipe.yaml", "--quiet", f"--{POPULATION}=4", *words]
+    environment |= {"WANDB_MODE": "offline"} | more
+    return forks.server().run(forks.COMMAND_LINE, words, folder=folder, environment=environment)
 
 
 def test_offline_the_run_that_was_asked_for_lies_beside_the_searches(place):
