@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from search.deploy.training import Fit, Trained
 
 REPORT, CHECKPOINT = "report.html", "last.ckpt"
-_SAME = ("space", "architecture", "task", "seed")
+_SAME = ("space", "architecture", "task", "seed", "keep")
 """What a training is a function of; another one does not belong into its folder."""
 _KEPT, _AGAIN = "every whole epoch is kept", "the same 'catchmark train' again goes on"
 
@@ -142,7 +142,14 @@ def in_words(folder: Path) -> str:
     """What a trained folder holds, for the terminal."""
     about = read_about(folder)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in about["metrics"].items())
-    return f"{metrics}\nweights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+    return f"{_kept_epoch(about)}: {metrics}\nweights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+
+
+def _kept_epoch(about: Mapping[str, Any]) -> str:
+    """Which epoch the weights are of; earlier versions kept the last one."""
+    epoch = about.get("kept_epoch") or about["epochs"]
+    which = "the best" if about.get("keep") == "best" else "the last"
+    return f"epoch {epoch} of {about['epochs']}, {which}"
 
 
 def _about(choice: Choice) -> dict[str, Any]:
@@ -166,6 +173,8 @@ def _about(choice: Choice) -> dict[str, Any]:
         "score": task.score,
         "score_name": task.score_name,
         "epochs": task.epochs,
+        "keep": choice.keep,
+        "kept_epoch": None,
         "normalisation": None if normalisation is None else dict(zip(("mean", "std"), normalisation, strict=True)),
         "resolution": None,
         "parameters": None,
@@ -189,7 +198,7 @@ def _settle(folder: Path, about: dict[str, Any]) -> bool:
         write_json(folder / ABOUT, about)
         return False
     earlier = read_about(folder)
-    if differing := [key for key in _SAME if _said(earlier[key]) != _said(about[key])]:
+    if differing := [key for key in _SAME if key in earlier and _said(earlier[key]) != _said(about[key])]:
         raise CatchmarkError(
             f"{folder} holds another training; it differs in: {', '.join(_differences(earlier, about, differing))}; "
             "give this one a folder of its own with --out, or remove that one"
@@ -219,12 +228,13 @@ def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained)
 
     save_tensors(folder / WEIGHTS, trained.weights)
     network = network_of(load_module(folder, about, RECIPE))  # weights that could not be loaded again are worth nothing
-    last = trained.history[-1]
-    names = [choice.task.score, *(name for name in last if name not in ("epoch", "seconds", choice.task.score))]
+    kept = trained.history[trained.epoch - 1]
+    names = [choice.task.score, *(name for name in kept if name not in ("epoch", "seconds", choice.task.score))]
     about = about | {
         "resolution": trained.resolution,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "metrics": {name: last[name] for name in names},
+        "kept_epoch": trained.epoch,
+        "metrics": {name: kept[name] for name in names},
     }
     (folder / REPORT).write_text(trained_page(folder, choice, about, trained.history), encoding="utf-8")
     write_json(folder / ABOUT, about)

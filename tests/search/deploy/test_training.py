@@ -101,7 +101,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(run):
     """The folder of its best architecture, trained."""
-    assert main(["train", str(run), "--quiet"]) == 0
+    assert main(["train", str(run), "--quiet", "--keep", "last"]) == 0
     return run / "trained" / "digits"
 
 
@@ -239,18 +239,61 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(run, server, tmp_path,
     sys.modules.pop("stepwise", None)
 
 
-class StopInTheSecond(Listener):
+FEW = {"accelerator": "cpu", "limit_train_batches": 2, "limit_val_batches": 1}
+PEAK = f"""{STEPWISE}
+
+class Peak(Stepwise):
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        self.log("val_peak", -abs(self.current_epoch - 1.0))  # epochs 1 and 3 are equal, epoch 2 is the best
+"""
+
+
+def test_the_best_epoch_is_kept_whenever_the_training_is_stopped(run, tmp_path, monkeypatch, capsys):
+    """The weights of the second of four epochs: those with which a training of the first two would go on."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "peaked.py").write_text(PEAK)
+    full = tmp_path / "full.yaml"
+    full.write_text(dump_yaml(training(epochs=4, module="peaked.Peak", score="val_peak", trainer=FEW)))
+    request = Request(run, architecture=CONVOLUTIONS, task_file=full)
+    with pytest.raises(KeyboardInterrupt):
+        train(choose(request), tmp_path / "second.ckpt", StopIn(2), quiet=True)
+    second = load_tensors(tmp_path / "second.ckpt")["state_dict"]
+    words = ["train", str(run), "--architecture", CONVOLUTIONS, "--task", str(full), "--quiet", "--out"]
+    for name, stops in {"whole": (), "after": (3,), "before": (1, 2)}.items():
+        path = tmp_path / f"{name}.ckpt"
+        for epoch in stops:
+            with pytest.raises(KeyboardInterrupt):
+                train(choose(request), path, StopIn(epoch), quiet=True)
+        kept = train(choose(request), path, quiet=True)
+        assert kept.epoch == 2 and same(kept.weights, second), name
+        assert [entry["val_peak"] for entry in kept.history] == [-1, 0, -1, -2]
+    assert main([*words, str(tmp_path / "best")]) == 0
+    assert "epoch 2 of 4, the best: val_peak 0" in capsys.readouterr().out
+    best = about(tmp_path / "best")
+    assert same(weights(tmp_path / "best"), second) and best["metrics"]["val_peak"] == 0 and best["kept_epoch"] == 2
+    assert "are those of epoch 2, the best by" in (tmp_path / "best" / "report.html").read_text()
+    assert main([*words, str(tmp_path / "last"), "--keep", "last"]) == 0
+    last = weights(tmp_path / "last")
+    assert "epoch 4 of 4, the last: val_peak -2" in capsys.readouterr().out and not same(last, second)
+    sys.modules.pop("peaked", None)
+
+
+class StopIn(Listener):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
     def trained(self, name, epochs, values, new, trial=0):
-        if new and values["epoch"] == 2:
+        if new and values["epoch"] == self.epoch:
             raise KeyboardInterrupt
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(run, tmp_path):
-    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=3))
+    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=3, keep="last"))
     whole = train(choice, tmp_path / "whole.ckpt", quiet=True)
     path = tmp_path / "last.ckpt"
     with pytest.raises(KeyboardInterrupt):
-        train(choice, path, StopInTheSecond(), quiet=True)
+        train(choice, path, StopIn(2), quiet=True)
     state = load_tensors(path)
     ours = state["callbacks"]
     state["callbacks"] = {"_Keeper": ours["Watch"] | ours["Show"]}  # its one callback did all of it
@@ -263,10 +306,12 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(run, tmp_path):
 
 def test_a_finished_training_is_not_repeated(run, trained, refused, capsys):
     before = (trained / "weights.pt").stat().st_mtime_ns
-    assert main(["train", str(run), "--quiet"]) == 0
-    assert "weights:" in capsys.readouterr().out and (trained / "weights.pt").stat().st_mtime_ns == before
+    assert main(["train", str(run), "--quiet", "--keep", "last"]) == 0
+    out = capsys.readouterr().out
+    assert "epoch 2 of 2, the last: val_accuracy" in out and "weights:" in out
+    assert (trained / "weights.pt").stat().st_mtime_ns == before
     code, line = refused("train", run, "--seed", 5, "--epochs", 3)
-    assert code == 2 and "differs in: seed, task.epochs" in line
+    assert code == 2 and "differs in: seed, keep, task.epochs" in line
 
 
 def test_a_training_that_diverges_leaves_no_weights(run, tmp_path, refused):
