@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import platform
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.preprocessing import class_names
 from search.deploy.choice import TRAINED, Choice, Request, choose
 from search.deploy.network_folder import (
     ABOUT,
@@ -28,7 +31,7 @@ from search.recipes.classes import find_class
 from search.recipes.trust import RECIPE
 from search.runs.exit_codes import told_in_one_line
 from search.runs.folders import settled
-from search.runs.json_files import write_json
+from search.runs.json_files import write_json, write_whole
 from search.runs.locking import FileLock
 from search.training.interruption import termination_as_interruption
 from search.training.launch import Launch
@@ -36,9 +39,12 @@ from search.training.tensor_files import save_tensors
 from search.training.trainer_arguments import arguments_here
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from search.deploy.testing import Tested
     from search.deploy.training import Fit, Trained
 
-REPORT, CHECKPOINT = "report.html", "last.ckpt"
+REPORT, CHECKPOINT, CONFUSION = "report.html", "last.ckpt", "confusion.csv"
 _SAME = ("space", "architecture", "task", "seed", "keep")
 """What a training is a function of; another one does not belong into its folder."""
 _KEPT, _AGAIN = "every whole epoch is kept", "the same 'catchmark train' again goes on"
@@ -142,7 +148,7 @@ def in_words(folder: Path) -> str:
     """What a trained folder holds, for the terminal."""
     about = read_about(folder)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in about["metrics"].items())
-    return f"{_kept_epoch(about)}: {metrics}\nweights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+    return f"{_kept_epoch(about)}: {metrics}\n{_tested_in_words(about)}\nweights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
 
 
 def _kept_epoch(about: Mapping[str, Any]) -> str:
@@ -150,6 +156,46 @@ def _kept_epoch(about: Mapping[str, Any]) -> str:
     epoch = about.get("kept_epoch") or about["epochs"]
     which = "the best" if about.get("keep") == "best" else "the last"
     return f"epoch {epoch} of {about['epochs']}, {which}"
+
+
+def _tested_in_words(about: Mapping[str, Any]) -> str:
+    """The test in one line, or why there is none."""
+    test = about.get("test")
+    if test is None:
+        return "test:    none, the data have no images that chose nothing; the above were chosen by the validation data"
+    known = {name: value for name, value in test["of_classes"].items() if value is not None}
+    words = ", ".join(f"{name} {value:.4g}" for name, value in test["metrics"].items())
+    if known:
+        worst = min(known, key=lambda name: known[name])
+        words += f"; the worst class is {worst} with {known[worst]:.4g}"
+    return f"test:    {test['images']:,} images that chose nothing: {words}"
+
+
+def _tested_in_short(tested: Tested, score: str, classes: list[str] | None) -> dict[str, Any]:
+    """What ``network.json`` says of the test: the score first, and of each class its own."""
+    first = f"test_{score.removeprefix('val_')}"
+    names = sorted(tested.metrics, key=lambda name: name != first)
+    return {
+        "images": tested.images,
+        "metrics": {name: tested.metrics[name] for name in names},
+        "of": "accuracy" if tested.of == "images" else "iou",
+        "of_classes": dict(zip(named(classes, len(tested.of_classes)), tested.of_classes, strict=True)),
+    }
+
+
+def _table(confusion: np.ndarray, classes: list[str] | None) -> str:
+    """Labels by predictions as CSV: a row a label."""
+    names = named(classes, len(confusion))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label \\ prediction", *names])
+    writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    return text.getvalue()
+
+
+def named(classes: list[str] | None, count: int) -> list[str]:
+    """The names of so many classes; numbers where nobody has named just these."""
+    return classes if classes is not None and len(classes) == count else [str(label) for label in range(count)]
 
 
 def _about(choice: Choice) -> dict[str, Any]:
@@ -175,6 +221,9 @@ def _about(choice: Choice) -> dict[str, Any]:
         "epochs": task.epochs,
         "keep": choice.keep,
         "kept_epoch": None,
+        "classes": class_names(task.data),
+        "preprocessing": None,
+        "test": None,
         "normalisation": None if normalisation is None else dict(zip(("mean", "std"), normalisation, strict=True)),
         "resolution": None,
         "parameters": None,
@@ -224,19 +273,28 @@ def _differences(earlier: Mapping[str, Any], about: Mapping[str, Any], keys: lis
 
 def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained) -> None:
     """Write what the training left; the checkpoint goes last, when nothing depends on it any more."""
+    from search.deploy.preprocessing import preprocessing_of
+    from search.deploy.testing import test_network
     from search.reports.trained_network import trained_page
 
     save_tensors(folder / WEIGHTS, trained.weights)
-    network = network_of(load_module(folder, about, RECIPE))  # weights that could not be loaded again are worth nothing
+    module = load_module(folder, about, RECIPE)  # weights that could not be loaded again are worth nothing
+    network, preprocessing = network_of(module), preprocessing_of(choice.task.data, module)
+    tested = test_network(choice.task, module)
     kept = trained.history[trained.epoch - 1]
     names = [choice.task.score, *(name for name in kept if name not in ("epoch", "seconds", choice.task.score))]
     about = about | {
         "resolution": trained.resolution,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "kept_epoch": trained.epoch,
+        "preprocessing": None if preprocessing is None else preprocessing.described(),
+        "test": None if tested is None else _tested_in_short(tested, choice.task.score, about["classes"]),
         "metrics": {name: kept[name] for name in names},
     }
-    (folder / REPORT).write_text(trained_page(folder, choice, about, trained.history), encoding="utf-8")
+    if tested is not None and tested.confusion is not None:
+        write_whole(folder / CONFUSION, _table(tested.confusion, about["classes"]), _AGAIN)
+    page = trained_page(folder, choice, about, trained.history, tested, preprocessing)
+    (folder / REPORT).write_text(page, encoding="utf-8")
     write_json(folder / ABOUT, about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
