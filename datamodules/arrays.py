@@ -144,7 +144,7 @@ class ArrayDataModule(EpochDataModule):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What makes such an image of a picture: squeezed, as `catchmark data image_folder` does; None for other colours.
+        """What makes such an image of a picture: squeezed, as ``catchmark data`` squeezes; None for odd colours.
 
         The images were sized before they came here, by whatever made them; of pictures that have that size already
         nothing is changed.

@@ -34,9 +34,9 @@ def convert_image_folder(source: Path, out: Path, resolution: int = 16, classes:
 
     Args:
         source: has ``train`` and ``val`` with a sub-folder a class in each, or what `SPLITS` calls them; where there is
-            no ``val``, ``test`` takes its place, and where there is, ``test`` becomes the third split. Or it has directly a
-            sub-folder a class: then every fifth image of each class, in the order of their names, is a validation
-            image.
+            no ``val``, ``test`` takes its place, and where there is, ``test`` becomes the third split. Or it has
+            directly a sub-folder a class: then every fifth image of each class, in the order of their names, is a
+            validation image.
         out: the file to write.
         resolution: height and width, in pixels. Pictures are squeezed, not cropped, by averaging over boxes, as in the
             downsampled ImageNet that ImageNet16-120 comes from (Chrabaszcz et al. 2017).

@@ -48,7 +48,8 @@ def load_npz(path: str | PathLike[str]) -> ImageArrays:
     Args:
         path: an ``.npz`` file, looked for as `find_npz` does. It has ``x_train``, ``y_train`` and ``x_val``, ``y_val``
             (or ``x_test``, ``y_test``: with ``test`` alone a search that trains its networks chooses by test images;
-            where both are there, ``test`` is for the report of a full training). Images are uint8 ``[n, height, width, channels]`` or, grey,
+            where both are there, ``test`` is for the report of a full training).
+            Images are uint8 ``[n, height, width, channels]`` or, grey,
             ``[n, height, width]``; labels are whole numbers ``[n]`` or ``[n, 1]``. ``classes``, an array of strings, is
             optional.
 

@@ -84,7 +84,7 @@ def has_test(data: Any) -> bool:
     return type(data).test_dataloader is not LightningDataModule.test_dataloader if said is None else bool(said)
 
 
-def test_network(task: TrainedTask, module: LightningModule) -> Tested | None:
+def measure_on_test_images(task: TrainedTask, module: LightningModule) -> Tested | None:
     """Validate a trained module on the test images of its data, on one device.
 
     Args:
@@ -122,9 +122,6 @@ def test_network(task: TrainedTask, module: LightningModule) -> Tested | None:
     if data.pixels is not None and data.pixels.table.any():
         return Tested(watch.images, metrics, data.pixels.table.numpy(), "pixels")
     return Tested(watch.images, metrics, watch.table, watch.of, watch.mistakes)
-
-
-test_network.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 class _TestAsValidation(LightningDataModule):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Mapping
@@ -23,6 +21,7 @@ from search.deploy.network_folder import (
     network_of,
     read_about,
 )
+from search.deploy.tested_words import confusion_table, tested_in_short, tested_in_words
 from search.errors import CatchmarkError
 from search.listeners.wandb.connection import WandbConnection
 from search.listeners.wandb.trainings import TrainingRuns
@@ -39,9 +38,6 @@ from search.training.tensor_files import save_tensors
 from search.training.trainer_arguments import arguments_here
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from search.deploy.testing import Tested
     from search.deploy.training import Fit, Trained
 
 REPORT, CHECKPOINT, CONFUSION = "report.html", "last.ckpt", "confusion.csv"
@@ -148,7 +144,8 @@ def in_words(folder: Path) -> str:
     """What a trained folder holds, for the terminal."""
     about = read_about(folder)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in about["metrics"].items())
-    return f"{_kept_epoch(about)}: {metrics}\n{_tested_in_words(about)}\nweights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+    files = f"weights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+    return f"{_kept_epoch(about)}: {metrics}\n{tested_in_words(about)}\n{files}"
 
 
 def _kept_epoch(about: Mapping[str, Any]) -> str:
@@ -156,46 +153,6 @@ def _kept_epoch(about: Mapping[str, Any]) -> str:
     epoch = about.get("kept_epoch") or about["epochs"]
     which = "the best" if about.get("keep") == "best" else "the last"
     return f"epoch {epoch} of {about['epochs']}, {which}"
-
-
-def _tested_in_words(about: Mapping[str, Any]) -> str:
-    """The test in one line, or why there is none."""
-    test = about.get("test")
-    if test is None:
-        return "test:    none, the data have no images that chose nothing; the above were chosen by the validation data"
-    known = {name: value for name, value in test["of_classes"].items() if value is not None}
-    words = ", ".join(f"{name} {value:.4g}" for name, value in test["metrics"].items())
-    if known:
-        worst = min(known, key=lambda name: known[name])
-        words += f"; the worst class is {worst} with {known[worst]:.4g}"
-    return f"test:    {test['images']:,} images that chose nothing: {words}"
-
-
-def _tested_in_short(tested: Tested, score: str, classes: list[str] | None) -> dict[str, Any]:
-    """What ``network.json`` says of the test: the score first, and of each class its own."""
-    first = f"test_{score.removeprefix('val_')}"
-    names = sorted(tested.metrics, key=lambda name: name != first)
-    return {
-        "images": tested.images,
-        "metrics": {name: tested.metrics[name] for name in names},
-        "of": "accuracy" if tested.of == "images" else "iou",
-        "of_classes": dict(zip(named(classes, len(tested.of_classes)), tested.of_classes, strict=True)),
-    }
-
-
-def _table(confusion: np.ndarray, classes: list[str] | None) -> str:
-    """Labels by predictions as CSV: a row a label."""
-    names = named(classes, len(confusion))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label \\ prediction", *names])
-    writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
-    return text.getvalue()
-
-
-def named(classes: list[str] | None, count: int) -> list[str]:
-    """The names of so many classes; numbers where nobody has named just these."""
-    return classes if classes is not None and len(classes) == count else [str(label) for label in range(count)]
 
 
 def _about(choice: Choice) -> dict[str, Any]:
@@ -274,13 +231,13 @@ def _differences(earlier: Mapping[str, Any], about: Mapping[str, Any], keys: lis
 def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained) -> None:
     """Write what the training left; the checkpoint goes last, when nothing depends on it any more."""
     from search.deploy.preprocessing import preprocessing_of
-    from search.deploy.testing import test_network
+    from search.deploy.testing import measure_on_test_images
     from search.reports.trained_network import trained_page
 
     save_tensors(folder / WEIGHTS, trained.weights)
     module = load_module(folder, about, RECIPE)  # weights that could not be loaded again are worth nothing
     network, preprocessing = network_of(module), preprocessing_of(choice.task.data, module)
-    tested = test_network(choice.task, module)
+    tested = measure_on_test_images(choice.task, module)
     kept = trained.history[trained.epoch - 1]
     names = [choice.task.score, *(name for name in kept if name not in ("epoch", "seconds", choice.task.score))]
     about = about | {
@@ -288,11 +245,11 @@ def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained)
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "kept_epoch": trained.epoch,
         "preprocessing": None if preprocessing is None else preprocessing.described(),
-        "test": None if tested is None else _tested_in_short(tested, choice.task.score, about["classes"]),
+        "test": None if tested is None else tested_in_short(tested, choice.task.score, about["classes"]),
         "metrics": {name: kept[name] for name in names},
     }
     if tested is not None and tested.confusion is not None:
-        write_whole(folder / CONFUSION, _table(tested.confusion, about["classes"]), _AGAIN)
+        write_whole(folder / CONFUSION, confusion_table(tested.confusion, about["classes"]), _AGAIN)
     page = trained_page(folder, choice, about, trained.history, tested, preprocessing)
     (folder / REPORT).write_text(page, encoding="utf-8")
     write_json(folder / ABOUT, about)

@@ -4,7 +4,7 @@ from PIL import Image
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.image_folder import read_image_folder
-from datamodules.npz import load_npz
+from datamodules.npz import load_npz, write_npz
 from search.cli import main
 
 
