@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 
 from lightning_modules.objectives.segmentation import confusion_of
+from search.deploy.drawing import with_mask
 from search.deploy.network_folder import network_of
 from search.errors import RunError, explain
 from search.training.isolation import isolated, quiet_lightning
@@ -20,10 +21,13 @@ from search.training.trainer_arguments import arguments_here
 from search.training.watch import logged_by
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from search.tasks.trained import TrainedTask
 
 _MISTAKES = 12
 """Images of wrong answers that are kept to be shown (assumed: two rows of a page)."""
+_EXAMPLES = 6
 _OF_THE_MACHINE = ("accelerator", "precision", "deterministic")
 IGNORED = 255
 """The label of pixels that do not count, in every data module here."""
@@ -57,6 +61,7 @@ class Tested:
             does neither classify images nor pixels.
         of: what the table counts.
         mistakes: the first images that were given another class.
+        examples: the first pictures under the classes of their pixels.
     """
 
     images: int
@@ -64,6 +69,7 @@ class Tested:
     confusion: np.ndarray | None = None
     of: Literal["images", "pixels"] = "images"
     mistakes: Sequence[Mistake] = field(default=(), repr=False)
+    examples: Sequence[Image] = field(default=(), repr=False)
 
     @property
     def of_classes(self) -> list[float | None]:
@@ -120,8 +126,8 @@ def measure_on_test_images(task: TrainedTask, module: LightningModule) -> Tested
         raise RunError(f"the test images: {explain(error)}; the training is kept, the same again tests it") from error
     metrics = {f"test_{name.removeprefix('val_')}": v for name, v in logged.items() if name.startswith("val_")}
     if data.pixels is not None and data.pixels.table.any():
-        return Tested(watch.images, metrics, data.pixels.table.numpy(), "pixels")
-    return Tested(watch.images, metrics, watch.table, watch.of, watch.mistakes)
+        return Tested(watch.images, metrics, data.pixels.table.numpy(), "pixels", examples=data.pixels.examples)
+    return Tested(watch.images, metrics, watch.table, watch.of, watch.mistakes, watch.examples)
 
 
 class _TestAsValidation(LightningDataModule):
@@ -162,14 +168,16 @@ class _PixelTable:
     """
 
     def __init__(self, classes: int):
-        self.table = torch.zeros(classes, classes, dtype=torch.int64)
+        self.table, self.examples = torch.zeros(classes, classes, dtype=torch.int64), list[Any]()
 
     def process(self, batch: Any, samples: Sequence[Mapping[str, Any]]) -> None:
         """Add the predictions of a batch, of which those of a detector are none of pixels."""
-        for sample in samples:
+        for image, sample in zip(batch["inputs"], samples, strict=True):
             if "pred_sem_seg" in sample:
                 found, labels = (sample[key]["data"].long() for key in ("pred_sem_seg", "gt_sem_seg"))
                 self.table += confusion_of(found, labels, len(self.table), IGNORED)
+                if len(self.examples) < _EXAMPLES:
+                    self.examples.append(_under_classes(image, found[0], len(self.table)))
 
     def evaluate(self, images: int) -> dict[str, float]:
         """Nothing more to log."""
@@ -184,7 +192,7 @@ class _Watch(Callback):
     """
 
     def __init__(self, module: LightningModule):
-        self.images, self.table, self.mistakes = 0, None, list[Mistake]()
+        self.images, self.table, self.mistakes, self.examples = 0, None, list[Mistake](), list[Any]()
         self.of: Literal["images", "pixels"] = "images"
         self._counted: Tensor | None = None
         self._answer: Any = None
@@ -200,6 +208,9 @@ class _Watch(Callback):
         """Count a batch."""
         self.images += _images_in(batch)
         answer, self._answer = self._answer, None
+        if isinstance(answer, Tensor) and answer.dim() == 4 and isinstance(batch, Mapping):
+            for image, logits in zip(batch["inputs"], answer[: _EXAMPLES - len(self.examples)], strict=False):
+                self.examples.append(_under_classes(image, logits.argmax(0), len(logits)))
         labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
         if not (isinstance(answer, Tensor) and answer.dim() == 2 and isinstance(labels, Tensor)):
             return
@@ -224,6 +235,21 @@ class _Watch(Callback):
 
     def _note(self, network: Any, images: Any, answer: Any) -> None:
         self._answer = answer
+
+
+def _under_classes(image: Tensor, found: Tensor, classes: int) -> Image:
+    """A picture as mmseg has it, uint8 ``[3, height, width]`` in the order blue, green, red, under its pixels' classes.
+
+    Args:
+        image: the picture.
+        found: the class of every pixel, perhaps of another size.
+        classes: how many.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(image.cpu().numpy()[::-1].transpose(1, 2, 0)))
+    mask = Image.fromarray(found.cpu().numpy().astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    return with_mask(picture, np.asarray(mask), classes)
 
 
 def _images_in(batch: Any) -> int:

@@ -12,13 +12,16 @@ import numpy as np
 from search.reports.page import number
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from datamodules.preprocessing import Preprocessing
     from search.deploy.testing import Mistake, Tested
 
 _WHOLE = 25
 """Classes up to which the whole table is shown; of more, only those that are most often taken for others (assumed)."""
 _PAIRS = 20
-_SIDE = 96  # pixels of a shown picture
+_SIDE, _WIDE = 96, 240
+"""Pixels of the longer side of a shown picture: of one that is classified, and of one whose pixels are."""
 
 
 def tested_content(tested: Tested, names: Sequence[str], preprocessing: Preprocessing | None) -> dict[str, Any]:
@@ -55,6 +58,7 @@ def tested_content(tested: Tested, names: Sequence[str], preprocessing: Preproce
         "table": table,
         "pairs": pairs,
         "mistakes": [] if preprocessing is None else [_shown(each, names, preprocessing) for each in tested.mistakes],
+        "examples": [_as_uri(picture, _WIDE) for picture in tested.examples],
     }
 
 
@@ -79,14 +83,20 @@ def _taken_for_another(
 
 def _shown(mistake: Mistake, names: Sequence[str], preprocessing: Preprocessing) -> tuple[str, str, str]:
     """A picture as a data URI, its class, and the class that it was given."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     pixels = preprocessing.pictured(mistake.image)
-    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    scale = _SIDE / max(picture.size)
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    picture = fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    return _as_uri(picture, _SIDE), names[mistake.label], names[mistake.found]
+
+
+def _as_uri(picture: Image, longest: int) -> str:
+    """A picture whose longer side has so many pixels, as a data URI."""
+    from PIL.Image import Resampling
+
+    scale = longest / max(picture.size)
+    how = Resampling.NEAREST if scale > 1 else Resampling.BILINEAR
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), how)
     file = io.BytesIO()
     picture.save(file, "PNG")
-    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return uri, names[mistake.label], names[mistake.found]
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

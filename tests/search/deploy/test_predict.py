@@ -110,6 +110,30 @@ def test_boxes_are_in_the_pictures_own_pixels(pictures, tmp_path, capsys):
         assert drawn.size == (50, 60)
 
 
+def test_mmdets_and_mmsegs_own_functions_take_the_loaded_models(pictures, tmp_path, capsys):
+    pytest.importorskip("mmdet", reason="mmdet is not installed")
+    from mmdet.apis import inference_detector
+    from mmseg.apis import inference_model
+
+    ready = Preprocessing("RGB", "fit", (120, 120), scale=1.0, mean=(120.0, 110.0, 100.0), std=(60.0, 60.0, 60.0))
+    retinanet = {"class_path": "DetectionModule", "init_args": {"detector": "retinanet"}}
+    folder = trained(tmp_path / "detector", ready, "residual", retinanet, resolution=(128, 128))
+    network, picture = load_network(folder), pictures / "one.png"
+    assert network.dataset_meta["classes"] == tuple(CLASSES)
+    found = inference_detector(network, str(picture)).pred_instances
+    (row, *_) = load_predictor(folder, threshold=0.0)(picture).rows
+    assert found.bboxes[0].tolist() == pytest.approx([row[k] for k in ("left", "top", "right", "bottom")], abs=0.01)
+    assert float(found.scores[0]) == pytest.approx(row["score"], abs=1e-5)
+
+    head = {"decode_head": {"channels": 8}, "auxiliary_head": {"channels": 8}}
+    module = {"class_path": "SegmentationModule", "init_args": {"overrides": head}}
+    folder = trained(tmp_path / "segmentor", ready, "residual", module, resolution=(128, 128))
+    labels = inference_model(load_network(folder), str(picture)).pred_sem_seg.data[0]
+    mask = load_predictor(folder)(picture).mask
+    assert labels.shape == mask.shape == (60, 50)
+    assert (labels.numpy() == mask).mean() > 0.95  # mmseg interpolates logits to the picture, predict the classes
+
+
 def test_refusals(pictures, tmp_path, capsys):
     ready = Preprocessing("RGB", "squeeze", (32, 32), **SCALED)
     with pytest.raises(CatchmarkError, match="a DepthModule is none of those that predict asks"):

@@ -20,6 +20,7 @@ from search.cli import main
 from search.deploy import load_network
 from search.deploy.testing import measure_on_test_images as measure
 from search.errors import RunError
+from search.reports.tested_network import tested_content
 from search.spaces.head import Head
 from search.spaces.residual_backbone import ResidualBackbone
 from tests.search.deploy.test_training import CONVOLUTIONS, planned_run, training
@@ -132,6 +133,9 @@ def test_intersection_over_union_of_each_class(kind, scenes):
                     ours, theirs = (found == k) & (labels != 255), labels == k
                     hits[k] += int((ours & theirs).sum())
                     union[k] += int((ours | theirs).sum())
+    assert [picture.size for picture in tested.examples] == [(48, 32)] * 3
+    content = tested_content(tested, ["dark", "bright", "never"], None)
+    assert len(content["rows"]) == 3 and all(uri.startswith("data:image/png") for uri in content["examples"])
     assert tested.images == 3 and tested.of == "pixels" and tested.confusion.sum() == 3 * 30 * 48
     expected = [100 * h / u if u else None for h, u in zip(hits, union, strict=True)]
     assert tested.of_classes == pytest.approx(expected)
