@@ -40,6 +40,8 @@ class ImageArrays:
 
     def __post_init__(self) -> None:
         splits = [("train", self.train_images, self.train_labels), ("val", self.val_images, self.val_labels)]
+        if (self.test_images is None) != (self.test_labels is None):
+            raise ValueError(f"{self.name}: test images and their labels are needed, or neither")
         if self.test_images is not None and self.test_labels is not None:
             splits.append(("test", self.test_images, self.test_labels))
         for split, images, labels in splits:

@@ -197,6 +197,11 @@ class OpenMMLabDataModule(EpochDataModule):
         """Wherever there is a full batch, for a network cannot normalise over a batch of one."""
         return images >= self.batch_size
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images besides those for validation."""
+        return False
+
     def test_dataloader(self) -> DataLoader:
         """Test images where there are any; else as in validation, for what a module computes in testing alone."""
         return super().test_dataloader() if self.has_test else self.val_dataloader()

@@ -68,7 +68,7 @@ class Preprocessing:
                 raise ValueError(f"preprocessing: {key} is {value!r}, allowed: {', '.join(known)}")
         if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
             raise ValueError(f"preprocessing: size is {list(self.size)}, two sides in pixels are needed")
-        if not (0 < self.crop <= 1 and self.scale > 0 and 8 <= self.bits <= 16):
+        if not (0 < self.crop <= 1 and self.scale > 0 and self.bits in range(8, 17)):
             raise ValueError("preprocessing: crop, scale or bits is out of range")
         if (self.mean is None) != (self.std is None):
             raise ValueError("preprocessing: mean and std are needed, or neither")
@@ -118,7 +118,7 @@ class Preprocessing:
 
     def normalised(self, pixels: np.ndarray) -> Tensor:
         """What a network takes: float32 ``[n, channels, height, width]`` of uint8 ``[n, height, width, channels]``."""
-        values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(self.scale)
+        values = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float().div_(self.scale)
         if self.mean is None or self.std is None:
             return values
         mean, std = (torch.tensor(each, dtype=torch.float32).view(-1, 1, 1) for each in (self.mean, self.std))

@@ -203,4 +203,4 @@ def _kind_of(module: LightningModule) -> type[Predictor] | None:
 def _for_openmmlab(preprocessing: Preprocessing, picture: Image) -> Tensor:
     """A sized picture as the libraries read one: uint8 ``[3, height, width]``, in the order blue, green, red."""
     plain = replace(preprocessing, colours="BGR", mean=None, std=None)
-    return torch.from_numpy(np.ascontiguousarray(plain.sized(picture).transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(plain.sized(picture).transpose(2, 0, 1)))

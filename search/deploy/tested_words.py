@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def tested_in_words(about: Mapping[str, Any]) -> str:
     """The test in one line, or why there is none."""
-    test = about.get("test")
-    if test is None:
+    if "test" not in about:
+        return "test:    none, an earlier version trained it"
+    if (test := about["test"]) is None:
         return "test:    none, the data have no images that chose nothing; the above were chosen by the validation data"
     known = {name: value for name, value in test["of_classes"].items() if value is not None}
     words = ", ".join(f"{name} {value:.4g}" for name, value in test["metrics"].items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -124,7 +125,11 @@ def measure_on_test_images(task: TrainedTask, module: LightningModule) -> Tested
             logged = logged_by(trainer)
     except Exception as error:
         raise RunError(f"the test images: {explain(error)}; the training is kept, the same again tests it") from error
-    metrics = {f"test_{name.removeprefix('val_')}": v for name, v in logged.items() if name.startswith("val_")}
+    metrics = {
+        f"test_{name.removeprefix('val_')}": v
+        for name, v in logged.items()
+        if name.startswith("val_") and math.isfinite(v)
+    }
     if data.pixels is not None and data.pixels.table.any():
         return Tested(watch.images, metrics, data.pixels.table.numpy(), "pixels", examples=data.pixels.examples)
     return Tested(watch.images, metrics, watch.table, watch.of, watch.mistakes, watch.examples)
@@ -145,7 +150,9 @@ class _TestAsValidation(LightningDataModule):
             self.val_metrics = lambda: [*metrics(), self.pixels]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_data"], name)
+        if name == "_data":  # not there yet
+            raise AttributeError(name)
+        return getattr(self._data, name)
 
     def prepare_data(self) -> None:
         """As the data do."""
