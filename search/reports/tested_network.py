@@ -24,7 +24,7 @@ _SIDE, _WIDE = 96, 240
 """Pixels of the longer side of a shown picture: of one that is classified, and of one whose pixels are."""
 
 
-def tested_content(tested: Tested, names: Sequence[str], preprocessing: Preprocessing | None) -> dict[str, Any]:
+def content_of_test(tested: Tested, names: Sequence[str], preprocessing: Preprocessing | None) -> dict[str, Any]:
     """What the template shows.
 
     Args:

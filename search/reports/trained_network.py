@@ -13,7 +13,7 @@ from search.reports.architecture_svg import architecture_svg
 from search.reports.line_chart import Line, line_chart
 from search.reports.page import decimals_for, number, render_page
 from search.reports.svg import SERIES
-from search.reports.tested_network import tested_content
+from search.reports.tested_network import content_of_test
 
 if TYPE_CHECKING:
     from datamodules.preprocessing import Preprocessing
@@ -52,7 +52,7 @@ def trained_page(
         curves=[curve_svg(history, names, label) for label, names in panels],
         diagram=architecture_svg(choice.space.diagram(choice.architecture), choice.space.places()),
         metrics=[(name, number(value, decimals_for([value]))) for name, value in about["metrics"].items()],
-        test=None if tested is None else tested_content(tested, [*about["test"]["of_classes"]], preprocessing),
+        test=None if tested is None else content_of_test(tested, [*about["test"]["of_classes"]], preprocessing),
         seconds=sum(entry["seconds"] for entry in history),
         folder=str(folder),
         trust=modules_of_others([about["space"], about["module"]]),

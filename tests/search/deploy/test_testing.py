@@ -20,7 +20,7 @@ from search.cli import main
 from search.deploy import load_network
 from search.deploy.testing import measure_on_test_images as measure
 from search.errors import RunError
-from search.reports.tested_network import tested_content
+from search.reports.tested_network import content_of_test
 from search.spaces.head import Head
 from search.spaces.residual_backbone import ResidualBackbone
 from tests.search.deploy.test_training import CONVOLUTIONS, planned_run, training
@@ -68,16 +68,6 @@ def test_every_class_is_counted(digits, tmp_path, capsys):
     page = (folder / "report.html").read_text()
     assert page.count('src="data:image/png;base64,') == min(12, 298 - sum(hits)) and "What is taken for what" in page
     assert about["preprocessing"]["colours"] == "L" and about["preprocessing"]["size"] == [8, 8]
-
-
-def test_data_without_such_images_say_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    run = planned_run(tmp_path / "run")
-    assert main(["train", str(run), "--architecture", CONVOLUTIONS, "--epochs", "1", "--quiet"]) == 0
-    assert "test:    none, the data have no images that chose nothing" in capsys.readouterr().out
-    folder = run / "trained" / "digits"
-    assert json.loads((folder / "network.json").read_text())["test"] is None
-    assert "The data have no test images" in (folder / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +124,7 @@ def test_intersection_over_union_of_each_class(kind, scenes):
                     hits[k] += int((ours & theirs).sum())
                     union[k] += int((ours | theirs).sum())
     assert [picture.size for picture in tested.examples] == [(48, 32)] * 3
-    content = tested_content(tested, ["dark", "bright", "never"], None)
+    content = content_of_test(tested, ["dark", "bright", "never"], None)
     assert len(content["rows"]) == 3 and all(uri.startswith("data:image/png") for uri in content["examples"])
     assert tested.images == 3 and tested.of == "pixels" and tested.confusion.sum() == 3 * 30 * 48
     expected = [100 * h / u if u else None for h, u in zip(hits, union, strict=True)]
@@ -143,12 +133,12 @@ def test_intersection_over_union_of_each_class(kind, scenes):
     assert tested.metrics["test_miou"] == pytest.approx(np.mean(known), abs=0.01)
 
 
-def test_images_that_cannot_be_read_keep_the_training(scenes, tmp_path):
+def test_images_that_cannot_be_read_keep_the_training(scenes):
+    for name in ("a", "b"):
+        (scenes / name).mkdir()
     data = SegmentationFolderDataModule(
         str(scenes), ["dark", "bright"], resolution=(48, 32), crop=(32, 32), test_folder="a", test_label_folder="b"
     )
-    (scenes / "a").mkdir(exist_ok=True)
-    (scenes / "b").mkdir(exist_ok=True)
     module = PixelClassificationModule(nn.Conv2d(3, 2, 1))
     with pytest.raises(RunError, match=r"the test images: .*the same again tests it"):
         measure(SimpleNamespace(data=data, trainer={"accelerator": "cpu"}, threads=1), module)

@@ -162,6 +162,7 @@ def test_the_best_architecture_is_trained_just_as_the_search_would(run, trained)
     assert network["parameters"] == evaluation.metrics["parameters"]
     assert [entry["epoch"] for entry in epochs_of(trained)] == [1, 2]
     page = (trained / "report.html").read_text()
+    assert network["test"] is None and "The data have no test images" in page
     assert page.count("<svg") == 3 and "val_accuracy" in page and best["architecture"] in page
     assert not {path.name for path in trained.iterdir()} & {"last.ckpt", "weights.partial", "error.txt"}
 
@@ -309,6 +310,7 @@ def test_a_finished_training_is_not_repeated(run, trained, refused, capsys):
     assert main(["train", str(run), "--quiet", "--keep", "last"]) == 0
     out = capsys.readouterr().out
     assert "epoch 2 of 2, the last: val_accuracy" in out and "weights:" in out
+    assert "test:    none, the data have no images that chose nothing" in out
     assert (trained / "weights.pt").stat().st_mtime_ns == before
     code, line = refused("train", run, "--seed", 5, "--epochs", 3)
     assert code == 2 and "differs in: seed, keep, task.epochs" in line
