@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -69,7 +70,15 @@ def test_pictures_to_a_program(digits, tmp_path, monkeypatch, capsys):
 
     capsys.readouterr()
     assert main(["export", run, "--with-preprocessing"]) == 0
-    lines = capsys.readouterr().out.split("\n\n", 1)[1].replace('"picture.png"', "file").splitlines()
+    out = capsys.readouterr().out
+    assert "with 1 and 3 at a time" in out
+    session = onnxruntime.InferenceSession(f"{run}/trained/digits/network.onnx", providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == ("pictures", "tensor(uint8)", ["batch", 8, 8, 3])
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["classes"]) == about["classes"] and (said["resize"], said["colours"]) == ("centre", "RGB")
+    assert (json.loads(said["size"]), json.loads(said["scale"]), said["normalised"]) == ([8, 8], 255.0, "by the file")
+    lines = out.split("\n\n", 1)[1].replace('"picture.png"', "file").splitlines()
     first = next(k for k, line in enumerate(lines) if line.startswith("picture = "))
     loop = ["for file in sys.argv[1:]:", *(f"    {line}" for line in lines[first:])]
     script = tmp_path / "elsewhere.py"

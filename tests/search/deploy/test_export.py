@@ -36,6 +36,7 @@ SPACES = {
         {"num_classes": 5, "in_channels": 3},
     ),
 }
+SPACES["colour"] = ("NASBench201", {}, CELL, {"num_classes": 5, "in_channels": 3, "channels": 4, "cells": 1})
 SPACES["decoder"] = (
     "FastDense",
     {},
@@ -107,34 +108,24 @@ PREPROCESSING = Preprocessing("RGB", "centre", (32, 24), crop=0.875, mean=(0.5, 
 
 
 def test_the_file_says_what_it_takes_or_does_it_itself(tmp_path, capsys):
-    folder = write_folder(tmp_path / "classifier", "residual", resolution=(32, 24))
+    folder = write_folder(tmp_path / "classifier", "colour", resolution=(32, 24))
     about = json.loads((folder / "network.json").read_text())
-    assert main(["export", str(folder), "--with-preprocessing", "--part", "network"]) == 2
+    assert main(["export", str(folder), "--with-preprocessing"]) == 2
     assert "does not say how its images are normalised" in capsys.readouterr().err
     classes = ["cat", "dog", "fox", "hen", "owl"]
     write_json(folder / "network.json", about | {"preprocessing": PREPROCESSING.described(), "classes": classes})
-    assert main(["export", str(folder), "--with-preprocessing"]) == 0
-    out = capsys.readouterr().out
-    assert "with 1 and 3 at a time" in out and "session = onnxruntime.InferenceSession(" in out
-    session = onnxruntime.InferenceSession(str(folder / "network.onnx"), providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    assert (given.name, given.type, given.shape) == ("pictures", "tensor(uint8)", ["batch", 32, 24, 3])
-    said = session.get_modelmeta().custom_metadata_map
+    assert main(["export", str(folder), "--format", "torch", "--with-preprocessing", "nchw"]) == 0
+    assert "with 1 and 3 at a time" in capsys.readouterr().out
+    files = {"metadata.json": ""}
+    program = torch.export.load(folder / "network.pt2", extra_files=files).module()
+    said = json.loads(files["metadata.json"])
     assert json.loads(said["classes"]) == classes and json.loads(said["mean"]) == [0.5, 0.4, 0.3]
     assert (said["colours"], said["resize"], said["normalised"]) == ("RGB", "centre", "by the file")
-    pixels = torch.randint(256, (3, 32, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    images = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.2, 0.3, 0.4]
-    ).view(3, 1, 1)
+    pixels = torch.randint(256, (3, 3, 32, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (PREPROCESSING.mean, PREPROCESSING.std))
     with torch.no_grad():
-        logits = load_network(folder)(images)
-    for count in (1, 3):
-        (theirs,) = session.run(["logits"], {"pictures": pixels[:count].numpy()})
-        assert close(logits[:count], torch.from_numpy(theirs))
-    files = {"metadata.json": ""}
-    export.export_network(folder, form="torch", with_preprocessing="nchw")
-    program = torch.export.load(folder / "network.pt2", extra_files=files).module()
-    assert close(logits, program(pixels.permute(0, 3, 1, 2).contiguous())) and "cat" in files["metadata.json"]
+        logits = load_network(folder)((pixels / 255 - mean) / std)
+    assert all(close(logits[:count], program(pixels[:count])) for count in (1, 3))
     write_json(folder / "network.json", about | {"preprocessing": PREPROCESSING.described() | {"scale": 0}})
     assert main(["export", str(folder)]) == 2
     assert "network.json is damaged (preprocessing: crop, scale or bits is out of range)" in capsys.readouterr().err

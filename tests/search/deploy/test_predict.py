@@ -20,6 +20,10 @@ from search.runs.json_files import write_json
 from tests.search.deploy.test_export import DEPTH, write_folder
 
 CLASSES = ["cat", "dog", "fox", "hen", "owl"]
+DETECTOR = {
+    "class_path": "DetectionModule",
+    "init_args": {"detector": "retinanet", "overrides": {"test_cfg": {"score_thr": 0.0, "max_per_img": 20}}},
+}
 SCALED = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 
 
@@ -94,15 +98,14 @@ def test_masks_have_the_size_of_the_picture(pictures, tmp_path, capsys):
 def test_boxes_are_in_the_pictures_own_pixels(pictures, tmp_path, capsys):
     pytest.importorskip("mmdet", reason="mmdet is not installed")
     ready = Preprocessing("RGB", "fit", (120, 120), scale=1.0, mean=(120.0, 110.0, 100.0), std=(60.0, 60.0, 60.0))
-    module = {"class_path": "DetectionModule", "init_args": {"detector": "retinanet"}}
-    folder = trained(tmp_path / "detector", ready, "residual", module, resolution=(128, 128))
+    folder = trained(tmp_path / "detector", ready, "residual", DETECTOR, resolution=(128, 128))
     words = ["predict", str(folder), str(pictures / "one.png"), "--threshold", "0.0"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     (answer,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
     with Image.open(pictures / "one.png") as picture:
         large = np.ascontiguousarray(ready.sized(picture)[..., ::-1].transpose(2, 0, 1))  # twice as large, and BGR
     (found,) = load_module(folder, read_about(folder), RECIPE).predict([torch.from_numpy(large)])
-    assert large.shape == (3, 120, 100) and len(answer["found"]) == len(found["scores"])
+    assert large.shape == (3, 120, 100) and len(answer["found"]) == len(found["scores"]) > 0
     for each, box, label in zip(answer["found"], found["boxes"].tolist(), found["labels"].tolist(), strict=True):
         ours = [each[side] for side in ("left", "top", "right", "bottom")]
         assert ours == pytest.approx([edge / 2 for edge in box], abs=0.01) and each["class"] == CLASSES[label]
@@ -116,8 +119,7 @@ def test_mmdets_and_mmsegs_own_functions_take_the_loaded_models(pictures, tmp_pa
     from mmseg.apis import inference_model
 
     ready = Preprocessing("RGB", "fit", (120, 120), scale=1.0, mean=(120.0, 110.0, 100.0), std=(60.0, 60.0, 60.0))
-    retinanet = {"class_path": "DetectionModule", "init_args": {"detector": "retinanet"}}
-    folder = trained(tmp_path / "detector", ready, "residual", retinanet, resolution=(128, 128))
+    folder = trained(tmp_path / "detector", ready, "residual", DETECTOR, resolution=(128, 128))
     network, picture = load_network(folder), pictures / "one.png"
     assert network.dataset_meta["classes"] == tuple(CLASSES)
     found = inference_detector(network, str(picture)).pred_instances
