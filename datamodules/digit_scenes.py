@@ -249,6 +249,11 @@ class DigitScenesDepth(_OfScenes, DepthFolderDataModule):
         """0, for a depth map takes the place of logits."""
         return 0
 
+    @property
+    def bits(self) -> int:
+        """Scenes have 8."""
+        return 8
+
     @cached_property
     def train_pictures(self) -> Sequence[Pair]:  # type: ignore[override]  # batches ask for pairs by index, no more
         """The training scenes and their inverse depth."""

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from datamodules.arrays import ArrayDataModule
+from datamodules.digit_scenes import DigitScenesDepth
 from datamodules.image_folder import convert_image_folder
 from datamodules.imagenet import ImageFolderDataModule
 from datamodules.preprocessing import Preprocessing, class_names, read_preprocessing
@@ -70,3 +71,10 @@ def test_it_survives_a_file_and_damage_is_refused():
     ]:
         with pytest.raises(ValueError, match=words):
             read_preprocessing(described | change)
+
+
+def test_scenes_of_depth_are_taken_as_they_are():
+    data = DigitScenesDepth(scenes=2, val_scenes=2, size=32)
+    images, _ = next(iter(data.val_dataloader()))
+    pixels = np.stack([data.preprocessing.sized(Image.fromarray(picture)) for picture, _ in data.val_pictures])
+    torch.testing.assert_close(data.preprocessing.normalised(pixels), images, rtol=0, atol=1e-6)
