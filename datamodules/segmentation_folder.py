@@ -185,7 +185,8 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         """
         if self.test_folders is None:
             return super().test_set()
-        pairs = self._find(self.test_folders, None, False)
+        pictures, labels = (self.folder / name for name in self.test_folders)
+        pairs = find_pairs(pictures, labels, self.picture_suffix, self.label_suffix, None, self.cure)
         check_sizes(pairs)
         check_classes([label_map for _, label_map in pairs], self.classes, self.ignored_labels, "test")
         loading, rest = self.transforms(augmented=False)
@@ -208,15 +209,14 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         most: dict[Split, int | None] = {"train": self.images, "val": self.val_images}
         self._pairs: dict[Split, list[Pair]] = {}
         for split in sorted({"train", self.val_split}):
-            self._pairs[split] = self._find(self.folders[split], most[split], shared)
+            pictures, labels = (self.folder / name for name in self.folders[split])
+            self._pairs[split] = find_pairs(
+                pictures, labels, self.picture_suffix, self.label_suffix, most[split], self.cure, shared
+            )
         self._upright = check_sizes([pair for pairs in self._pairs.values() for pair in pairs])
         for split, pairs in self._pairs.items():
             name = "training" if split == "train" else "validation"
             check_classes([label_map for _, label_map in pairs], self.classes, self.ignored_labels, name)
-
-    def _find(self, folders: tuple[str, str], most: int | None, shared: bool) -> list[Pair]:
-        pictures, labels = (self.folder / name for name in folders)
-        return find_pairs(pictures, labels, self.picture_suffix, self.label_suffix, most, self.cure, shared)
 
     def _load_labels(self, record: Record) -> Record:
         labels = read_label_map(Path(record["seg_map_path"]), self.num_classes, self.ignored_labels)
