@@ -176,8 +176,8 @@ def load_predictor(
             f"{folder} does not say how its pictures are made ready: its data module has no 'preprocessing', or an "
             "earlier version trained it; use search.deploy.load_network, or train it again"
         )
-    others = {"module": module, "preprocessing": preprocessing, "classes": about.get("classes")}
-    return kind(threshold=threshold, **others) if kind is Detector else kind(**others)
+    others: dict[str, Any] = {"module": module, "preprocessing": preprocessing, "classes": about.get("classes")}
+    return Detector(threshold, **others) if kind is Detector else kind(**others)
 
 
 def _kind_of(module: LightningModule) -> type[Predictor] | None:

@@ -107,11 +107,10 @@ def measure_on_test_images(task: TrainedTask, module: LightningModule) -> Tested
     try:
         if not has_test(task.data):
             return None
-        arguments = {key: task.trainer[key] for key in _OF_THE_MACHINE if key in task.trainer}
+        arguments = {"devices": 1} | {key: task.trainer[key] for key in _OF_THE_MACHINE if key in task.trainer}
         with isolated(), quiet_lightning():
             torch.set_num_threads(task.threads or torch.get_num_threads())
             trainer = Trainer(
-                devices=1,
                 logger=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -144,7 +143,8 @@ class _TestAsValidation(LightningDataModule):
 
     def __init__(self, data: Any):
         super().__init__()
-        self._data, self.pixels = data, None
+        self._data = data
+        self.pixels: _PixelTable | None = None
         if callable(metrics := getattr(data, "val_metrics", None)):
             self.pixels = _PixelTable(data.num_classes)
             self.val_metrics = lambda: [*metrics(), self.pixels]
@@ -175,7 +175,8 @@ class _PixelTable:
     """
 
     def __init__(self, classes: int):
-        self.table, self.examples = torch.zeros(classes, classes, dtype=torch.int64), list[Any]()
+        self.table = torch.zeros(classes, classes, dtype=torch.int64)
+        self.examples: list[Image] = []
 
     def process(self, batch: Any, samples: Sequence[Mapping[str, Any]]) -> None:
         """Add the predictions of a batch, of which those of a detector are none of pixels."""
@@ -199,7 +200,10 @@ class _Watch(Callback):
     """
 
     def __init__(self, module: LightningModule):
-        self.images, self.table, self.mistakes, self.examples = 0, None, list[Mistake](), list[Any]()
+        self.images = 0
+        self.table: np.ndarray | None = None
+        self.mistakes: list[Mistake] = []
+        self.examples: list[Image] = []
         self.of: Literal["images", "pixels"] = "images"
         self._counted: Tensor | None = None
         self._answer: Any = None
