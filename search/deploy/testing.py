@@ -220,8 +220,7 @@ class _Watch(Callback):
         self.images += _images_in(batch)
         answer, self._answer = self._answer, None
         if isinstance(answer, Tensor) and answer.dim() == 4 and isinstance(batch, Mapping):
-            for image, logits in zip(batch["inputs"], answer[: _EXAMPLES - len(self.examples)], strict=False):
-                self.examples.append(_under_classes(image, logits.argmax(0), len(logits)))
+            self._show(batch["inputs"], answer)
         labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
         if not (isinstance(answer, Tensor) and answer.dim() == 2 and isinstance(labels, Tensor)):
             return
@@ -243,6 +242,12 @@ class _Watch(Callback):
             if isinstance(table, Tensor) and table.dim() == 2 and len(table) > 1:
                 counted, self.of = table, "pixels"
         self.table = None if counted is None else counted.cpu().numpy().astype(np.int64)
+
+    def _show(self, pictures: Sequence[Tensor], logits: Tensor) -> None:
+        """Keep the first pictures under their pixels' classes; not those that were padded to the size of others."""
+        if len({picture.shape for picture in pictures}) == 1:
+            for picture, each in zip(pictures, logits[: _EXAMPLES - len(self.examples)], strict=False):
+                self.examples.append(_under_classes(picture, each.argmax(0), len(each)))
 
     def _note(self, network: Any, images: Any, answer: Any) -> None:
         self._answer = answer
