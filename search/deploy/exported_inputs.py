@@ -60,6 +60,9 @@ class Prepared(nn.Module):
             ``[batch, channels, height, width]``.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, layout: Layout):
         super().__init__()
         self.network, self.layout = network, layout
