@@ -153,7 +153,9 @@ def read_preprocessing(described: Mapping[str, Any]) -> Preprocessing:
         ValueError: it is damaged.
     """
     try:
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in described.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in described.items()
+        }
         return Preprocessing(**values)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"preprocessing is damaged ({error})") from error
