@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from datamodules.preprocessing import Preprocessing
 from lightning_modules.networks.language_model import LanguageModel
 from search.deploy.exported_inputs import LAYOUTS, Inputs, Layout, Prepared
-from search.deploy.network_folder import load_module, network_of, read_about, trained_folder
+from search.deploy.network_folder import ABOUT, load_module, network_of, read_about, trained_folder
 from search.deploy.preprocessing import preprocessing_in
 from search.deploy.usage import lines_of_use, metadata
 from search.errors import CatchmarkError, RunError, explain, nearest, one_line
@@ -109,7 +109,7 @@ def export_network(
     if size is None:
         raise CatchmarkError(f"{folder}: the training did not see how large its images are; give --resolution")
     module, names, part = _part(folder, about, part, trust_of(trust))
-    inputs, preprocessing = _inputs(folder, module, size, about), preprocessing_in(folder, about)
+    inputs, preprocessing = _inputs(folder, module, size, about), preprocessing_in(folder / ABOUT, about)
     if with_preprocessing is not None:
         module, inputs = _prepared(folder, module, inputs, preprocessing, with_preprocessing)
     path = out or folder / f"{part}{FORMATS[form]}"

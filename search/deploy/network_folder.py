@@ -62,7 +62,7 @@ def load_network(run: str | Path, target: str | None = None, trust: str | Iterab
     if (library := getattr(module, "library", None)) in ("mmdet", "mmseg"):
         from search.deploy.openmmlab_apis import describe_for_openmmlab
 
-        describe_for_openmmlab(network, library, folder, about)
+        describe_for_openmmlab(network, library, folder / ABOUT, about)
     return network
 
 

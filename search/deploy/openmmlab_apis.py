@@ -14,7 +14,7 @@ from search.deploy.preprocessing import preprocessing_in
 _PACKS = {"mmdet": "mmdet.PackDetInputs", "mmseg": "mmseg.PackSegInputs"}
 
 
-def describe_for_openmmlab(network: nn.Module, library: str, folder: Path, about: Mapping[str, Any]) -> None:
+def describe_for_openmmlab(network: nn.Module, library: str, path: Path, about: Mapping[str, Any]) -> None:
     """Give a model ``cfg`` and ``dataset_meta``, for ``inference_detector``, ``inference_model`` and the visualisers.
 
     Where nobody knows how pictures are sized, they stay as large as they are.
@@ -22,15 +22,15 @@ def describe_for_openmmlab(network: nn.Module, library: str, folder: Path, about
     Args:
         network: of mmdet or mmseg.
         library: which of them.
-        folder: of the trained network.
-        about: the content of its ``network.json``.
+        path: of the ``network.json`` of the trained network.
+        about: its content.
 
     Raises:
         CatchmarkError: what is done to a picture is damaged there.
     """
     from mmengine import Config
 
-    known, classes = preprocessing_in(folder, dict(about)), about.get("classes")
+    known, classes = preprocessing_in(path, about), about.get("classes")
     sized = [] if known is None else [{"type": "mmcv.Resize", "scale": tuple(known.size), "keep_ratio": True}]
     pipeline = [{"type": "mmcv.LoadImageFromFile"}, *sized, {"type": _PACKS[library]}]
     described: Any = network  # two attributes more

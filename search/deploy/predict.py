@@ -17,7 +17,7 @@ from torch.nn import functional
 from datamodules.pictures import read_rgb
 from datamodules.preprocessing import Preprocessing
 from search.deploy import drawing
-from search.deploy.network_folder import load_module, network_of, read_about, trained_folder
+from search.deploy.network_folder import ABOUT, load_module, network_of, read_about, trained_folder
 from search.deploy.preprocessing import preprocessing_in
 from search.deploy.tested_words import named
 from search.errors import CatchmarkError
@@ -163,7 +163,7 @@ def load_predictor(
     folder = trained_folder(Path(run), target)
     check_links(folder)
     about = read_about(folder)
-    preprocessing = preprocessing_in(folder, about)
+    preprocessing = preprocessing_in(folder / ABOUT, about)
     module = load_module(folder, about, trust_of(trust))
     kind = _kind_of(module)
     if kind is None:

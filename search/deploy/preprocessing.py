@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from pytorch_lightning import LightningModule
 
 from datamodules.preprocessing import Preprocessing, read_preprocessing
 from lightning_modules.objectives.segmentation import SegmentationObjective
-from search.deploy.network_folder import ABOUT
 from search.errors import CatchmarkError
 
 
@@ -35,8 +35,12 @@ def preprocessing_of(data: Any, module: LightningModule) -> Preprocessing | None
     return known.normalised_by(own.mean.flatten().tolist(), own.std.flatten().tolist(), 1.0, colours)
 
 
-def preprocessing_in(folder: Path, about: dict[str, Any]) -> Preprocessing | None:
-    """What ``network.json`` says of it; None where it says nothing.
+def preprocessing_in(path: Path, about: Mapping[str, Any]) -> Preprocessing | None:
+    """What a ``network.json`` says of it; None where it says nothing.
+
+    Args:
+        path: of that file, for messages.
+        about: its content.
 
     Raises:
         CatchmarkError: it is damaged.
@@ -46,4 +50,4 @@ def preprocessing_in(folder: Path, about: dict[str, Any]) -> Preprocessing | Non
     try:
         return read_preprocessing(described)
     except ValueError as error:
-        raise CatchmarkError(f"{folder / ABOUT} is damaged ({error}); train the network again") from error
+        raise CatchmarkError(f"{path} is damaged ({error}); train the network again") from error
