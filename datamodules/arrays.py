@@ -16,6 +16,7 @@ from datamodules.batches import ImageBatches
 from datamodules.epochs import EpochDataModule
 from datamodules.image_arrays import ImageArrays, resize
 from datamodules.npz import load_npz
+from datamodules.preprocessing import Preprocessing
 
 
 class ArrayDataModule(EpochDataModule):
@@ -66,7 +67,8 @@ class ArrayDataModule(EpochDataModule):
         if self.resolution in (None, arrays.resolution):
             return arrays
         train, val = (resize(images, self.resolution) for images in (arrays.train_images, arrays.val_images))
-        return dataclasses.replace(arrays, train_images=train, val_images=val)
+        test = None if arrays.test_images is None else resize(arrays.test_images, self.resolution)
+        return dataclasses.replace(arrays, train_images=train, val_images=val, test_images=test)
 
     def load(self) -> ImageArrays:
         """Read the data set; a data set with its own way to be read overrides this."""
@@ -123,6 +125,38 @@ class ArrayDataModule(EpochDataModule):
     def validation_set(self) -> ImageBatches:
         """The validation images as they are."""
         return ImageBatches(self.arrays.val_images, self.arrays.val_labels, *self.normalisation)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a third split."""
+        return self.arrays.test_images is not None
+
+    def test_set(self) -> ImageBatches:
+        """The test images as they are.
+
+        Raises:
+            ValueError: there are none.
+        """
+        images, labels = self.arrays.test_images, self.arrays.test_labels
+        if images is None or labels is None:
+            return super().test_set()
+        return ImageBatches(images, labels, *self.normalisation)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What makes such an image of a picture: squeezed, as ``catchmark data`` squeezes; None for odd colours.
+
+        The images were sized before they came here, by whatever made them; of pictures that have that size already
+        nothing is changed.
+        """
+        colours = {1: "L", 3: "RGB"}.get(self.in_channels)
+        if colours is None:
+            return None
+        # Shrunk once more with antialiasing, which at one go is the nearest to it.
+        resample = "box" if self.resolution is None else "bilinear"
+        height, width = self.arrays.train_images.shape[1:3]
+        mean, std = (tuple(values) for values in self.normalisation)
+        return Preprocessing(colours, "squeeze", (height, width), resample, mean=mean, std=std)
 
     @property
     def val_batch_size(self) -> int:

@@ -34,6 +34,7 @@ from datamodules.pictures import (
     upright,
     upright_size,
 )
+from datamodules.preprocessing import Preprocessing
 
 HELD_OUT = 10
 """Without lists of a split every tenth pair is held out, which leaves 3,240 of ReDWeb's 3,600 for training."""
@@ -234,6 +235,17 @@ class DepthFolderDataModule(EpochDataModule):
         """0, for a depth map takes the place of logits."""
         _ = self._found  # so that data that are not there, or no pairs, are noticed before a search has begun
         return 0
+
+    @property
+    def bits(self) -> int:
+        """Of grey pictures of more than 8 bits, as `datamodules.pictures.survey` counts them."""
+        return self._found.bits
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What validation does to a picture, but for rounding: there it is scaled first, and then cut."""
+        side = (self.resolution, self.resolution)
+        return Preprocessing("RGB", "centre", side, mean=IMAGENET_MEAN, std=IMAGENET_STD, bits=self.bits)
 
     @cached_property
     def train_pictures(self) -> DepthPictures:

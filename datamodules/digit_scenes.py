@@ -122,6 +122,7 @@ class DigitScenesDetection(_OfScenes, OpenMMLabDataModule):
     ):
         super().__init__(batch_size, val_split=val_split, num_workers=num_workers, seed=seed)
         self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
+        self.resolution = (size, size)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class DigitScenesSegmentation(_OfScenes, OpenMMLabDataModule):
     ):
         super().__init__(batch_size, val_split=val_split, num_workers=num_workers, seed=seed)
         self._scenes, self.flip = _Source(scenes, val_scenes, size, digits, scene_seed), check_flip(flip)
-        self.photometric = photometric
+        self.photometric, self.resolution = photometric, (size, size)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -247,6 +248,11 @@ class DigitScenesDepth(_OfScenes, DepthFolderDataModule):
     def num_classes(self) -> int:
         """0, for a depth map takes the place of logits."""
         return 0
+
+    @property
+    def bits(self) -> int:
+        """Scenes have 8."""
+        return 8
 
     @cached_property
     def train_pictures(self) -> Sequence[Pair]:  # type: ignore[override]  # batches ask for pairs by index, no more

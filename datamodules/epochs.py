@@ -44,6 +44,19 @@ class EpochDataModule(LightningDataModule, ABC):
         """The validation images, by index."""
 
     @property
+    def has_test(self) -> bool:
+        """Whether there are test images, by which nothing is chosen."""
+        return type(self).test_dataloader is not EpochDataModule.test_dataloader
+
+    def test_set(self) -> Any:
+        """The test images, by index.
+
+        Raises:
+            ValueError: there are none.
+        """
+        raise ValueError("the data have no test images")
+
+    @property
     def val_batch_size(self) -> int:
         """Images of a validation batch."""
         return self.batch_size
@@ -86,12 +99,23 @@ class EpochDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader:
         """Batches of `validation_set` in order."""
+        return self._in_order(self.validation_set(), 3)
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches of `test_set` in order.
+
+        Raises:
+            ValueError: there are no test images.
+        """
+        return self._in_order(self.test_set(), 4)
+
+    def _in_order(self, images: Any, stream: int) -> DataLoader:
         return DataLoader(
-            self.validation_set(),
+            images,
             batch_size=self.val_batch_size,
             num_workers=self.num_workers,
             collate_fn=whole,
-            generator=generator_of(self.seed, 3),
+            generator=generator_of(self.seed, stream),
             **self.loader_settings(),
         )
 

@@ -22,6 +22,8 @@ class ImageArrays:
         val_labels: int64 ``[m]``.
         classes: the name of each class.
         name: what the data set is called in logs and reports.
+        test_images: of a third split, by which nothing is chosen, as those of validation; None for no such split.
+        test_labels: likewise.
 
     Raises:
         ValueError: an array has the wrong type or shape, a split is empty, or a label has no class.
@@ -33,12 +35,16 @@ class ImageArrays:
     val_labels: np.ndarray
     classes: tuple[str, ...]
     name: str = "images"
+    test_images: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for split, images, labels in (
-            ("train", self.train_images, self.train_labels),
-            ("val", self.val_images, self.val_labels),
-        ):
+        splits = [("train", self.train_images, self.train_labels), ("val", self.val_images, self.val_labels)]
+        if (self.test_images is None) != (self.test_labels is None):
+            raise ValueError(f"{self.name}: test images and their labels are needed, or neither")
+        if self.test_images is not None and self.test_labels is not None:
+            splits.append(("test", self.test_images, self.test_labels))
+        for split, images, labels in splits:
             if images.dtype != np.uint8 or images.ndim != 4:
                 raise ValueError(
                     f"{self.name}: {split} images are {images.dtype} {list(images.shape)}, "
@@ -56,11 +62,11 @@ class ImageArrays:
                     f"{self.name}: {split} labels run from {labels.min()} to {labels.max()}, "
                     f"with {len(self.classes)} classes 0 to {len(self.classes) - 1} are allowed"
                 )
-        if self.train_images.shape[1:] != self.val_images.shape[1:]:
-            raise ValueError(
-                f"{self.name}: train images are {list(self.train_images.shape[1:])}, "
-                f"val images {list(self.val_images.shape[1:])}; both must have one shape"
-            )
+            if self.train_images.shape[1:] != images.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: train images are {list(self.train_images.shape[1:])}, "
+                    f"{split} images {list(images.shape[1:])}; both must have one shape"
+                )
 
     @property
     def num_classes(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,9 @@ def convert_image_folder(source: Path, out: Path, resolution: int = 16, classes:
 
     Args:
         source: has ``train`` and ``val`` with a sub-folder a class in each, or what `SPLITS` calls them; where there is
-            no ``val``, ``test`` takes its place, and where there is, ``test`` is left aside. Or it has directly a
-            sub-folder a class: then every fifth image of each class, in the order of their names, is a validation
-            image.
+            no ``val``, ``test`` takes its place, and where there is, ``test`` becomes the third split. Or it has
+            directly a sub-folder a class: then every fifth image of each class, in the order of their names, is a
+            validation image.
         out: the file to write.
         resolution: height and width, in pixels. Pictures are squeezed, not cropped, by averaging over boxes, as in the
             downsampled ImageNet that ImageNet16-120 comes from (Chrabaszcz et al. 2017).
@@ -73,12 +74,17 @@ def read_image_folder(
             raise ValueError(f"{source}: class '{few[0]}' has fewer than {_FOLD} images, none is left for validation")
     else:
         names, train, val = find_both(train_folder, held_out, classes)
-    bits = survey([path for paths in train + val for path in paths])
+    test = find_test(splits, classes)
+    bits = survey([path for paths in train + val + test for path in paths])
     arrays = ImageArrays(
         *_read(train, resolution, "train", bits), *_read(val, resolution, "val", bits), tuple(names), name
     )
+    if test:
+        images, labels = _read(test, resolution, "test", bits)
+        arrays = replace(arrays, test_images=images, test_labels=labels)
     if len(splits) == len(SPLITS):
-        print(f"{held_out} is for validation, {splits['test']} is left aside", file=sys.stderr)
+        use = "for the report alone" if test else "left aside: it has not the classes of training"
+        print(f"{held_out} is for validation, {splits['test']} is {use}", file=sys.stderr)
     return arrays
 
 
@@ -140,6 +146,21 @@ def find_both(train: Path, val: Path, most: int | None) -> tuple[list[str], list
     if not any(validation):
         raise ValueError(f"{val} has none of the classes of {train}, a sub-folder for each is needed")
     return names, training, validation
+
+
+def find_test(splits: Mapping[str, Path], most: int | None) -> list[list[Path]]:
+    """Each class's test pictures, where there are such besides those for validation; else nothing.
+
+    Args:
+        splits: as `find_splits` finds them.
+        most: as for `find_both`.
+    """
+    if len(splits) < len(SPLITS):
+        return []
+    try:
+        return find_both(splits["train"], splits["test"], most)[2]
+    except ValueError:  # test pictures are often handed out without their classes
+        return []
 
 
 def find_pictures(folder: Path, most: int | None) -> tuple[list[str], list[list[Path]]]:

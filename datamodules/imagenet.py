@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.epochs import EpochDataModule, check_counts
-from datamodules.image_folder import find_both, find_splits
+from datamodules.image_folder import find_both, find_splits, find_test
 from datamodules.locations import locations, looked_in
-from datamodules.pictures import as_rgb, opened, survey, upright_size
+from datamodules.pictures import opened, survey, upright_size
+from datamodules.preprocessing import Preprocessing, central_window, cut
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels, as torchvision's networks take them."""
+_CENTRE = 224 / 256
+"""Side of the central square that is validated on, as a share of the shorter side."""
 _CURE = (
     "download ILSVRC2012 (image-net.org) and unpack it there with a sub-folder a class below train and val, or name "
     "another folder so laid out"
@@ -85,23 +88,14 @@ class PictureFiles(Dataset):
 
     def _read(self, index: int) -> Tensor:
         """One picture on the scale of 0 to 1."""
-        from PIL import Image
-
         generator = np.random.default_rng((self.seed, self.epoch, index))
         with opened(self.files[index]) as picture:
             width, height = upright_size(picture)
             if self.augment:
                 window = _random_window(width, height, generator)
             else:
-                window = _central_window(width, height)
-            # A JPEG is decoded at the smallest of its sizes in which the window still has enough pixels.
-            shrink = int(min(window[2] - window[0], window[3] - window[1]) / self.resolution)
-            if shrink > 1:
-                picture.draft("RGB", (picture.width // shrink, picture.height // shrink))
-            rgb = as_rgb(picture, self.bits)
-            across, down = rgb.width / width, rgb.height / height
-            window = (window[0] * across, window[1] * down, window[2] * across, window[3] * down)
-            small = rgb.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR, box=window)
+                window = central_window(width, height, _CENTRE)
+            small = cut(picture, window, (self.resolution, self.resolution), self.bits)
         image = torch.from_numpy(np.array(small)).permute(2, 0, 1)
         if self.augment:
             if generator.random() < 0.5:
@@ -120,14 +114,7 @@ def _random_window(width: int, height: int, generator: np.random.Generator) -> t
         if 0 < across <= width and 0 < down <= height:
             left, upper = generator.integers(width - across + 1), generator.integers(height - down + 1)
             return left, upper, left + across, upper + down
-    return _central_window(width, height)
-
-
-def _central_window(width: int, height: int) -> tuple[float, float, float, float]:
-    """A square of seven eighths of the shorter side: 224 of 256 pixels."""
-    side = min(width, height) * 224 / 256
-    left, upper = (width - side) / 2, (height - side) / 2
-    return left, upper, left + side, upper + side
+    return central_window(width, height, _CENTRE)
 
 
 def _jitter(image: Tensor, most: float, generator: np.random.Generator) -> Tensor:
@@ -147,11 +134,12 @@ def _jitter(image: Tensor, most: float, generator: np.random.Generator) -> Tenso
 
 
 class _Found(NamedTuple):
-    """What a folder holds: names of classes, picture files of each, and the bits of deep grey."""
+    """What a folder holds: names of classes, picture files of each by split, and the bits of deep grey."""
 
     names: list[str]
     train: list[list[Path]]
     val: list[list[Path]]
+    test: list[list[Path]]
     bits: int
 
 
@@ -163,8 +151,9 @@ class ImageFolderDataModule(EpochDataModule):
 
     Args:
         root: has ``train`` and ``val`` with a sub-folder a class, or what `datamodules.image_folder.SPLITS` calls them;
-            where there is no ``val``, ``test`` takes its place, and where there is, ``test`` is left aside. A relative
-            one is looked for below the current folder, then below ``$CATCHMARK_DATA``.
+            where there is no ``val``, ``test`` takes its place, and where there is, nothing but the report of a full
+            training is made of ``test``. A relative one is looked for below the current folder, then below
+            ``$CATCHMARK_DATA``.
         resolution: height and width of the images.
         batch_size: images a step.
         color_jitter: see `PictureFiles`; 0.4 in the scripts of Landmark Regularization.
@@ -229,6 +218,23 @@ class ImageFolderDataModule(EpochDataModule):
         """The centres of the validation images, by index."""
         return self._pictures(self._found.val, False)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test pictures besides those for validation."""
+        return any(self._found.test)
+
+    def test_set(self) -> PictureFiles:
+        """The centres of the test images, by index."""
+        return self._pictures(self._found.test, False)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What validation does to a picture."""
+        side = (self.resolution, self.resolution)
+        return Preprocessing(
+            "RGB", "centre", side, crop=_CENTRE, mean=IMAGENET_MEAN, std=IMAGENET_STD, bits=self._found.bits
+        )
+
     def loader_settings(self) -> dict[str, Any]:
         """Large images travel faster from pinned memory."""
         return {"pin_memory": torch.cuda.is_available()}
@@ -238,7 +244,8 @@ class ImageFolderDataModule(EpochDataModule):
         splits = find_splits(self.folder)
         names, train, val = find_both(splits["train"], splits.get("val") or splits["test"], self.classes)
         self.leaves_out_rest(sum(map(len, train)))  # refuses a single image before a search has begun
-        return _Found(names, train, val, survey([path for paths in train + val for path in paths]))
+        test = find_test(splits, self.classes)
+        return _Found(names, train, val, test, survey([path for paths in train + val + test for path in paths]))
 
     def _pictures(self, of_classes: list[list[Path]], augment: bool) -> PictureFiles:
         files = [path for paths in of_classes for path in paths]

@@ -47,8 +47,9 @@ def load_npz(path: str | PathLike[str]) -> ImageArrays:
 
     Args:
         path: an ``.npz`` file, looked for as `find_npz` does. It has ``x_train``, ``y_train`` and ``x_val``, ``y_val``
-            (or ``x_test``, ``y_test``; where both are there, ``val`` is used: with ``test`` alone a search that trains
-            its networks chooses by test images). Images are uint8 ``[n, height, width, channels]`` or, grey,
+            (or ``x_test``, ``y_test``: with ``test`` alone a search that trains its networks chooses by test images;
+            where both are there, ``test`` is for the report of a full training).
+            Images are uint8 ``[n, height, width, channels]`` or, grey,
             ``[n, height, width]``; labels are whole numbers ``[n]`` or ``[n, 1]``. ``classes``, an array of strings, is
             optional.
 
@@ -66,7 +67,8 @@ def load_npz(path: str | PathLike[str]) -> ImageArrays:
     with archive:
         split = "val" if "x_val" in archive.files or "y_val" in archive.files else "test"
         images, labels = {}, {}
-        for part in ("train", split):
+        parts = ["train", split] + ["test"] * (split == "val" and "x_test" in archive.files)
+        for part in parts:
             images[part] = _read(archive, path, f"x_{part}")
             if images[part].ndim == 3:
                 images[part] = images[part][..., None]
@@ -79,7 +81,17 @@ def load_npz(path: str | PathLike[str]) -> ImageArrays:
         else:
             highest = max(int(part.max(initial=-1)) for part in labels.values())
             classes = tuple(str(label) for label in range(highest + 1))
-    return ImageArrays(images["train"], labels["train"], images[split], labels[split], classes, path.stem)
+    test = parts[2] if len(parts) > 2 else ""
+    return ImageArrays(
+        images["train"],
+        labels["train"],
+        images[split],
+        labels[split],
+        classes,
+        path.stem,
+        images.get(test),
+        labels.get(test),
+    )
 
 
 def _read(archive: Any, path: Path, key: str) -> np.ndarray:
@@ -113,4 +125,6 @@ def write_npz(arrays: ImageArrays, out: Path, held_out: str = "val") -> Path:
         f"y_{held_out}": arrays.val_labels,
         "classes": np.array(arrays.classes),
     }
+    if arrays.test_images is not None and arrays.test_labels is not None:
+        content |= {"x_test": arrays.test_images, "y_test": arrays.test_labels}
     return write_archive(out, content)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from datamodules.epochs import EpochDataModule, check_counts
 from datamodules.locations import locations, looked_in
+from datamodules.preprocessing import Preprocessing
 
 Record = dict[str, Any]
 """What a transform takes and gives: the library's ``results``."""
@@ -196,9 +197,20 @@ class OpenMMLabDataModule(EpochDataModule):
         """Wherever there is a full batch, for a network cannot normalise over a batch of one."""
         return images >= self.batch_size
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images besides those for validation."""
+        return False
+
     def test_dataloader(self) -> DataLoader:
-        """As in validation: what a module computes in testing alone is reported on the same images."""
-        return self.val_dataloader()
+        """Test images where there are any; else as in validation, for what a module computes in testing alone."""
+        return super().test_dataloader() if self.has_test else self.val_dataloader()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What validation does to a picture, less the normalisation, which is the network's; None if nobody says."""
+        sides = getattr(self, "resolution", None)
+        return None if sides is None else Preprocessing("BGR", "fit", (int(sides[0]), int(sides[1])))
 
     @cached_property
     def _augmented(self) -> LoadedRecords:

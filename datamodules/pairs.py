@@ -10,10 +10,9 @@ from os import PathLike
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.archives import find_archive
-from datamodules.batches import generator_of, whole
 from datamodules.epochs import EpochDataModule
 
 SPLITS = ("train", "val", "test")
@@ -159,21 +158,20 @@ class PairsDataModule(EpochDataModule):
         """There are no gradients to hold, so a larger batch fits."""
         return max(self.batch_size, 1000)
 
-    def test_dataloader(self) -> DataLoader:
-        """Batches of the test pairs in order.
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test pairs."""
+        return "test" in self.splits
+
+    def test_set(self) -> PairBatches:
+        """The test pairs.
 
         Raises:
             ValueError: there are none.
         """
-        if "test" not in self.splits:
+        if not self.has_test:
             raise ValueError("the data have no test pairs")
-        return DataLoader(
-            PairBatches(self.splits["test"]),
-            batch_size=self.val_batch_size,
-            num_workers=self.num_workers,
-            collate_fn=whole,
-            generator=generator_of(self.seed, 4),
-        )
+        return PairBatches(self.splits["test"])
 
 
 def load_pairs(path: str | PathLike[str]) -> dict[str, Pairs]:

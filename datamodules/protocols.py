@@ -21,6 +21,31 @@ class WholeTrainingSet(Protocol):
 
 
 @runtime_checkable
+class TestedData(Protocol):
+    """Data with images that choose nothing: no architecture, no epoch. A full training is reported on them.
+
+    Of a data module that does not say ``has_test``, its own ``test_dataloader`` is taken for one of such images.
+    """
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are any."""
+        ...
+
+    def test_dataloader(self) -> Any:
+        """Batches of them, in order, as validation has them."""
+        ...
+
+
+@runtime_checkable
+class NamedClasses(Protocol):
+    """Data whose classes have names, for tables, pictures and exported files."""
+
+    classes: list[str]
+    """The name of each class, in the order of the labels."""
+
+
+@runtime_checkable
 class SupernetData(Protocol):
     """Data in the parts that weight sharing needs.
 

@@ -19,7 +19,17 @@ from datamodules.label_maps import (
     read_label_map,
     size_of,
 )
-from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
+from datamodules.openmmlab_data import (
+    LoadedRecords,
+    OpenMMLabDataModule,
+    Record,
+    Records,
+    Samples,
+    Split,
+    Transform,
+    check_flip,
+    find_folder,
+)
 from datamodules.picture_sizes import LoadPicture, Size
 
 _MOST_OF_ONE_CLASS = 0.75
@@ -53,6 +63,8 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         picture_suffix: how the names of pictures end; what precedes it is the name of the label map, without its own.
             None for any usual one, such as ``.jpg`` and ``.png``.
         label_suffix: how the names of label maps end.
+        test_folder: pictures that only the report of a full training is made of; None for none.
+        test_label_folder: their label maps.
         val_split: ``train`` to validate on the training images, which shows what a network can learn by heart.
         images: only the first so many training images; None for all.
         val_images: likewise of the validation images.
@@ -94,8 +106,12 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         cache_megabytes: int = 1024,
         num_workers: int = 0,
         seed: int = 0,
+        test_folder: str | None = None,
+        test_label_folder: str | None = None,
     ):
         super().__init__(batch_size, images, val_images, val_split, cache_megabytes, num_workers, seed)
+        if (test_folder is None) != (test_label_folder is None):
+            raise ValueError("test_folder and test_label_folder are needed, or neither")
         if not 2 <= len(set(classes)) == len(classes) <= IGNORED:
             raise ValueError(f"classes is {list(classes)}, 2 to {IGNORED} different names are needed")
         for key, pair in (("resolution", resolution), ("crop", crop)):
@@ -110,6 +126,7 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
             "train": (train_folder, train_label_folder),
             "val": (val_folder, val_label_folder),
         }
+        self.test_folders = None if test_folder is None else (test_folder, str(test_label_folder))
         self.picture_suffix, self.label_suffix = picture_suffix, label_suffix
         self._look_at_files()
 
@@ -121,7 +138,7 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
     @cached_property
     def folder(self) -> Path:
         """Where the data set lies."""
-        needed = [name for pair in self.folders.values() for name in pair]
+        needed = [name for pair in (*self.folders.values(), self.test_folders or ()) for name in pair]
         return find_folder(self.root, needed, "no pictures with label maps", self.cure)
 
     @cached_property
@@ -154,6 +171,26 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         if self.photometric:
             random.append(PhotoMetricDistortion())
         return [load, self._load_labels], [*random, PackSegInputs()]
+
+    @property
+    def has_test(self) -> bool:
+        """Whether a test folder is named."""
+        return self.test_folders is not None
+
+    def test_set(self) -> Samples:
+        """The test images, by index, read as those of validation.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.test_folders is None:
+            return super().test_set()
+        pictures, labels = (self.folder / name for name in self.test_folders)
+        pairs = find_pairs(pictures, labels, self.picture_suffix, self.label_suffix, None, self.cure)
+        check_sizes(pairs)
+        check_classes([label_map for _, label_map in pairs], self.classes, self.ignored_labels, "test")
+        loading, rest = self.transforms(augmented=False)
+        return Samples(LoadedRecords(LabelledPictures(pairs), loading), rest)
 
     @property
     def val_batch_size(self) -> int:
@@ -261,6 +298,8 @@ class CamVidDataModule(SegmentationFolderDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+        if all((self.folder / name).is_dir() for name in ("test", "testannot")):
+            self.test_folders = ("test", "testannot")
 
     @classmethod
     def toy(cls) -> dict[str, Any]:

@@ -32,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: beside the weights")
     parser.add_argument("--resolution", type=int, metavar="N", help="of the images; default: as in training")
     parser.add_argument("--batch", default="dynamic", metavar="N", help="images a pass, or 'dynamic' (the default)")
+    parser.add_argument(
+        "--with-preprocessing",
+        nargs="?",
+        const="nhwc",
+        choices=("nhwc", "nchw"),
+        help="the file takes sized pictures, uint8, and normalises them itself: batch, height, width, channels (nhwc, "
+        "the default), or batch, channels, height, width",
+    )
     add_trust(parser)
 
 
@@ -50,6 +58,7 @@ def run(chosen: argparse.Namespace) -> int:
         resolution=chosen.resolution,
         batch="dynamic" if chosen.batch == "dynamic" else int(chosen.batch),
         trust=chosen.trust,
+        with_preprocessing=chosen.with_preprocessing,
     )
     print(in_words(exported))
     return 0

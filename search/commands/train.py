@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="FOLDER", help="in place of RUN/trained/TARGET, or of RUN/front/TARGET"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="in place of the run's")
+    parser.add_argument(
+        "--keep",
+        choices=("best", "last"),
+        default="best",
+        help="the weights of which epoch: of the best by the target's score (the default), or of the last",
+    )
     add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -55,6 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         task_file=chosen.task,
         epochs=chosen.epochs,
         seed=chosen.seed,
+        keep=chosen.keep,
         trust=trust_of(chosen.trust),
     )
     launch = find_launch()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from search.errors import CatchmarkError, explain, nearest
 from search.evaluation import Architecture
@@ -28,7 +28,7 @@ TRAINED = "trained"
 
 @dataclass(frozen=True)
 class Choice:
-    """One full training: a pure function of all but the last four.
+    """One full training: a pure function of all but what says where it comes from.
 
     Attributes:
         space: the run's.
@@ -39,6 +39,7 @@ class Choice:
         agent: who found it; None where it was named by hand.
         search_score: what it scored in the search; None where it was named by hand.
         recipe: the name of the run's.
+        keep: the weights of which epoch: of the ``best`` by the task's score, or of the ``last``.
     """
 
     space: SearchSpace
@@ -49,6 +50,7 @@ class Choice:
     agent: str | None
     search_score: float | None
     recipe: str = ""
+    keep: Literal["best", "last"] = "best"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Request:
             is; None for the target's own.
         epochs: in place of the task's.
         seed: in place of the run's.
+        keep: the weights of which epoch: of the ``best`` by the task's score, or of the ``last``.
         trust: what the run's recipe may name.
     """
 
@@ -74,6 +77,7 @@ class Request:
     task_file: Path | None = None
     epochs: int | None = None
     seed: int | None = None
+    keep: Literal["best", "last"] = "best"
     trust: Trust = Trust()  # noqa: RUF009 - frozen
 
 
@@ -111,7 +115,7 @@ def choose(request: Request) -> Choice:
         described = described | {"init_args": {**(described.get("init_args") or {}), "epochs": request.epochs}}
     task = build_task(described, key, study.space, trust)
     seed = study.seed if request.seed is None else request.seed
-    return Choice(study.space, arch, task, seed, target, finder, score, study.name)
+    return Choice(study.space, arch, task, seed, target, finder, score, study.name, request.keep)
 
 
 def study_of(request: Request) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from datamodules.preprocessing import Preprocessing
 from lightning_modules.networks.language_model import LanguageModel
-from search.deploy.network_folder import class_name, load_module, network_of, read_about, trained_folder
+from search.deploy.exported_inputs import LAYOUTS, Inputs, Layout, Prepared
+from search.deploy.network_folder import ABOUT, load_module, network_of, read_about, trained_folder
+from search.deploy.preprocessing import preprocessing_in
+from search.deploy.usage import lines_of_use, metadata
 from search.errors import CatchmarkError, RunError, explain, nearest, one_line
 from search.recipes.trust import Trust, check_links, trust_of
 
@@ -37,37 +42,16 @@ class Exported:
         outputs: their names, in order.
         resolution: height and width of the images that it takes, or how many words.
         difference: the largest difference to the network's own outputs, by the largest value of each output.
+        batches: how many inputs at a time that was looked at with.
+        usage: lines of Python that use it; empty where nobody knows what is done to a picture.
     """
 
     path: Path
     outputs: tuple[str, ...]
     resolution: tuple[int, ...]
     difference: float
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a network takes.
-
-    Attributes:
-        shape: of one input.
-        words: of the vocabulary, where it reads text; None for images.
-    """
-
-    shape: tuple[int, ...]
-    words: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What a file calls them."""
-        return "images" if self.words is None else "words"
-
-    def random(self, count: int, seed: int) -> Tensor:
-        """Some of them."""
-        generator = torch.Generator().manual_seed(seed)
-        if self.words is None:
-            return torch.randn(count, *self.shape, generator=generator)
-        return torch.randint(self.words, (count, *self.shape), generator=generator)
+    batches: tuple[int, ...]
+    usage: str
 
 
 def export_network(
@@ -79,11 +63,13 @@ def export_network(
     resolution: int | None = None,
     batch: int | Literal["dynamic"] = "dynamic",
     trust: str | Iterable[str] = (),
+    with_preprocessing: Layout | None = None,
 ) -> Exported:
     """Write a trained network as ONNX or as a program of ``torch.export``, and check what was written.
 
     The input is called ``images``: float32 ``[batch, channels, height, width]``, normalised as in training. A
     classifier's output is called ``logits``; a backbone's are its feature maps ``stride_4``, ``stride_8`` and so on.
+    With ``with_preprocessing`` the input is called ``pictures``: uint8, sized, which the file scales and normalises.
     A language model's input is ``words``, int64 ``[batch, time]``, each sequence from a state of zeros.
 
     Args:
@@ -97,6 +83,9 @@ def export_network(
         resolution: height and width of the images, or words of a sequence; None for those of the training.
         batch: images a pass, or ``dynamic`` for any number.
         trust: as for `search.deploy.network_folder.load_network`.
+        with_preprocessing: put scaling and normalisation into the file: ``nhwc`` for pictures
+            ``[batch, height, width, channels]``, ``nchw`` for ``[batch, channels, height, width]``; None to leave them
+            to whoever uses it.
 
     Raises:
         CatchmarkError: nothing was trained, a package is missing, or this part can't be exported.
@@ -109,6 +98,8 @@ def export_network(
     for key, value in (("resolution", resolution), ("batch", batch)):
         if isinstance(value, int) and value < 1:
             raise CatchmarkError(f"--{key} is {value}, at least 1 is needed")
+    if with_preprocessing not in (*LAYOUTS, None):
+        raise CatchmarkError(f"--with-preprocessing: '{with_preprocessing}' is not one of: {', '.join(LAYOUTS)}")
     folder = trained_folder(Path(run), target)
     check_links(folder)
     if form == "onnx":
@@ -118,7 +109,9 @@ def export_network(
     if size is None:
         raise CatchmarkError(f"{folder}: the training did not see how large its images are; give --resolution")
     module, names, part = _part(folder, about, part, trust_of(trust))
-    inputs = _inputs(folder, module, size, about)
+    inputs, preprocessing = _inputs(folder, module, size, about), preprocessing_in(folder / ABOUT, about)
+    if with_preprocessing is not None:
+        module, inputs = _prepared(folder, module, inputs, preprocessing, with_preprocessing)
     path = out or folder / f"{part}{FORMATS[form]}"
     if not path.parent.is_dir():
         raise CatchmarkError(f"--out: there is no folder '{path.parent}'")
@@ -126,7 +119,7 @@ def export_network(
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporters', about their own code
-            run_file = _write(partial, form, module, names, inputs, batch, about)
+            run_file = _write(partial, form, module, names, inputs, batch, metadata(about, preprocessing, inputs))
             batches = _DYNAMIC_BATCHES if batch == "dynamic" else (int(batch),)
             difference = max(_difference(module, run_file, inputs.random(n, 1)) for n in batches)
         if not difference <= TOLERANCE:
@@ -142,7 +135,8 @@ def export_network(
         raise RunError(f"{path}: the {part} could not be exported at {sides}: {explain(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return Exported(path, names, inputs.shape[-2:], difference)
+    usage = lines_of_use(path, names, inputs, about.get("classes"), preprocessing) if form == "onnx" else ""
+    return Exported(path, names, inputs.sides, difference, batches, usage)
 
 
 def in_words(exported: Exported) -> str:
@@ -151,7 +145,8 @@ def in_words(exported: Exported) -> str:
     what = f"images of {sides[0]}x{sides[1]}" if len(sides) == 2 else f"sequences of {sides[0]} words"
     return (
         f"{exported.path}: {what} to {', '.join(exported.outputs)}\n"
-        f"checked: largest difference {exported.difference:.1e} of the outputs' scale"
+        f"checked: largest difference {exported.difference:.1e} of the outputs' scale, with "
+        f"{' and '.join(map(str, exported.batches))} at a time" + (f"\n\n{exported.usage}" if exported.usage else "")
     )
 
 
@@ -163,6 +158,22 @@ def _inputs(folder: Path, module: nn.Module, size: Sequence[int], about: dict[st
     if not good or len(size) != 2:
         raise CatchmarkError(f"{folder}: the size of its images is {list(size)}; give --resolution")
     return Inputs((about["in_channels"], *size))
+
+
+def _prepared(
+    folder: Path, module: nn.Module, inputs: Inputs, preprocessing: Preprocessing | None, layout: Layout
+) -> tuple[nn.Module, Inputs]:
+    """A network with the preprocessing in front of it."""
+    if inputs.words is not None:
+        raise CatchmarkError("--with-preprocessing: the network reads words, of which nothing is to be normalised")
+    if preprocessing is None or preprocessing.mean is None or preprocessing.channels != inputs.shape[0]:
+        raise CatchmarkError(
+            f"--with-preprocessing: {folder} does not say how its images are normalised, for its data module has no "
+            "'preprocessing'; export without, and normalise as the data module does"
+        )
+    channels, height, width = inputs.shape
+    shape = (height, width, channels) if layout == "nhwc" else inputs.shape
+    return Prepared(module, preprocessing, layout).eval(), Inputs(shape, layout=layout)
 
 
 def _need_packages(*names: str) -> None:
@@ -218,7 +229,7 @@ def _write(
     names: tuple[str, ...],
     inputs: Inputs,
     batch: int | str,
-    about: dict[str, Any],
+    said: dict[str, str],
 ) -> Run:
     """Write the file; what runs it, read back from there."""
     images = inputs.random(2 if batch == "dynamic" else int(batch), 0)
@@ -230,14 +241,15 @@ def _write(
         )
     sizes = ({0: torch.export.Dim("batch", min=1)},) if batch == "dynamic" else None
     if form == "torch":
-        return _write_torch(path, module, images, sizes)
-    return _write_onnx(path, module, images, sizes, inputs.name, names, about)
+        return _write_torch(path, module, images, sizes, said)
+    return _write_onnx(path, module, images, sizes, inputs.name, names, said)
 
 
-def _write_torch(path: Path, module: nn.Module, images: Tensor, sizes: Any) -> Run:
-    torch.export.save(torch.export.export(module, (images,), dynamic_shapes=sizes), path)
-    program: Any = torch.export.load(path).module()
-    return lambda inputs: _as_tuple(program(inputs))
+def _write_torch(path: Path, module: nn.Module, images: Tensor, sizes: Any, said: dict[str, str]) -> Run:
+    program = torch.export.export(module, (images,), dynamic_shapes=sizes)
+    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(said)})
+    loaded: Any = torch.export.load(path).module()
+    return lambda inputs: _as_tuple(loaded(inputs))
 
 
 def _write_onnx(
@@ -247,7 +259,7 @@ def _write_onnx(
     sizes: Any,
     input_name: str,
     names: tuple[str, ...],
-    about: dict[str, Any],
+    said: dict[str, str],
 ) -> Run:
     program = torch.onnx.export(
         module,
@@ -259,7 +271,7 @@ def _write_onnx(
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props.update({"space": class_name(about["space"]), "architecture": about["architecture"]})
+    program.model.metadata_props.update(said)
     program.save(path, external_data=False)
     return _onnx_runner(path, input_name)
 

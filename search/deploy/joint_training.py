@@ -51,6 +51,7 @@ class JointFit(JointCalls):
             "task": description_of(choice.task),
             "architecture": list(choice.architecture),
             "seed": choice.seed,
+            "keep": choice.keep,
             "checkpoint": str(checkpoint),
             "done": done,
         }
@@ -68,7 +69,9 @@ class JointFit(JointCalls):
     def _choice(self, order: dict[str, Any]) -> Choice:
         space = build(order["space"], SearchSpace, "space")
         task = build_task(order["task"], "task", space)
-        choice = Choice(space, space.check(order["architecture"]), task, order["seed"], None, None, None)
+        choice = Choice(
+            space, space.check(order["architecture"]), task, order["seed"], None, None, None, keep=order["keep"]
+        )
         self._prepare(choice)
         return choice
 

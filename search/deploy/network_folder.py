@@ -48,14 +48,22 @@ def load_network(run: str | Path, target: str | None = None, trust: str | Iterab
     Returns:
         For classification and depth, what turns normalised images ``[batch, channels, height, width]`` into logits or
         inverse depth; where a moving average of the weights was kept, the averaged network. For detection and
-        segmentation, mmdet's or mmseg's model.
+        segmentation, mmdet's or mmseg's model, ready for ``mmdet.apis.inference_detector`` and
+        ``mmseg.apis.inference_model``.
 
     Raises:
         CatchmarkError: nothing was trained, or a file is damaged or names what is not trusted; nothing in it is
             executed.
     """
     folder = trained_folder(Path(run), target)
-    return network_of(load_module(folder, read_about(folder), trust_of(trust)))
+    about = read_about(folder)
+    module = load_module(folder, about, trust_of(trust))
+    network = network_of(module)
+    if (library := getattr(module, "library", None)) in ("mmdet", "mmseg"):
+        from search.deploy.openmmlab_apis import describe_for_openmmlab
+
+        describe_for_openmmlab(network, library, folder / ABOUT, about)
+    return network
 
 
 def trained_folder(run: Path, target: str | None = None) -> Path:

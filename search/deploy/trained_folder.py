@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.preprocessing import class_names
 from search.deploy.choice import TRAINED, Choice, Request, choose
 from search.deploy.network_folder import (
     ABOUT,
@@ -20,6 +21,7 @@ from search.deploy.network_folder import (
     network_of,
     read_about,
 )
+from search.deploy.tested_words import confusion_table, tested_in_short, tested_in_words
 from search.errors import CatchmarkError
 from search.listeners.wandb.connection import WandbConnection
 from search.listeners.wandb.trainings import TrainingRuns
@@ -28,7 +30,7 @@ from search.recipes.classes import find_class
 from search.recipes.trust import RECIPE
 from search.runs.exit_codes import told_in_one_line
 from search.runs.folders import settled
-from search.runs.json_files import write_json
+from search.runs.json_files import write_json, write_whole
 from search.runs.locking import FileLock
 from search.training.interruption import termination_as_interruption
 from search.training.launch import Launch
@@ -38,8 +40,8 @@ from search.training.trainer_arguments import arguments_here
 if TYPE_CHECKING:
     from search.deploy.training import Fit, Trained
 
-REPORT, CHECKPOINT = "report.html", "last.ckpt"
-_SAME = ("space", "architecture", "task", "seed")
+REPORT, CHECKPOINT, CONFUSION = "report.html", "last.ckpt", "confusion.csv"
+_SAME = ("space", "architecture", "task", "seed", "keep")
 """What a training is a function of; another one does not belong into its folder."""
 _KEPT, _AGAIN = "every whole epoch is kept", "the same 'catchmark train' again goes on"
 
@@ -142,7 +144,15 @@ def in_words(folder: Path) -> str:
     """What a trained folder holds, for the terminal."""
     about = read_about(folder)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in about["metrics"].items())
-    return f"{metrics}\nweights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+    files = f"weights: {folder / WEIGHTS}\nreport:  {folder / REPORT}"
+    return f"{_kept_epoch(about)}: {metrics}\n{tested_in_words(about)}\n{files}"
+
+
+def _kept_epoch(about: Mapping[str, Any]) -> str:
+    """Which epoch the weights are of; earlier versions kept the last one."""
+    epoch = about.get("kept_epoch") or about["epochs"]
+    which = "the best" if about.get("keep") == "best" else "the last"
+    return f"epoch {epoch} of {about['epochs']}, {which}"
 
 
 def _about(choice: Choice) -> dict[str, Any]:
@@ -166,6 +176,11 @@ def _about(choice: Choice) -> dict[str, Any]:
         "score": task.score,
         "score_name": task.score_name,
         "epochs": task.epochs,
+        "keep": choice.keep,
+        "kept_epoch": None,
+        "classes": class_names(task.data),
+        "preprocessing": None,
+        "test": None,
         "normalisation": None if normalisation is None else dict(zip(("mean", "std"), normalisation, strict=True)),
         "resolution": None,
         "parameters": None,
@@ -189,7 +204,7 @@ def _settle(folder: Path, about: dict[str, Any]) -> bool:
         write_json(folder / ABOUT, about)
         return False
     earlier = read_about(folder)
-    if differing := [key for key in _SAME if _said(earlier[key]) != _said(about[key])]:
+    if differing := [key for key in _SAME if key in earlier and _said(earlier[key]) != _said(about[key])]:
         raise CatchmarkError(
             f"{folder} holds another training; it differs in: {', '.join(_differences(earlier, about, differing))}; "
             "give this one a folder of its own with --out, or remove that one"
@@ -215,18 +230,28 @@ def _differences(earlier: Mapping[str, Any], about: Mapping[str, Any], keys: lis
 
 def _keep(folder: Path, choice: Choice, about: dict[str, Any], trained: Trained) -> None:
     """Write what the training left; the checkpoint goes last, when nothing depends on it any more."""
+    from search.deploy.preprocessing import preprocessing_of
+    from search.deploy.testing import measure_on_test_images
     from search.reports.trained_network import trained_page
 
     save_tensors(folder / WEIGHTS, trained.weights)
-    network = network_of(load_module(folder, about, RECIPE))  # weights that could not be loaded again are worth nothing
-    last = trained.history[-1]
-    names = [choice.task.score, *(name for name in last if name not in ("epoch", "seconds", choice.task.score))]
+    module = load_module(folder, about, RECIPE)  # weights that could not be loaded again are worth nothing
+    network, preprocessing = network_of(module), preprocessing_of(choice.task.data, module)
+    tested = measure_on_test_images(choice.task, module)
+    kept = trained.history[trained.epoch - 1]
+    names = [choice.task.score, *(name for name in kept if name not in ("epoch", "seconds", choice.task.score))]
     about = about | {
         "resolution": trained.resolution,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "metrics": {name: last[name] for name in names},
+        "kept_epoch": trained.epoch,
+        "preprocessing": None if preprocessing is None else preprocessing.described(),
+        "test": None if tested is None else tested_in_short(tested, choice.task.score, about["classes"]),
+        "metrics": {name: kept[name] for name in names},
     }
-    (folder / REPORT).write_text(trained_page(folder, choice, about, trained.history), encoding="utf-8")
+    if tested is not None and tested.confusion is not None:
+        write_whole(folder / CONFUSION, confusion_table(tested.confusion, about["classes"]), _AGAIN)
+    page = trained_page(folder, choice, about, trained.history, tested, preprocessing)
+    (folder / REPORT).write_text(page, encoding="utf-8")
     write_json(folder / ABOUT, about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
+from search.deploy.best_epoch import BestEpoch, best_in, weights_in
 from search.deploy.choice import Choice
 from search.errors import CatchmarkError, RunError, nearest
 from search.listeners.progress import ProgressBar
@@ -39,12 +40,14 @@ class Trained:
     """What a training left.
 
     Attributes:
-        weights: state dict of the Lightning module.
+        weights: state dict of the Lightning module, of the epoch that is kept.
+        epoch: which one that is, from 1.
         history: for each epoch ``epoch``, from 1, ``seconds`` and what was logged.
         resolution: height and width of the images, or how many words a sequence has, where the data show it; else None.
     """
 
     weights: dict[str, Tensor]
+    epoch: int
     history: list[dict[str, float]]
     resolution: list[int] | None
 
@@ -82,8 +85,11 @@ def train(
         (together or fit)(choice, checkpoint, done, log, quiet)
         state = _read(checkpoint)
     assert state is not None
-    log.training_ended(_name(choice), 0, _kept(state)["history"])
-    return Trained(state["state_dict"], _kept(state)["history"], _kept(state)["resolution"])
+    history, resolution = _kept(state)["history"], _kept(state)["resolution"]
+    log.training_ended(_name(choice), 0, history)
+    if choice.keep == "last":
+        return Trained(state["state_dict"], len(history), history, resolution)
+    return Trained(weights_in(state), best_in(state, len(history)), history, resolution)
 
 
 def epochs_of(checkpoint: Path) -> int:
@@ -145,7 +151,7 @@ def fit(choice: Choice, checkpoint: Path, done: int, log: Listener = SILENT, qui
         preset={},
         keep=checkpoint,
         resume=checkpoint if done else None,
-        callbacks=[*plan.callbacks, show],
+        callbacks=[*plan.callbacks, show, *([BestEpoch(task.score)] if choice.keep == "best" else [])],
         told=_Log(checkpoint.with_name(METRICS), name, log),
     )
     try:

@@ -13,14 +13,24 @@ from search.reports.architecture_svg import architecture_svg
 from search.reports.line_chart import Line, line_chart
 from search.reports.page import decimals_for, number, render_page
 from search.reports.svg import SERIES
+from search.reports.tested_network import content_of_test
 
 if TYPE_CHECKING:
+    from datamodules.preprocessing import Preprocessing
     from search.deploy.choice import Choice
+    from search.deploy.testing import Tested
 
 _MOST_LINES = len(SERIES)
 
 
-def trained_page(folder: Path, choice: Choice, about: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str:
+def trained_page(
+    folder: Path,
+    choice: Choice,
+    about: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    tested: Tested | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> str:
     """The page.
 
     Args:
@@ -28,6 +38,8 @@ def trained_page(folder: Path, choice: Choice, about: Mapping[str, Any], history
         choice: what was trained.
         about: the content of ``network.json``.
         history: what was logged, epoch by epoch.
+        tested: what came of the images that chose nothing; None where the data have none.
+        preprocessing: what the network takes; None where nobody knows.
     """
     score = about["score"]
     losses = [name for name in history[-1] if "loss" in name and name != score][:_MOST_LINES]
@@ -40,6 +52,7 @@ def trained_page(folder: Path, choice: Choice, about: Mapping[str, Any], history
         curves=[curve_svg(history, names, label) for label, names in panels],
         diagram=architecture_svg(choice.space.diagram(choice.architecture), choice.space.places()),
         metrics=[(name, number(value, decimals_for([value]))) for name, value in about["metrics"].items()],
+        test=None if tested is None else content_of_test(tested, [*about["test"]["of_classes"]], preprocessing),
         seconds=sum(entry["seconds"] for entry in history),
         folder=str(folder),
         trust=modules_of_others([about["space"], about["module"]]),

@@ -4,7 +4,7 @@ from PIL import Image
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.image_folder import read_image_folder
-from datamodules.npz import load_npz
+from datamodules.npz import load_npz, write_npz
 from search.cli import main
 
 
@@ -83,10 +83,19 @@ def test_splits_go_by_many_names(tmp_path, train, val):
     assert arrays.train_images[:, 0, 0, 0].tolist() == [0, 1] and arrays.val_images[:, 0, 0, 0].tolist() == [2, 3]
 
 
-def test_the_valid_split_validates_and_test_is_left_aside(tmp_path, capsys):
+def test_the_valid_split_validates_and_test_is_the_third_split(tmp_path, capsys):
     fill(tmp_path, "train/cat", "train/dog", "valid/cat", "valid/dog", "test/cat", "test/dog", "train_small/cat")
-    assert read_image_folder(tmp_path, 4).val_images[:, 0, 0, 0].tolist() == [2, 3]
-    assert capsys.readouterr().err == f"{tmp_path}/valid is for validation, {tmp_path}/test is left aside\n"
+    arrays = read_image_folder(tmp_path, 4)
+    assert arrays.val_images[:, 0, 0, 0].tolist() == [2, 3] and arrays.test_images[:, 0, 0, 0].tolist() == [4, 5]
+    loaded = load_npz(write_npz(arrays, tmp_path / "all.npz"))
+    assert loaded.test_images.tolist() == arrays.test_images.tolist() and loaded.test_labels.tolist() == [0, 1]
+    assert capsys.readouterr().err == f"{tmp_path}/valid is for validation, {tmp_path}/test is for the report alone\n"
+
+
+def test_test_pictures_without_classes_are_left_aside(tmp_path, capsys):
+    fill(tmp_path, "train/cat", "train/dog", "valid/cat", "valid/dog", "test/unknown")
+    assert read_image_folder(tmp_path, 4).test_images is None
+    assert f"{tmp_path}/test is left aside: it has not the classes of training" in capsys.readouterr().err
 
 
 def test_labels_go_by_the_names_of_classes(tmp_path):

@@ -2,16 +2,22 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import nn
 
+from datamodules.preprocessing import Preprocessing
 from search.cli import main
 from search.deploy import export, load_network
+from search.deploy.exported_inputs import Inputs
+from search.deploy.usage import lines_of_use
 from search.errors import CatchmarkError, RunError
 from search.recipes.build import build as build_part
 from search.runs.json_files import write_json
@@ -30,6 +36,7 @@ SPACES = {
         {"num_classes": 5, "in_channels": 3},
     ),
 }
+SPACES["colour"] = ("NASBench201", {}, CELL, {"num_classes": 5, "in_channels": 3, "channels": 4, "cells": 1})
 SPACES["decoder"] = (
     "FastDense",
     {},
@@ -95,6 +102,67 @@ def test_onnx_of_a_classifier(cells, capsys):
         images = torch.randn(batch, 2, 16, 24)
         (logits,) = session.run(["logits"], {"images": images.numpy()})
         assert logits.shape == (batch, 7) and close(network(images), torch.from_numpy(logits))
+
+
+PREPROCESSING = Preprocessing("RGB", "centre", (32, 24), crop=0.875, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def test_the_file_says_what_it_takes_or_does_it_itself(tmp_path, capsys):
+    folder = write_folder(tmp_path / "classifier", "colour", resolution=(32, 24))
+    about = json.loads((folder / "network.json").read_text())
+    assert main(["export", str(folder), "--with-preprocessing"]) == 2
+    assert "does not say how its images are normalised" in capsys.readouterr().err
+    classes = ["cat", "dog", "fox", "hen", "owl"]
+    write_json(folder / "network.json", about | {"preprocessing": PREPROCESSING.described(), "classes": classes})
+    assert main(["export", str(folder), "--format", "torch", "--with-preprocessing", "nchw"]) == 0
+    assert "with 1 and 3 at a time" in capsys.readouterr().out
+    files = {"metadata.json": ""}
+    program = torch.export.load(folder / "network.pt2", extra_files=files).module()
+    said = json.loads(files["metadata.json"])
+    assert json.loads(said["classes"]) == classes and json.loads(said["mean"]) == [0.5, 0.4, 0.3]
+    assert (said["colours"], said["resize"], said["normalised"]) == ("RGB", "centre", "by the file")
+    pixels = torch.randint(256, (3, 3, 32, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (PREPROCESSING.mean, PREPROCESSING.std))
+    with torch.no_grad():
+        logits = load_network(folder)((pixels / 255 - mean) / std)
+    assert all(close(logits[:count], program(pixels[:count])) for count in (1, 3))
+    write_json(folder / "network.json", about | {"preprocessing": PREPROCESSING.described() | {"scale": 0}})
+    assert main(["export", str(folder)]) == 2
+    assert "network.json is damaged (preprocessing: crop, scale or bits is out of range)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("colours", ["RGB", "BGR", "L"])
+@pytest.mark.parametrize("resize", ["centre", "squeeze"])
+@pytest.mark.parametrize("layout", [None, "nhwc", "nchw"])
+def test_the_lines_of_use_make_a_picture_ready(colours, resize, layout, tmp_path, monkeypatch, capsys):
+    """They run against a session that only looks at what it is given."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    channels = 1 if colours == "L" else 3
+    values = {"mean": (0.5, 0.4, 0.3)[:channels], "std": (0.2, 0.3, 0.4)[:channels]}
+    ready = replace(PREPROCESSING, colours=colours, resize=resize, **values)
+    shape = (32, 24, channels) if layout == "nhwc" else (channels, 32, 24)
+    lines = lines_of_use(tmp_path / "no.onnx", ("logits",), Inputs(shape, layout=layout), ["a", "b"], ready)
+    assert len(lines.splitlines()) <= 14
+    given = {}
+
+    class Session:
+        def run(self, names, inputs):
+            given.update(inputs)
+            return [np.array([[0.0, 1.0]])]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path: Session())
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert capsys.readouterr().out == "b\n"
+    sized = ready.read(tmp_path / "picture.png")
+    ((name, array),) = given.items()
+    if layout is None:
+        assert name == "images" and array.dtype == np.float32
+        np.testing.assert_allclose(array, ready.normalised(sized[None]).numpy(), atol=1e-5)
+    else:
+        expected = sized if layout == "nhwc" else sized.transpose(2, 0, 1)
+        assert name == "pictures" and array.dtype == np.uint8 and np.array_equal(array[0], expected)
 
 
 def test_torch_program_of_one_batch_size_and_resolution(cells, tmp_path):

@@ -101,7 +101,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(run):
     """The folder of its best architecture, trained."""
-    assert main(["train", str(run), "--quiet"]) == 0
+    assert main(["train", str(run), "--quiet", "--keep", "last"]) == 0
     return run / "trained" / "digits"
 
 
@@ -162,6 +162,7 @@ def test_the_best_architecture_is_trained_just_as_the_search_would(run, trained)
     assert network["parameters"] == evaluation.metrics["parameters"]
     assert [entry["epoch"] for entry in epochs_of(trained)] == [1, 2]
     page = (trained / "report.html").read_text()
+    assert network["test"] is None and "The data have no test images" in page
     assert page.count("<svg") == 3 and "val_accuracy" in page and best["architecture"] in page
     assert not {path.name for path in trained.iterdir()} & {"last.ckpt", "weights.partial", "error.txt"}
 
@@ -239,18 +240,55 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(run, server, tmp_path,
     sys.modules.pop("stepwise", None)
 
 
-class StopInTheSecond(Listener):
+FEW = {"accelerator": "cpu", "limit_train_batches": 2, "limit_val_batches": 1}
+PEAK = f"""{STEPWISE}
+
+class Peak(Stepwise):
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        self.log("val_peak", -abs(self.current_epoch - 1.0))  # epochs 1 and 3 are equal, epoch 2 is the best
+"""
+
+
+def test_the_best_epoch_is_kept_whenever_the_training_is_stopped(run, tmp_path, monkeypatch, capsys):
+    """The weights of the second of four epochs: those with which a training of the first two would go on."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "peaked.py").write_text(PEAK)
+    full = tmp_path / "full.yaml"
+    full.write_text(dump_yaml(training(epochs=4, module="peaked.Peak", score="val_peak", trainer=FEW)))
+    request = Request(run, architecture=CONVOLUTIONS, task_file=full)
+    path, second = tmp_path / "last.ckpt", {}
+    for epoch in (2, 3):  # where the checkpoint is of the best epoch, and where it is of a later one
+        with pytest.raises(KeyboardInterrupt):
+            train(choose(request), path, StopIn(epoch), quiet=True)
+        second = second or load_tensors(path)["state_dict"]
+    kept = train(choose(request), path, quiet=True)
+    assert kept.epoch == 2 and same(kept.weights, second)
+    assert [entry["val_peak"] for entry in kept.history] == [-1, 0, -1, -2]
+    words = ["train", str(run), "--architecture", CONVOLUTIONS, "--task", str(full), "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "best")]) == 0
+    assert "epoch 2 of 4, the best: val_peak 0" in capsys.readouterr().out
+    best = about(tmp_path / "best")
+    assert same(weights(tmp_path / "best"), second) and best["metrics"]["val_peak"] == 0 and best["kept_epoch"] == 2
+    assert "are those of epoch 2, the best by" in (tmp_path / "best" / "report.html").read_text()
+    sys.modules.pop("peaked", None)
+
+
+class StopIn(Listener):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
     def trained(self, name, epochs, values, new, trial=0):
-        if new and values["epoch"] == 2:
+        if new and values["epoch"] == self.epoch:
             raise KeyboardInterrupt
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(run, tmp_path):
-    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=3))
+    choice = choose(Request(run, architecture=CONVOLUTIONS, epochs=3, keep="last"))
     whole = train(choice, tmp_path / "whole.ckpt", quiet=True)
     path = tmp_path / "last.ckpt"
     with pytest.raises(KeyboardInterrupt):
-        train(choice, path, StopInTheSecond(), quiet=True)
+        train(choice, path, StopIn(2), quiet=True)
     state = load_tensors(path)
     ours = state["callbacks"]
     state["callbacks"] = {"_Keeper": ours["Watch"] | ours["Show"]}  # its one callback did all of it
@@ -263,10 +301,13 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(run, tmp_path):
 
 def test_a_finished_training_is_not_repeated(run, trained, refused, capsys):
     before = (trained / "weights.pt").stat().st_mtime_ns
-    assert main(["train", str(run), "--quiet"]) == 0
-    assert "weights:" in capsys.readouterr().out and (trained / "weights.pt").stat().st_mtime_ns == before
+    assert main(["train", str(run), "--quiet", "--keep", "last"]) == 0
+    out = capsys.readouterr().out
+    assert "epoch 2 of 2, the last: val_accuracy" in out and "weights:" in out
+    assert "test:    none, the data have no images that chose nothing" in out
+    assert (trained / "weights.pt").stat().st_mtime_ns == before
     code, line = refused("train", run, "--seed", 5, "--epochs", 3)
-    assert code == 2 and "differs in: seed, task.epochs" in line
+    assert code == 2 and "differs in: seed, keep, task.epochs" in line
 
 
 def test_a_training_that_diverges_leaves_no_weights(run, tmp_path, refused):
