@@ -78,6 +78,11 @@ class ArrayDataModule(EpochDataModule):
         return self.arrays.num_classes
 
     @property
+    def classes(self) -> list[str]:
+        """The name of each class, in the order of the labels."""
+        return list(self.arrays.classes)
+
+    @property
     def in_channels(self) -> int:
         """Channels of an image."""
         return self.arrays.in_channels
