@@ -109,7 +109,7 @@ class CocoDataModule(OpenMMLabDataModule):
         prepare()
         from mmdet.datasets import CocoDataset
 
-        content = self._select(split)
+        content = self.selected(split)
         records = CocoDataset(
             ann_file=self.annotations[split],
             data_root=str(self.folder),
@@ -143,7 +143,7 @@ class CocoDataModule(OpenMMLabDataModule):
     def val_metrics(self) -> list[Any]:
         """COCO's mean average precision of boxes: ``coco/bbox_mAP`` and its kin, from 0 to 1."""
         metric = box_metric(self.metainfo)
-        metric._coco_api = _index(self._select(self.val_split))
+        metric._coco_api = _index(self.selected(self.val_split))
         # Of the images that are looked at; the annotations may hold more, each of which would count as missed.
         metric.img_ids = [self.val_records.get_data_info(index)["img_id"] for index in range(len(self.val_records))]
         return [metric]
@@ -187,7 +187,8 @@ class CocoDataModule(OpenMMLabDataModule):
         for file in files.values():
             file.leave_out(self.left_out)
 
-    def _select(self, split: Split) -> Selection:
+    def selected(self, split: Split) -> Selection:
+        """The images, boxes and categories that a split uses."""
         return Selection(*json.loads(self._selections[split]))
 
 

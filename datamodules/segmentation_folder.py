@@ -134,6 +134,10 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         arbitrary = np.random.default_rng(0).integers(30, 256, (len(self._names), 3)).tolist()
         return {"classes": self._names, "palette": list(self.palette or arbitrary)}
 
+    def pairs(self, split: Split) -> list[Pair]:
+        """The pictures and label maps that a split uses."""
+        return self._pairs[split]
+
     def load_records(self, split: Split, most: int | None) -> Records:
         """Pairs of a picture and its label map."""
         return LabelledPictures(self._pairs[split][:most])

@@ -33,5 +33,11 @@ def run(chosen: argparse.Namespace) -> int:
     """Convert."""
     converter = CONVERTERS[chosen.converter]
     options = {option.name: getattr(chosen, option.name) for option in converter.options}
-    print(f"{converter.makes}: {converter.convert(chosen.source, chosen.out, **options)}")
+    made = converter.convert(chosen.source, chosen.out, **options)
+    print(f"{converter.makes}: {made}")
+    if converter.makes == "images":
+        from search.recipes.drafts.arrays import about_images
+        from search.recipes.drafts.draft import plain
+
+        print(*(plain(line, spaces=True) for line in about_images(made)), sep="\n")
     return 0
