@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         for option in converter.options:
             shown = "" if option.default is None else " (default: %(default)s)"
-            sub.add_argument(f"--{option.name}", type=int, default=option.default, help=option.help + shown)
+            sub.add_argument(f"--{option.name}", type=option.type, default=option.default, help=option.help + shown)
 
 
 def run(chosen: argparse.Namespace) -> int:

@@ -101,7 +101,7 @@ targets:
         class_path: {data}
         init_args:
           root: {quoted(str(folder))}  # looked for where you run this, then in $CATCHMARK_DATA
-          resolution: {resolution}  # pixels; a picture's shorter side has about {side}. Twice as many cost four times as much
+          resolution: {resolution}  # pixels; a picture's shorter side has about {side}. Twice as many cost fourfold
           batch_size: {batch_size}
 {more}{left_out_lines(left_out, 10)}\
       # About {steps:,} steps; the best network can be trained longer afterwards:

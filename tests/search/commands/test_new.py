@@ -142,8 +142,8 @@ def test_an_annotated_picture_that_is_broken_is_left_out(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "8 images to train on and 1 for validation: every fifth image" in said
     assert "no box of 'knife'" in said
-    assert [line.split()[-3:] for line in said.splitlines() if "spoon" in line][0] == ["spoon", "2", "0"]
-    text, data = written("kitchen.yaml")
+    assert next(line.split()[-3:] for line in said.splitlines() if "spoon" in line) == ["spoon", "2", "0"]
+    _, data = written("kitchen.yaml")
     assert data["left_out"] == ["4.jpg"] and data["train_annotations"] == data["val_annotations"] == "coco.json"
     assert data["train_folder"] == "photos" and data["resolution"] == [96, 64]
 
