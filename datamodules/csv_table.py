@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +87,7 @@ def read_columns(path: Path, delimiter: str | None = None) -> Columns:
     first = text.partition("\n")[0]
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=first.count)
-    lines = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         names = [name.strip() for name in next(lines, [])]
         twice = [name for name, count in Counter(names).items() if count > 1]

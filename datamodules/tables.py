@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ class TableDataModule(EpochDataModule):
 
     @property
     def target_mean(self) -> float:
-        """Mean of the training targets of a regression; a prediction is this plus `target_scale` times what comes out."""
+        """Mean of the training targets of a regression, to which a prediction times `target_scale` is added."""
         return self._encoded.mean
 
     @property

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from datamodules.small_pictures import SmallPicturesDataModule
 from search.cli import main
 
 CLASSES = {"cat": 12, "dog": 7, "eel": 5}
@@ -131,7 +132,12 @@ def test_a_broken_picture_is_named_and_left_out_where_asked(tmp_path, capsys):
     assert main(["new", "classification", "pets", "--skip-broken"]) == 0
     assert "2 pictures cannot be read and are left out: 'cat/003.png', 'dog/000.png'" in capsys.readouterr().out
     assert written("pets.yaml")[1]["left_out"] == ["cat/003.png", "dog/000.png"]
-    assert main(["run", "pets.yaml", "--tiny", "--quiet"]) == 0
+    module = SmallPicturesDataModule(**written("pets.yaml")[1])
+    assert [len(each) for each in (module.training_set(), module.validation_set())] == [19, 3]
+    with pytest.raises(ValueError, match=r"cat/003\.png cannot be read"):
+        _ = SmallPicturesDataModule("pets").num_classes
+    with pytest.raises(ValueError, match=r"left_out: there is no picture 'cat/x\.png'"):
+        _ = SmallPicturesDataModule("pets", left_out=["cat/x.png"]).num_classes
 
 
 def test_an_annotated_picture_that_is_broken_is_left_out(tmp_path, capsys):
