@@ -1,5 +1,6 @@
 """Perceptrons: their sizes counted by hand, and the layers that a drawing shows."""
 
+import itertools
 import math
 
 import pytest
@@ -16,9 +17,7 @@ def test_the_number_of_architectures_and_their_parameters():
     for architecture in architectures:
         widths = [6, *space.hidden(architecture), 3]
         normalised = architecture[2] == 1
-        expected = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False)) + normalised * 2 * sum(
-            widths[1:-1]
-        )
+        expected = sum((a + 1) * b for a, b in itertools.pairwise(widths)) + normalised * 2 * sum(widths[1:-1])
         network = space.build(architecture, Head(3, in_channels=6))
         assert sum(each.numel() for each in network.parameters()) == expected
     assert math.prod(MLP().sizes) > 28_080 == 4 * 3 * 3 * (5 + 5**2 + 5**3 + 5**4)
