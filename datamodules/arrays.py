@@ -87,6 +87,12 @@ class ArrayDataModule(EpochDataModule):
         """Channels of an image."""
         return self.arrays.in_channels
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        height, width = self.arrays.train_images.shape[1:3]
+        return height, width
+
     @cached_property
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel on the scale of 0 to 1."""

@@ -210,6 +210,11 @@ class ImageFolderDataModule(EpochDataModule):
         return self._found[0].names
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        return self.resolution, self.resolution
+
+    @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
