@@ -69,9 +69,7 @@ def _passed_over(folder: Path) -> list[str]:
         if path.is_file() and not path.name.startswith(".") and not path.name.lower().endswith(SUFFIXES)
     )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-    return [f"{others.total()} files are passed over, for they do not end in {', '.join(SUFFIXES)}: {kinds}"] * bool(
-        others
-    )
+    return [f"files that do not end in {', '.join(SUFFIXES)} are passed over: {kinds}"] * bool(others)
 
 
 def _body(folder: Path, train: int, images: int, side: int, left_out: list[str]) -> str:
@@ -107,7 +105,7 @@ targets:
       # About {steps:,} steps; the best network can be trained longer afterwards:
       # catchmark train RUN --epochs {4 * epochs}
       epochs: {epochs}
-      build: {{channels: 16, cells: 1}}  # the benchmark's own networks have 5 cells a stage and cost four times as much
+      build: {{channels: 16, cells: 1}}  # the benchmark's own networks have 5 cells a stage
 agents:
   # Starts from weights that ship, meta-trained on other pictures.
   catch: {{class_path: BayesianCATCHer, init_args: {{init: pretrained}}}}

@@ -140,7 +140,7 @@ def told(paths: Sequence[str]) -> list[str]:
     """A line about files that are left out, where there are any."""
     some = ", ".join(f"'{path}'" for path in paths[:_MOST_NAMES])
     more = f" and {len(paths) - _MOST_NAMES} others" if len(paths) > _MOST_NAMES else ""
-    return [f"{len(paths)} pictures cannot be read and are left out: {some}{more}"] if paths else []
+    return [f"files that cannot be read are left out, {len(paths)} in all: {some}{more}"] if paths else []
 
 
 def batch_size_for(images: int, most: int) -> int:

@@ -107,7 +107,7 @@ def test_classes_are_counted_and_rare_ones_told_of(tmp_path, capsys):
         assert [line.split()[-3:] for line in place.splitlines() if "eel  " in line] == [["eel", "4", "1"]]
         assert "'cat' has 48 pictures to train on, 'eel' (4) a tenth of that or less" in place
         assert "right of 63.2 %" in place  # 12 of 19
-        assert "1 files are passed over" in place and "1 .gif" in place
+        assert "are passed over: 1 .gif" in place
     assert data["root"] == "pets" and data["resolution"] == 32 and data["batch_size"] == 8
 
 
@@ -130,7 +130,7 @@ def test_a_broken_picture_is_named_and_left_out_where_asked(tmp_path, capsys):
     assert "2 of 24 pictures" in told and "'cat/003.png'" in told and "'dog/000.png' (it is empty)" in told
     assert "--skip-broken" in told and not (tmp_path / "pets.yaml").exists()
     assert main(["new", "classification", "pets", "--skip-broken"]) == 0
-    assert "2 pictures cannot be read and are left out: 'cat/003.png', 'dog/000.png'" in capsys.readouterr().out
+    assert "files that cannot be read are left out, 2 in all: 'cat/003.png', 'dog/000.png'" in capsys.readouterr().out
     assert written("pets.yaml")[1]["left_out"] == ["cat/003.png", "dog/000.png"]
     module = SmallPicturesDataModule(**written("pets.yaml")[1])
     assert [len(each) for each in (module.training_set(), module.validation_set())] == [19, 3]
