@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from search.errors import one_line
+from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 from search.spaces.head import head_of
 
 _TRIED = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Sides of images, in pixels, among which one that is taken is looked for."""
-_LARGE = 64
-"""Images with no side below this are not tried: nothing here asks for more (assumed)."""
-_ARCHITECTURES = 3
+_LARGE = 32
+"""Images with no side below this are not tried: a space that asks for more says its ``image_multiple`` (assumed)."""
+_known: dict[str, str] = {}
+"""What was found of spaces, arguments and sizes by what they are: many tasks of a process are alike."""
 
 
 def check_image_size(space: SearchSpace, size: tuple[int, int], arguments: Mapping[str, Any]) -> None:
     """Refuse images that the networks of a space can't take.
 
-    Networks are built without values and shown images without values, which takes milliseconds.
+    Networks are built without values and shown images without values, which takes a few tenths of a second.
 
     Args:
         space: builds the networks.
@@ -45,14 +48,28 @@ def check_image_size(space: SearchSpace, size: tuple[int, int], arguments: Mappi
 
 def _refusal(space: SearchSpace, size: tuple[int, int], arguments: Mapping[str, Any]) -> str:
     """Why some networks take no batch of two images of this size in training; empty where they do."""
+    cached = {name for name in vars(space) if isinstance(getattr(type(space), name, None), cached_property)}
+    settings = {name: value for name, value in vars(space).items() if name not in cached}
+    key = repr((type(space), settings, size, sorted(arguments.items())))
+    if key not in _known:
+        _known[key] = _tried(space, size, arguments)
+    return _known[key]
+
+
+def _tried(space: SearchSpace, size: tuple[int, int], arguments: Mapping[str, Any]) -> str:
     head, _ = head_of(arguments)
     try:
         with torch.random.fork_rng(devices=[]):
-            for draw in range(_ARCHITECTURES):
-                architecture = space.draw("image size", draw)
+            for architecture in _extremes(space):
                 with torch.device("meta"):
                     network = space.build_from(architecture, arguments).train()
                     network(torch.zeros(2, head.in_channels, *size))
     except Exception as error:  # whatever a space of a user's own does with them
         return one_line(error)
     return ""
+
+
+def _extremes(space: SearchSpace) -> list[Architecture]:
+    """The architecture of every first choice, that of every last one, and one between; as far as they are valid."""
+    chosen = [tuple(0 for _ in space.sizes), tuple(size - 1 for size in space.sizes), space.draw("image size")]
+    return [each for each in dict.fromkeys(chosen) if bool(space.is_valid(torch.tensor(each)))]

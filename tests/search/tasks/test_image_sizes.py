@@ -14,6 +14,8 @@ from search.tasks.image_sizes import check_image_size
 from search.tasks.subtask_pool import SubtaskPool
 from search.tasks.trained import TrainedTask
 
+built = []
+
 
 class Whole(nn.Module):
     """Pools without padding, so that small images vanish."""
@@ -32,10 +34,9 @@ class Pooling(SearchSpace):
 
     name = "pooling"
     decisions = (Decision("pools", ("1", "2", "3")),)
-    built = 0
 
     def build(self, architecture, head):
-        self.built += 1
+        built.append(self)
         return Whole(head, 1 + self.check(architecture)[0])
 
 
@@ -72,11 +73,15 @@ def test_sides_must_be_multiples():
 
 def test_random_states_stay_and_large_images_are_not_tried():
     space, before = Pooling(), torch.random.get_rng_state()
-    check_image_size(space, (32, 32), ARGUMENTS)
-    assert space.built > 0 and torch.equal(torch.random.get_rng_state(), before)
-    space.built = 0
+    check_image_size(space, (30, 31), ARGUMENTS)
+    assert space in built and torch.equal(torch.random.get_rng_state(), before)
+    built.clear()
     check_image_size(space, (128, 128), ARGUMENTS)
-    assert space.built == 0
+    assert not built
+    first, second = Pooling(), Pooling()
+    for each in (first, second):
+        check_image_size(each, (29, 29), ARGUMENTS)
+    assert first in built and second not in built  # it is known of another that is alike
     check_image_size(NASBench201(), (1, 1), {"num_classes": 10, "in_channels": 3})  # padded everywhere
 
 
