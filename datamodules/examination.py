@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,12 +29,13 @@ class Examination(NamedTuple):
     @property
     def median(self) -> tuple[int, int]:
         """The middle one of all longer sides, and the middle one of all shorter sides."""
-        return tuple(sorted(sides)[len(self.sizes) // 2] for sides in (map(max, self.sizes), map(min, self.sizes)))  # type: ignore[return-value]
+        middle = len(self.sizes) // 2
+        return sorted(map(max, self.sizes))[middle], sorted(map(min, self.sizes))[middle]
 
     @property
     def in_words(self) -> str:
         """The range of sizes."""
-        smallest, largest = (choose(self.sizes, key=_area) for choose in (min, max))
+        smallest, largest = min(self.sizes, key=math.prod), max(self.sizes, key=math.prod)
         if len(set(self.sizes)) == 1:
             return f"{smallest[0]}x{smallest[1]} pixels each"
         longer, shorter = self.median
@@ -71,7 +73,3 @@ def examine(files: Sequence[Path]) -> Examination:
         file, why = next(iter(broken.items()))
         raise ValueError(f"not one of {len(files)} pictures can be read, for instance {file} ({why})")
     return Examination(sizes, broken)
-
-
-def _area(size: tuple[int, int]) -> int:
-    return size[0] * size[1]

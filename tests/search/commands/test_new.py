@@ -7,8 +7,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from datamodules.imagenet import ImageFolderDataModule
 from datamodules.small_pictures import SmallPicturesDataModule
 from search.cli import main
+from search.recipes.drafts import classification
 
 CLASSES = {"cat": 12, "dog": 7, "eel": 5}
 
@@ -138,6 +140,17 @@ def test_a_broken_picture_is_named_and_left_out_where_asked(tmp_path, capsys):
         _ = SmallPicturesDataModule("pets").num_classes
     with pytest.raises(ValueError, match=r"left_out: there is no picture 'cat/x\.png'"):
         _ = SmallPicturesDataModule("pets", left_out=["cat/x.png"]).num_classes
+
+
+def test_pictures_that_do_not_fit_into_memory_stay_on_disk(tmp_path, monkeypatch):
+    make_classes(tmp_path / "pets")
+    monkeypatch.setattr(classification, "_IN_MEMORY", 1)
+    assert main(["new", "classification", "pets"]) == 0
+    text, data = written("pets.yaml")
+    assert "class_path: ImageFolderDataModule" in text
+    module = ImageFolderDataModule(**data)
+    assert module.classes == sorted(CLASSES) and module.image_size == (32, 32)
+    assert [len(each) for each in (module.training_set(), module.validation_set())] == [20, 4]
 
 
 def test_an_annotated_picture_that_is_broken_is_left_out(tmp_path, capsys):
