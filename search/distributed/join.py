@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def join(study: Study, folder: Path, lead: Callable[[], int]) -> int:
 
 def _lead(board: Path, lead: Callable[[], int]) -> int:
     """Lead the run, with a process beside this one that evaluates as those of the others do."""
-    beside = multiprocessing.get_context("spawn").Process(target=_work, args=(board, os.getpid()), daemon=True)
+    beside = multiprocessing.get_context("spawn").Process(target=_work, args=(board, os.getpid()))
     beside.start()
     try:
         return lead()
@@ -64,6 +65,7 @@ def _lead(board: Path, lead: Callable[[], int]) -> int:
 
 def _work(board: Path, parent: int) -> None:
     """Evaluate as long as the process that leads is there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a whole terminal: the process that leads answers it
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     worker = JoinedWorker(Board(board))
     while True:

@@ -133,8 +133,11 @@ class Board:
             file.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """There is nothing more to do."""
+        """There is nothing more to do, and nothing that was put up is of use."""
         (self.folder / _OVER).touch()
+        for name in ("held", "jobs", "answers"):
+            for file in (self.folder / name).iterdir():
+                file.unlink(missing_ok=True)
 
     # ---- workers ---------------------------------------------------------------------------------------------------
 

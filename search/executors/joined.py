@@ -133,10 +133,9 @@ class JoinedExecutor(Executor):
         self.board.keep_only(self._held)
 
     def _answered(self, key: str, kind: str, content: Any) -> tuple[Ticket, Any]:
-        if kind == "refused":
-            raise content.error()
-        if kind == "failed":
-            raise RuntimeError(content)
+        if kind != "done":
+            self.board.forget(key)  # once its cause is mended it is to be done again
+            raise content.error() if kind == "refused" else RuntimeError(content)
         ticket, _ = self._tickets[key].popleft()
         if not self._tickets[key]:
             del self._tickets[key]
