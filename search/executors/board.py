@@ -74,12 +74,10 @@ class Board:
 
     # ---- the leader ------------------------------------------------------------------------------------------------
 
-    def hold(self, content: bytes) -> str:
-        """Put up what jobs are of; its name, which is that of its content."""
-        name = hashlib.sha256(content).hexdigest()[:32]
+    def hold(self, name: str, content: bytes) -> None:
+        """Put up what jobs are of, unless one of that name is there."""
         if not (self.folder / "held" / name).is_file():
             self._write(self.folder / "held" / name, content)
-        return name
 
     def post(self, held: str, order: Any) -> str:
         """Put up a job, unless it is there already in any state, from before this process led; its key."""

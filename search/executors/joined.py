@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copyreg
+import hashlib
+import io
 import os
 import re
 import socket
 import threading
 import time
 from collections import defaultdict, deque
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -126,11 +130,12 @@ class JoinedExecutor(Executor):
 
         self.drop()
         try:
-            content = cloudpickle.dumps(held)
+            content, name = cloudpickle.dumps(held), _name_of(held)
         except Exception as error:
             raise unsendable(held, one_line(error)[:200]) from error
-        self._held, self._hear = self.board.hold(content), hear
-        self.board.keep_only(self._held)
+        self.board.hold(name, content)
+        self.board.keep_only(name)
+        self._held, self._hear = name, hear
 
     def _answered(self, key: str, kind: str, content: Any) -> tuple[Ticket, Any]:
         if kind != "done":
@@ -159,6 +164,28 @@ class JoinedExecutor(Executor):
         """What was told is in the journal by now."""
         while self._told:
             self.board.forget(self._told.pop())
+
+
+def _name_of(held: Task | Work) -> str:
+    """The same for what is the same, whichever process leads: a digest of it, less what it has computed meanwhile."""
+    import cloudpickle
+
+    class Digest(cloudpickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            state = None if isinstance(obj, type) else getattr(obj, "__dict__", None)
+            if isinstance(state, dict) and type(obj).__reduce_ex__ is object.__reduce_ex__:
+                kept = {
+                    key: value
+                    for key, value in state.items()
+                    if not isinstance(getattr(type(obj), key, None), cached_property)
+                }
+                if len(kept) < len(state):
+                    return copyreg.__newobj__, (type(obj),), kept  # type: ignore[attr-defined]
+            return super().reducer_override(obj)
+
+    stream = io.BytesIO()
+    Digest(stream).dump(held)
+    return hashlib.sha256(stream.getvalue()).hexdigest()[:32]
 
 
 class JoinedWorker:

@@ -15,6 +15,7 @@ from search.executors.board import Board
 from search.executors.joined import JoinedExecutor, JoinedWorker
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
+from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import OneByOne
 from tests.forks import COMMAND_LINE, server
 from tests.processes import wait_until
@@ -129,13 +130,16 @@ def test_a_worker_answers_and_what_it_answers_is_told_once(tmp_path):
 
 
 def test_another_leader_takes_over_what_is_under_way(tmp_path):
-    first = executor_on(tmp_path)
-    first.begin(Sum())
+    first, task = executor_on(tmp_path), Sum()
+    task.space = NASBench201()
+    first.begin(task)
     for index in range(2):
         first.submit((0, index), Proposal((index, 1), seed=index))
     JoinedWorker(first.board).work_once()
-    second = executor_on(tmp_path)
-    second.begin(Sum())
+    second, task = executor_on(tmp_path), Sum()
+    task.space = NASBench201()
+    assert task.space.sizes and "sizes" in vars(task.space)  # it has computed what the other had not
+    second.begin(task)
     for index in range(2):
         second.submit((7, index), Proposal((index, 1), seed=index))
     assert second.wait()[0] in ((7, 0), (7, 1))  # answered to the one before, by nobody again
