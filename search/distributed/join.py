@@ -66,14 +66,16 @@ def _lead(board: Path, lead: Callable[[], int]) -> int:
 def _work(board: Path, parent: int) -> None:
     """Evaluate as long as the process that leads is there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a whole terminal: the process that leads answers it
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     worker = JoinedWorker(Board(board))
+    threading.Thread(target=_end_with, args=(parent, worker), daemon=True).start()
     while True:
         if not worker.work_once():
             time.sleep(_IDLE_SECONDS)
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, worker: JoinedWorker) -> None:
     while os.getppid() == parent:
         time.sleep(1)
+    with suppress(Exception):
+        worker.give_back()
     os._exit(1)

@@ -198,25 +198,32 @@ class JoinedWorker:
     def __init__(self, board: Board):
         self.board, self.name = board, re.sub(r"\W", "_", f"{socket.gethostname()}_{os.getpid()}")
         self._name, self._held = "", None  # type: tuple[str, Any]
+        self._claim: Claim | None = None
 
     def work_once(self) -> bool:
         """Do one job; False where none waits."""
         claim = self.board.claim(self.name)
         if claim is None:
             return False
-        done = threading.Event()
+        self._claim, done = claim, threading.Event()
         beating = threading.Thread(target=self._beat, args=(claim, done), daemon=True)
         beating.start()
         try:
             content = self._do(claim)
         except BaseException:
-            self.board.take_back(claim.key)  # this process is stopped: another need not wait until it is missed
+            self.give_back()
             raise
         finally:
             done.set()
             beating.join()
         self.board.answer(claim, self.name, content)
+        self._claim = None
         return True
+
+    def give_back(self) -> None:
+        """This process ends: another need not wait for what it is at until it is missed."""
+        if self._claim is not None and self.board.touch(self._claim):
+            self.board.take_back(self._claim.key)
 
     def _beat(self, claim: Claim, done: threading.Event) -> None:
         while not done.wait(_BEAT_SECONDS) and self.board.touch(claim):

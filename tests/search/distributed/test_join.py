@@ -59,7 +59,7 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     Path("noted_task.py").write_text(TASK)
     task = {"class_path": "noted_task.Noted", "init_args": {"log": str(tmp_path / "log")}}
-    executor = {"class_path": "JoinedExecutor", "init_args": {"workers": 3, "patience_seconds": 2.0}}
+    executor = {"class_path": "JoinedExecutor", "init_args": {"workers": 3, "patience_seconds": 60.0}}
     content = {"space": "NASBench201", "targets": {"t": task}, "agents": {"random": "RandomSearch"}}
     content |= {"budget": BUDGET, "executor": executor}
     Path("r.yaml").write_text(dump_yaml(content))
