@@ -180,7 +180,7 @@ def _name_of(held: Task | Work) -> str:
                     if not isinstance(getattr(type(obj), key, None), cached_property)
                 }
                 if len(kept) < len(state):
-                    return copyreg.__newobj__, (type(obj),), kept  # type: ignore[attr-defined]
+                    return copyreg.__newobj__, (type(obj),), kept or None  # type: ignore[attr-defined]
             return super().reducer_override(obj)
 
     stream = io.BytesIO()
