@@ -42,20 +42,23 @@ def network(text: str, seed: int) -> float:
     return task.evaluate_one(Proposal(space.parse(text), seed=seed)).score
 
 
-def show(name: str, own: float, others: Sequence[float]) -> None:
-    """A line: in the recipe's division, and the mean with its standard error over others."""
-    error = np.std(others, ddof=1) / len(others) ** 0.5
-    print(
-        f"{name}: {own:.3f} in division 0; {np.mean(others):.3f} (standard error {error:.3f}) in {len(others)} others"
-    )
+def mean(values: Sequence[float]) -> str:
+    """A mean with its standard error."""
+    return f"{np.mean(values):.3f} ({np.std(values, ddof=1) / len(values) ** 0.5:.3f})"
 
 
 def main(architectures: Sequence[str]) -> None:
-    """Print all of them."""
-    for name, make in (("least squares", LinearRegression), ("ridge", partial(RidgeCV, alphas=np.logspace(-3, 3, 25)))):
-        show(name, linear(make, 0), [linear(make, seed) for seed in OTHERS])  # type: ignore[arg-type]
-    for text in architectures:
-        show(text, network(text, 0), [network(text, seed) for seed in OTHERS])
+    """Print each model's score in the recipe's division, its mean in others, and how far least squares are exceeded."""
+    models = {"least squares": partial(linear, LinearRegression)}
+    models["ridge"] = partial(linear, partial(RidgeCV, alphas=np.logspace(-3, 3, 25)))  # type: ignore[arg-type]
+    models |= {text: partial(network, text) for text in architectures}
+    squares = [models["least squares"](seed) for seed in OTHERS]
+    for name, score in models.items():
+        others = [score(seed) for seed in OTHERS]
+        more = mean([mine - theirs for mine, theirs in zip(others, squares, strict=True)])
+        print(
+            f"{name}: {score(0):.3f}; in {len(others)} others {mean(others)}, beyond least squares {more}", flush=True
+        )
 
 
 if __name__ == "__main__":
