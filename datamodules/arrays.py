@@ -80,9 +80,20 @@ class ArrayDataModule(EpochDataModule):
         return self.arrays.num_classes
 
     @property
+    def classes(self) -> list[str]:
+        """The name of each class, in the order of the labels."""
+        return list(self.arrays.classes)
+
+    @property
     def in_channels(self) -> int:
         """Channels of an image."""
         return self.arrays.in_channels
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        height, width = self.arrays.train_images.shape[1:3]
+        return height, width
 
     @cached_property
     def normalisation(self) -> tuple[list[float], list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class CocoDataModule(OpenMMLabDataModule):
         resolution: what the longer and the shorter side may have at most, in pixels.
         flip: probability that a training image is mirrored left to right.
         train_annotations: file below ``root``.
-        val_annotations: likewise.
+        val_annotations: likewise. Where it is the same file, every fifth image, in the order of their names, is for
+            validation.
         train_folder: the images of ``train_annotations``, below ``root``.
         val_folder: likewise.
         classes: names of the categories to detect, which are taken in the order of the annotations; None for all.
@@ -49,6 +51,7 @@ class CocoDataModule(OpenMMLabDataModule):
         cache_megabytes: images of a split that take up less memory are decoded once and kept.
         num_workers: processes that make batches.
         seed: of order and augmentation; `reseed` changes it.
+        left_out: images that are passed over, by the ``file_name`` that the annotations have.
 
     Raises:
         FileNotFoundError: there are no data, or an image is missing.
@@ -72,11 +75,13 @@ class CocoDataModule(OpenMMLabDataModule):
         cache_megabytes: int = 1024,
         num_workers: int = 0,
         seed: int = 0,
+        left_out: list[str] | None = None,
     ):
         super().__init__(batch_size, images, val_images, val_split, cache_megabytes, num_workers, seed)
         if len(resolution) != 2 or min(resolution) < 32:
             raise ValueError(f"resolution is {list(resolution)}, two sides of at least 32 pixels are needed")
-        self.root, self.resolution, self.flip, self.classes = root, resolution, check_flip(flip), classes
+        self.root, self.resolution, self.flip, self.wanted = root, resolution, check_flip(flip), classes
+        self.left_out = left_out or []
         self.annotations: dict[Split, str] = {"train": train_annotations, "val": val_annotations}
         self.folders: dict[Split, str] = {"train": train_folder, "val": val_folder}
         self._look_at_files()
@@ -104,7 +109,7 @@ class CocoDataModule(OpenMMLabDataModule):
         prepare()
         from mmdet.datasets import CocoDataset
 
-        content = self._select(split)
+        content = self.selected(split)
         records = CocoDataset(
             ann_file=self.annotations[split],
             data_root=str(self.folder),
@@ -138,7 +143,7 @@ class CocoDataModule(OpenMMLabDataModule):
     def val_metrics(self) -> list[Any]:
         """COCO's mean average precision of boxes: ``coco/bbox_mAP`` and its kin, from 0 to 1."""
         metric = box_metric(self.metainfo)
-        metric._coco_api = _index(self._select(self.val_split))
+        metric._coco_api = _index(self.selected(self.val_split))
         # Of the images that are looked at; the annotations may hold more, each of which would count as missed.
         metric.img_ids = [self.val_records.get_data_info(index)["img_id"] for index in range(len(self.val_records))]
         return [metric]
@@ -150,8 +155,12 @@ class CocoDataModule(OpenMMLabDataModule):
             split: CocoAnnotations(self.folder / self.annotations[split], self.folder / self.folders[split])
             for split in splits
         }
+        self._leave_out(files)
+        if len(files) == 2 and self.annotations["train"] == self.annotations["val"]:
+            for split, file in files.items():
+                file.keep_fold(held_out=split == "val")
         known = agree_on_classes(files["train"], files.get("val"), self._check_classes(list(files["train"].ids)))
-        classes = tuple(name for name in known if self.classes is None or name in self.classes)
+        classes = tuple(name for name in known if self.wanted is None or name in self.wanted)
         self._metainfo = {"classes": classes, "palette": [_colour(known.index(name)) for name in classes]}
         most = {"train": self.images, "val": self.val_images}
         # Serialised, because workers can share that, and because mmdet and COCO's evaluation write into annotations.
@@ -161,16 +170,25 @@ class CocoDataModule(OpenMMLabDataModule):
         }
 
     def _check_classes(self, known: list[str]) -> list[str] | None:
-        if self.classes is not None:
-            for name in self.classes:
+        if self.wanted is not None:
+            for name in self.wanted:
                 if name not in known:
                     hint = nearest(name, known, "known")
                     raise ValueError(f"classes: '{name}' is no category of {self.annotations['train']}{hint}")
-            if not self.classes or len(set(self.classes)) < len(self.classes):
-                raise ValueError(f"classes is {self.classes}, one or more different names are needed")
-        return self.classes
+            if not self.wanted or len(set(self.wanted)) < len(self.wanted):
+                raise ValueError(f"classes is {self.wanted}, one or more different names are needed")
+        return self.wanted
 
-    def _select(self, split: Split) -> Selection:
+    def _leave_out(self, files: Mapping[Split, CocoAnnotations]) -> None:
+        known = {image["file_name"] for file in files.values() for image in file.images}
+        for name in self.left_out:
+            if name not in known and self.val_split == "val":
+                raise ValueError(f"left_out: there is no image '{name}' in the annotations; take it out of the list")
+        for file in files.values():
+            file.leave_out(self.left_out)
+
+    def selected(self, split: Split) -> Selection:
+        """The images, boxes and categories that a split uses."""
         return Selection(*json.loads(self._selections[split]))
 
 

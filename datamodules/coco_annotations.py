@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from datamodules.class_folders import FOLD
 
 NUMBER, _NAME = (int, float), (int, float, str)
 _NEEDED: dict[str, dict[str, Any]] = {
@@ -53,6 +55,23 @@ class CocoAnnotations:
         """Names of the categories that have an annotation."""
         ids = {each["category_id"] for each in self.annotations}
         return [name for name, number in self.ids.items() if number in ids]
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Pass over the images that have one of these file names, with all that is in them."""
+        self._keep([image for image in self.images if image["file_name"] not in set(names)])
+
+    def keep_fold(self, held_out: bool) -> None:
+        """Keep every fifth image, in the order of their file names, or the four others."""
+        ordered = sorted(self.images, key=lambda image: image["file_name"])
+        chosen = {id(image) for k, image in enumerate(ordered) if (k % FOLD == FOLD - 1) == held_out}
+        if not chosen:
+            raise ValueError(f"{self.file} has {len(ordered)} images, {FOLD} are needed to hold one out for validation")
+        self._keep([image for image in self.images if id(image) in chosen])
+
+    def _keep(self, images: list[Entry]) -> None:
+        kept = {image["id"] for image in images}
+        self.images = images
+        self.annotations = [each for each in self.annotations if each["image_id"] in kept]
 
     def _read(self) -> dict[str, list[Entry]]:
         try:

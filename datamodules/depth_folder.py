@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datamodules.batches import generator_of
+from datamodules.class_folders import SPLITS
 from datamodules.epochs import EpochDataModule, check_counts
-from datamodules.image_folder import SPLITS
 from datamodules.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from datamodules.locations import locations, looked_in
 from datamodules.pictures import (

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.class_folders import Division, divide
 from datamodules.epochs import EpochDataModule, check_counts
-from datamodules.image_folder import find_both, find_splits, find_test
 from datamodules.locations import locations, looked_in
 from datamodules.pictures import opened, survey, upright_size
 from datamodules.preprocessing import Preprocessing, central_window, cut
@@ -133,16 +133,6 @@ def _jitter(image: Tensor, most: float, generator: np.random.Generator) -> Tenso
     return image
 
 
-class _Found(NamedTuple):
-    """What a folder holds: names of classes, picture files of each by split, and the bits of deep grey."""
-
-    names: list[str]
-    train: list[list[Path]]
-    val: list[list[Path]]
-    test: list[list[Path]]
-    bits: int
-
-
 class ImageFolderDataModule(EpochDataModule):
     """Image classification from pictures on disk.
 
@@ -150,10 +140,9 @@ class ImageFolderDataModule(EpochDataModule):
     taken.
 
     Args:
-        root: has ``train`` and ``val`` with a sub-folder a class, or what `datamodules.image_folder.SPLITS` calls them;
-            where there is no ``val``, ``test`` takes its place, and where there is, nothing but the report of a full
-            training is made of ``test``. A relative one is looked for below the current folder, then below
-            ``$CATCHMARK_DATA``.
+        root: has ``train`` and ``val`` with a sub-folder a class, or directly a sub-folder a class, as
+            `datamodules.class_folders.divide` reads it. A relative one is looked for below the current folder, then
+            below ``$CATCHMARK_DATA``.
         resolution: height and width of the images.
         batch_size: images a step.
         color_jitter: see `PictureFiles`; 0.4 in the scripts of Landmark Regularization.
@@ -161,6 +150,7 @@ class ImageFolderDataModule(EpochDataModule):
         threads: that decode the pictures of a batch.
         num_workers: processes that make batches.
         seed: of order and augmentation; `reseed` changes it.
+        left_out: pictures that are passed over, by their paths below ``root``.
 
     Raises:
         ValueError: a number is out of range.
@@ -178,13 +168,14 @@ class ImageFolderDataModule(EpochDataModule):
         threads: int = 1,
         num_workers: int = 0,
         seed: int = 0,
+        left_out: list[str] | None = None,
     ):
         super().__init__(batch_size, num_workers, seed)
         check_counts(resolution=resolution, threads=threads)
         if not 0 <= color_jitter <= 1:
             raise ValueError(f"color_jitter is {color_jitter}, it must lie in [0, 1]")
         self.root, self.resolution, self.color_jitter = root, resolution, color_jitter
-        self.classes, self.threads = classes, threads
+        self.first_classes, self.threads, self.left_out = classes, threads, left_out or []
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -195,44 +186,49 @@ class ImageFolderDataModule(EpochDataModule):
     def folder(self) -> Path:
         """Where the pictures are."""
         for folder in locations(self.root):
-            if folder.is_dir() and len(find_splits(folder)) > 1:
+            if folder.is_dir():
                 return folder
         path = Path(self.root).expanduser()
         raise FileNotFoundError(f"no folder '{path}' with train and val{looked_in(path)}; {_CURE}")
 
-    @cached_property
-    def class_names(self) -> list[str]:
+    @property
+    def classes(self) -> list[str]:
         """The folders' names, in their order."""
-        return self._found.names
+        return self._found[0].names
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        return self.resolution, self.resolution
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
-        return len(self.class_names)
+        return len(self.classes)
 
     def training_set(self, augmented: bool = True) -> PictureFiles:
         """The training images, by index: augmented (`PictureFiles.set_epoch` draws anew), or their centres."""
-        return self._pictures(self._found.train, augmented)
+        return self._pictures(self._found[0].train, augmented)
 
     def validation_set(self) -> PictureFiles:
         """The centres of the validation images, by index."""
-        return self._pictures(self._found.val, False)
+        return self._pictures(self._found[0].val, False)
 
     @property
     def has_test(self) -> bool:
         """Whether there are test pictures besides those for validation."""
-        return any(self._found.test)
+        return any(self._found[0].test)
 
     def test_set(self) -> PictureFiles:
         """The centres of the test images, by index."""
-        return self._pictures(self._found.test, False)
+        return self._pictures(self._found[0].test, False)
 
     @property
     def preprocessing(self) -> Preprocessing:
         """What validation does to a picture."""
         side = (self.resolution, self.resolution)
         return Preprocessing(
-            "RGB", "centre", side, crop=_CENTRE, mean=IMAGENET_MEAN, std=IMAGENET_STD, bits=self._found.bits
+            "RGB", "centre", side, crop=_CENTRE, mean=IMAGENET_MEAN, std=IMAGENET_STD, bits=self._found[1]
         )
 
     def loader_settings(self) -> dict[str, Any]:
@@ -240,14 +236,13 @@ class ImageFolderDataModule(EpochDataModule):
         return {"pin_memory": torch.cuda.is_available()}
 
     @cached_property
-    def _found(self) -> _Found:
-        splits = find_splits(self.folder)
-        names, train, val = find_both(splits["train"], splits.get("val") or splits["test"], self.classes)
-        self.leaves_out_rest(sum(map(len, train)))  # refuses a single image before a search has begun
-        test = find_test(splits, self.classes)
-        return _Found(names, train, val, test, survey([path for paths in train + val + test for path in paths]))
+    def _found(self) -> tuple[Division, int]:
+        """The pictures, and the bits of deep grey."""
+        found = divide(self.folder, self.first_classes, self.left_out)
+        self.leaves_out_rest(sum(map(len, found.train)))  # refuses a single image before a search has begun
+        return found, survey(found.files)
 
-    def _pictures(self, of_classes: list[list[Path]], augment: bool) -> PictureFiles:
+    def _pictures(self, of_classes: Sequence[list[Path]], augment: bool) -> PictureFiles:
         files = [path for paths in of_classes for path in paths]
         labels = np.repeat(np.arange(len(of_classes), dtype=np.int64), [len(paths) for paths in of_classes])
         return PictureFiles(
@@ -258,5 +253,5 @@ class ImageFolderDataModule(EpochDataModule):
             self.color_jitter,
             self.threads,
             self.seed,
-            self._found.bits,
+            self._found[1],
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.class_folders import FOLD
 from datamodules.openmmlab_data import Record, listed, say
 from datamodules.picture_sizes import Size, is_drawn_upright
 from datamodules.pictures import SUFFIXES, opened
@@ -53,6 +54,8 @@ def find_pairs(
     most: int | None,
     cure: str,
     shared: bool = False,
+    without: Collection[Path] = (),
+    held_out: bool | None = None,
 ) -> list[Pair]:
     """Pictures and their label maps, which have the same name but for its end, in the order of the pictures' paths.
 
@@ -66,6 +69,8 @@ def find_pairs(
         most: only the first so many; None for all.
         cure: closes the message where there are none.
         shared: whether the label maps are those of other pictures too; otherwise they are told of.
+        without: pictures and label maps that are passed over, each with its counterpart.
+        held_out: only every fifth pair, or only the four others; None for all.
 
     Raises:
         FileNotFoundError: a picture has no label map.
@@ -100,7 +105,16 @@ def find_pairs(
         say(
             f"{len(lone)} label maps in '{labels}' have no picture in '{pictures}', for instance '{min(lone.values())}'"
         )
-    chosen = list(found.items())[:most]
+    kept = [
+        (name, path)
+        for name, path in found.items()
+        if pictures / path not in without and (name not in maps or labels / maps[name] not in without)
+    ]
+    if held_out is not None:
+        kept = [pair for k, pair in enumerate(kept) if (k % FOLD == FOLD - 1) == held_out]
+    if not kept:
+        raise ValueError(f"'{pictures}' has too few pictures: {len(found)}, of which none is left to be used here")
+    chosen = kept[:most]
     missing = [labels / f"{name}{label_suffix}" for name, _ in chosen if name not in maps]
     if missing:
         raise FileNotFoundError(

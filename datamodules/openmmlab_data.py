@@ -165,7 +165,12 @@ class OpenMMLabDataModule(EpochDataModule):
     @property
     def num_classes(self) -> int:
         """Number of classes."""
-        return len(self.metainfo["classes"])
+        return len(self.classes)
+
+    @property
+    def classes(self) -> list[str]:
+        """The name of each class, in the order of the labels."""
+        return list(self.metainfo["classes"])
 
     @cached_property
     def train_records(self) -> Records:

@@ -59,7 +59,8 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         train_folder: training pictures, below ``root``.
         train_label_folder: their label maps.
         val_folder: validation pictures.
-        val_label_folder: their label maps.
+        val_label_folder: their label maps. Where both folders are those of training, every fifth picture, in the order
+            of their paths, is for validation.
         picture_suffix: how the names of pictures end; what precedes it is the name of the label map, without its own.
             None for any usual one, such as ``.jpg`` and ``.png``.
         label_suffix: how the names of label maps end.
@@ -71,6 +72,8 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         cache_megabytes: images of a split that take up less memory are decoded once and kept.
         num_workers: processes that make batches.
         seed: of order and augmentation; `reseed` changes it.
+        left_out: pictures that are passed over with their label maps, by their paths below ``root``; those of label
+            maps do as well.
 
     Raises:
         FileNotFoundError: there are no data, or a picture has no label map.
@@ -108,6 +111,7 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         seed: int = 0,
         test_folder: str | None = None,
         test_label_folder: str | None = None,
+        left_out: list[str] | None = None,
     ):
         super().__init__(batch_size, images, val_images, val_split, cache_megabytes, num_workers, seed)
         if (test_folder is None) != (test_label_folder is None):
@@ -119,9 +123,9 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
                 raise ValueError(f"{key} is {list(pair)}, two sides of at least 16 pixels are needed")
         if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"scale_range is {list(scale_range)}, two factors in ascending order are needed")
-        self.root, self.classes, self.resolution, self.crop = root, tuple(classes), resolution, crop
+        self.root, self._names, self.resolution, self.crop = root, tuple(classes), resolution, crop
         self.scale_range, self.flip, self.photometric = scale_range, check_flip(flip), photometric
-        self.ignored_labels = ignored_labels or []
+        self.ignored_labels, self.left_out = ignored_labels or [], left_out or []
         self.folders: dict[Split, tuple[str, str]] = {
             "train": (train_folder, train_label_folder),
             "val": (val_folder, val_label_folder),
@@ -144,8 +148,12 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
     @cached_property
     def metainfo(self) -> dict[str, Any]:
         """The names of the ``classes`` and their ``palette``."""
-        arbitrary = np.random.default_rng(0).integers(30, 256, (len(self.classes), 3)).tolist()
-        return {"classes": self.classes, "palette": list(self.palette or arbitrary)}
+        arbitrary = np.random.default_rng(0).integers(30, 256, (len(self._names), 3)).tolist()
+        return {"classes": self._names, "palette": list(self.palette or arbitrary)}
+
+    def pairs(self, split: Split) -> list[Pair]:
+        """The pictures and label maps that a split uses."""
+        return self._pairs[split]
 
     def load_records(self, split: Split, most: int | None) -> Records:
         """Pairs of a picture and its label map."""
@@ -186,9 +194,10 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         if self.test_folders is None:
             return super().test_set()
         pictures, labels = (self.folder / name for name in self.test_folders)
-        pairs = find_pairs(pictures, labels, self.picture_suffix, self.label_suffix, None, self.cure)
+        without = {self.folder / path for path in self.left_out}
+        pairs = find_pairs(pictures, labels, self.picture_suffix, self.label_suffix, None, self.cure, without=without)
         check_sizes(pairs)
-        check_classes([label_map for _, label_map in pairs], self.classes, self.ignored_labels, "test")
+        check_classes([label_map for _, label_map in pairs], self._names, self.ignored_labels, "test")
         loading, rest = self.transforms(augmented=False)
         return Samples(LoadedRecords(LabelledPictures(pairs), loading), rest)
 
@@ -207,16 +216,29 @@ class SegmentationFolderDataModule(OpenMMLabDataModule):
         """Notice data that cannot be right before a search has begun."""
         shared = len({labels for _, labels in self.folders.values()}) == 1
         most: dict[Split, int | None] = {"train": self.images, "val": self.val_images}
+        for path in self.left_out:
+            if not (self.folder / path).is_file():
+                raise ValueError(f"left_out: there is no file '{path}' in '{self.folder}'; take it out of the list")
+        without = {self.folder / path for path in self.left_out}
+        one_folder = self.val_split == "val" and self.folders["train"] == self.folders["val"]
         self._pairs: dict[Split, list[Pair]] = {}
         for split in sorted({"train", self.val_split}):
             pictures, labels = (self.folder / name for name in self.folders[split])
             self._pairs[split] = find_pairs(
-                pictures, labels, self.picture_suffix, self.label_suffix, most[split], self.cure, shared
+                pictures,
+                labels,
+                self.picture_suffix,
+                self.label_suffix,
+                most[split],
+                self.cure,
+                shared,
+                without,
+                split == "val" if one_folder else None,
             )
         self._upright = check_sizes([pair for pairs in self._pairs.values() for pair in pairs])
         for split, pairs in self._pairs.items():
             name = "training" if split == "train" else "validation"
-            check_classes([label_map for _, label_map in pairs], self.classes, self.ignored_labels, name)
+            check_classes([label_map for _, label_map in pairs], self._names, self.ignored_labels, name)
 
     def _load_labels(self, record: Record) -> Record:
         labels = read_label_map(Path(record["seg_map_path"]), self.num_classes, self.ignored_labels)

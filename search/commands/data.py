@@ -26,12 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         for option in converter.options:
             shown = "" if option.default is None else " (default: %(default)s)"
-            sub.add_argument(f"--{option.name}", type=int, default=option.default, help=option.help + shown)
+            sub.add_argument(f"--{option.name}", type=option.type, default=option.default, help=option.help + shown)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Convert."""
     converter = CONVERTERS[chosen.converter]
     options = {option.name: getattr(chosen, option.name) for option in converter.options}
-    print(f"{converter.makes}: {converter.convert(chosen.source, chosen.out, **options)}")
+    made = converter.convert(chosen.source, chosen.out, **options)
+    print(f"{converter.makes}: {made}")
+    if converter.makes == "images":
+        from search.recipes.drafts.arrays import about_images
+        from search.recipes.drafts.draft import plain
+
+        print(*(plain(line, spaces=True) for line in about_images(made)), sep="\n")
     return 0

@@ -30,7 +30,7 @@ EXAMPLE = "catchmark run experiments/quickstart.yaml --budget 10 --agents.catch_
 NAMES_CODE = ("recipe",)
 
 FLAGS = ("-h", "--help", "--dry-run", "--tiny", "--quiet")
-OPTIONS = ("--resume", "--runs")
+OPTIONS = ("--resume", "--runs", "--join")
 """What ``catchmark run`` keeps for itself, with `TRUST`; every other ``--key`` replaces a value of the recipe."""
 _KEY = "--KEY"
 
@@ -41,8 +41,8 @@ _KEY = "--KEY"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which recipe, what to replace in it, and where the run goes."""
     parser.usage = (
-        "catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--trust NAME] [--dry-run] [--tiny] "
-        "[--quiet]"
+        "catchmark run RECIPE [--KEY VALUE ...] [--resume [RUN]] [--runs FOLDER] [--join RUN] [--trust NAME] "
+        "[--dry-run] [--tiny] [--quiet]"
     )
     parser.add_argument("recipe", nargs="?", help="a YAML file; 'catchmark list' names those that ship")
     keys = parser.add_argument_group("values of the recipe")
@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with the run in this folder, for which no recipe need be named, or with the recipe's latest run",
     )
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders go (default: %(default)s)")
+    parser.add_argument(
+        "--join",
+        metavar="RUN",
+        help="share the run in this folder, which is made where it is not there, with all that were started so; its "
+        "recipe needs a JoinedExecutor",
+    )
     add_trust(parser)
     parser.add_argument("--dry-run", action="store_true", help="check and print the resolved recipe, run nothing")
     parser.add_argument("--tiny", action="store_true", help="cut it to seconds, to see whether it runs")
@@ -127,6 +133,7 @@ def run(chosen: argparse.Namespace) -> int:
         quiet=chosen.quiet,
         trust=chosen.trust,
         tiny=chosen.tiny,
+        join=chosen.join,
     )
 
 
@@ -142,6 +149,7 @@ def run_recipe(
     quiet: bool = False,
     trust: str | Iterable[str] = (),
     tiny: bool = False,
+    join: str | None = None,
 ) -> int:
     """Run a recipe from the start, or from where an earlier run of it stands.
 
@@ -156,6 +164,8 @@ def run_recipe(
             a recipe names: classes, modules and packages by import path. A recipe that is named here is code, and may
             name anything.
         tiny: cut the recipe to seconds, to see whether it runs.
+        join: the folder of a run that this process shares with others (`search.distributed.join`); None for a run of
+            its own.
 
     Where ``torchrun`` or ``srun`` has started several processes, the first of them runs the recipe and the others help
     (`search.distributed`).
@@ -180,7 +190,11 @@ def run_recipe(
         recipe = old_folder(runs, resume) / CONFIG
         if not recipe.is_file():
             raise CatchmarkError(f"--resume: {recipe.parent} has no {CONFIG}; name the recipe too")
+    if join is not None and resume is not None:
+        raise CatchmarkError("--join: whoever joins a run goes on with it; leave out --resume")
     launch = find_launch()
+    if join is not None and launch.ranks > 1:
+        raise CatchmarkError("--join: start each process by itself, not by torchrun or as tasks of one srun")
     if dry_run:
         if launch.rank == 0:
             from search.reports.plan import plan_of
@@ -190,6 +204,8 @@ def run_recipe(
     if launch.ranks == 1:
         study, resolved = load_recipe(recipe, overrides, allowed, tiny)
         study.check_trainers(launch)
+        if join is not None:
+            return _join(study, resolved, runs, Path(join), launch, quiet)
         return _run_in_folder(study, resolved, runs, resume, launch, quiet)
     from search.distributed.follower import Follower
     from search.distributed.joint_fit import joint_calls_of
@@ -218,6 +234,20 @@ def _follow(
     return joint_calls_of(study, launch), resolved
 
 
+def _join(study: Study, resolved: str, runs: Path, folder: Path, launch: Launch, quiet: bool) -> int:
+    """Share a run with other processes, from here or from other machines."""
+    from search.distributed.join import join
+    from search.training.interruption import termination_as_interruption
+
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def lead() -> int:
+        return _run_in_folder(study, resolved, runs, None, launch, quiet, place=folder)
+
+    with termination_as_interruption():
+        return join(study, folder.absolute(), lead)
+
+
 def _run_in_folder(
     study: Study,
     resolved: str,
@@ -226,6 +256,7 @@ def _run_in_folder(
     launch: Launch,
     quiet: bool,
     around: AbstractContextManager[None] | None = None,
+    place: Path | None = None,
 ) -> int:
     from search.runs.exit_codes import told_in_one_line
     from search.runs.folders import SUMMARY, choose_folder
@@ -233,7 +264,7 @@ def _run_in_folder(
     from search.studies.run_study import run_study
     from search.training.interruption import termination_as_interruption
 
-    shown = choose_folder(runs / study.name, resume, launch, resolved)
+    shown = choose_folder(runs / study.name, resume, launch, resolved) if place is None else place
     print(f"run: {shown}", flush=True)
     folder = shown.absolute()  # wherever a task may go
     again = f"go on with: {resuming(shown, resolved)}"

@@ -11,6 +11,10 @@ from pathlib import Path
 from search.errors import RunError
 
 
+class HeldByAnother(RunError):
+    """Another process holds a lock."""
+
+
 class FileLock:
     """A file that one process at a time holds; the system takes it from a process that dies.
 
@@ -18,7 +22,8 @@ class FileLock:
         path: the file; it is made if absent, and stays.
 
     Raises:
-        RunError: another process holds it, or it can't be made.
+        HeldByAnother: another process holds it.
+        RunError: it can't be made.
     """
 
     def __init__(self, path: Path):
@@ -32,7 +37,7 @@ class FileLock:
         except BlockingIOError:
             holder = os.read(descriptor, 20).decode(errors="replace").strip()
             os.close(descriptor)
-            raise RunError(
+            raise HeldByAnother(
                 f"{path.parent} is being written by another process{f' ({holder})' if holder else ''}; "
                 "wait for it, or stop it first"
             ) from None

@@ -25,17 +25,19 @@ SHIPPED = {
 
 @dataclass(frozen=True)
 class Option:
-    """A number that a converter can be told.
+    """A number or a word that a converter can be told.
 
     Attributes:
         name: what the command line and the function call it.
         help: one line about it.
         default: where it is not said; None where that has a meaning of its own.
+        type: of its value, ``int`` or ``str``.
     """
 
     name: str
     help: str
-    default: int | None
+    default: int | str | None
+    type: type = int
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Converter:
     options: tuple[Option, ...] = ()
     makes: str = "table"
 
-    def convert(self, source: Path | None, out: Path, **options: int | None) -> Path:
+    def convert(self, source: Path | None, out: Path, **options: int | str | None) -> Path:
         """Make the table, or the file of images.
 
         Args:
@@ -136,6 +138,32 @@ CONVERTERS: dict[str, Converter] = {
             options=(
                 Option("resolution", "height and width in pixels", 16),
                 Option("classes", "only the first so many classes by name (default: all)", None),
+            ),
+            makes="images",
+        ),
+        Converter(
+            "torchvision",
+            "A data set that torchvision has downloaded, from its folder; nothing is fetched, no pickle executed.",
+            "catchmark data torchvision ~/data --name CIFAR100 --out cifar100.npz",
+            "the folder that torchvision was given as 'root'",
+            "search.tables.torchvision_sets:convert_torchvision",
+            options=(
+                Option("name", "torchvision's name of the class, such as CIFAR100 or FashionMNIST", None, str),
+                Option("resolution", "height and width in pixels (default: its own)", None),
+            ),
+            makes="images",
+        ),
+        Converter(
+            "huggingface",
+            "An image data set of the Hugging Face Hub, from the folder it was downloaded or saved to.",
+            "catchmark data huggingface my_dataset --out my_dataset.npz --resolution 32",
+            "a folder of pictures with metadata.csv or metadata.jsonl, or of .parquet or .arrow files (these need "
+            "pip install 'catchmark[arrow]')",
+            "search.tables.huggingface_sets:convert_huggingface",
+            options=(
+                Option("resolution", "height and width in pixels", 32),
+                Option("image", "column of the images (default: the only one)", None, str),
+                Option("label", "column of the classes (default: 'label', or the only other one)", None, str),
             ),
             makes="images",
         ),

@@ -5,7 +5,8 @@ imported or called on a pickle's behalf: its opcodes are decoded one by one (`pi
 nothing), the plain values are put together, and a name is accepted only if it stands in the list below, where it means
 one of our own few lines. Any other name ends the reading.
 
-Tensors and arrays are dropped: they hold trained weights, which no table needs.
+Tensors and arrays are dropped: they hold trained weights, which no table needs. Images are arrays too; who reads images
+may ask for arrays of plain numbers, whose bytes are taken as they are.
 
 Decoding in a stream has a second use. The largest of these files unpickles into tens of gigabytes of dictionaries; a
 ``prune`` function may shrink each of them as soon as it is complete.
@@ -94,6 +95,7 @@ def read_pickle(
     source: str,
     records: Collection[str] = (),
     prune: Callable[[dict[Any, Any]], None] | None = None,
+    arrays: bool = False,
 ) -> Any:
     """The value of the pickle that begins at the stream's position; the stream is left behind its end.
 
@@ -102,15 +104,17 @@ def read_pickle(
         source: what errors call it.
         records: full names of classes whose instances are read as dicts of their attributes.
         prune: called with every dict that was just filled; may change it in place.
+        arrays: keep NumPy arrays of plain numbers.
 
     Returns:
-        Dicts (ordered ones too), lists, tuples, sets, strings, bytes, numbers; `DROPPED` for tensors and arrays.
+        Dicts (ordered ones too), lists, tuples, sets, strings, bytes, numbers; `DROPPED` for tensors, and for arrays
+        unless they are to be kept: then `PickledArray`.
 
     Raises:
         ValueError: the pickle names anything else, or is damaged.
     """
     try:
-        return _Reader(source, records, prune).read(stream)
+        return _Reader(source, records, prune, arrays).read(stream)
     except _ForbiddenName:
         raise
     except Exception as error:  # a damaged pickle can fail in any opcode, with any exception
@@ -124,6 +128,17 @@ class _ForbiddenName(ValueError):
     """The pickle names something that is not data."""
 
 
+class PickledArray:
+    """An array of plain numbers; its ``values`` are there once the pickle has been read."""
+
+    values: np.ndarray
+
+    def fill(self, version: int, shape: tuple[int, ...], dtype: np.dtype, fortran: bool, raw: bytes | str) -> None:
+        """Take the bytes that NumPy writes; Python 2 wrote them as text."""
+        content = raw.encode("latin1") if isinstance(raw, str) else raw
+        self.values = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+
+
 class _OnlyReads:
     """A stream without `tell`, which `genops` would otherwise call once per opcode, each time a system call."""
 
@@ -132,8 +147,10 @@ class _OnlyReads:
 
 
 class _Reader:
-    def __init__(self, source: str, records: Collection[str], prune: Callable[[dict[Any, Any]], None] | None):
-        self.source, self.records, self.prune = source, frozenset(records), prune
+    def __init__(
+        self, source: str, records: Collection[str], prune: Callable[[dict[Any, Any]], None] | None, arrays: bool
+    ):
+        self.source, self.records, self.prune, self.arrays = source, frozenset(records), prune, arrays
         self.stack: list[Any] = []
         # A list, for picklers number their memo from 0 without a gap; the largest file has some 10^8 entries.
         self.memo: list[Any] = []
@@ -243,6 +260,8 @@ class _Reader:
         function, arguments = self._pop(2)
         if function.text in self.records:
             self.stack.append({})
+        elif self.arrays and function.text.endswith("multiarray._reconstruct"):
+            self.stack.append(PickledArray())
         else:
             self.stack.append(_CALLS[function.text](*arguments))
 
@@ -254,6 +273,8 @@ class _Reader:
         if isinstance(target, np.dtype):
             if state[1] not in ("<", "|"):
                 raise ValueError(f"NumPy byte order '{state[1]}'")
+        elif isinstance(target, PickledArray):
+            target.fill(*state)
         elif isinstance(target, dict) and isinstance(state, dict):
             target.update(state)
         elif target is not DROPPED:

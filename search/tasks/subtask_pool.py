@@ -12,6 +12,7 @@ from torch import nn
 from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
 from search.tasks.base import TaskPool
+from search.tasks.image_sizes import check_image_size
 from search.tasks.trained import TrainedTask
 from search.training.trainer_arguments import TINY_TRAINER
 
@@ -94,6 +95,9 @@ class SubtaskPool(TaskPool):
         # The data set is read at once, so that it is refused before a search has begun.
         if max(self.classes) > data.num_classes:
             raise ValueError(f"classes is {self.classes}, but {data.arrays.name} has only {data.num_classes} classes")
+        for resolution in set(self.resolutions):
+            arguments = {"num_classes": max(self.classes), "in_channels": data.in_channels} | (build or {})
+            check_image_size(space, (resolution, resolution), arguments)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from search.evaluation import Architecture, Evaluation, Objective, Proposal, rea
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
 from search.tasks.base import OneByOne
+from search.tasks.image_sizes import check_image_size
 from search.training.fit import Fitted, check_plan, epochs_of, fit, inherit
 from search.training.isolation import isolated, seed_global_streams
 from search.training.plan import Diverged, FitPlan, OutOfTime, StopRule, TrainingStage, first_epochs, shortened
@@ -59,9 +60,10 @@ class TrainedTask(OneByOne):
 
     Args:
         space: builds the networks.
-        data: a Lightning data module that also says ``num_classes`` and ``in_channels``. Where it has ``reseed(seed)``,
-            as `ArrayDataModule` has, it is told a seed before each child; otherwise it draws from torch's random state,
-            which is seeded for the child.
+        data: a Lightning data module that also says ``num_classes`` and ``in_channels``. Where it says ``image_size``,
+            height and width, images that the space's networks can't take are refused at once. Where it has
+            ``reseed(seed)``, as `ArrayDataModule` has, it is told a seed before each child; otherwise it draws from
+            torch's random state, which is seeded for the child.
         module: wraps a network into a Lightning module; None for `ClassificationModule` with its defaults.
         epochs: of training. 12 is the reduced schedule of NAS-Bench-201. Left out where there are ``stages``.
         build: arguments of ``space.build`` besides those two, for instance ``{"channels": 16, "cells": 5}``.
@@ -127,7 +129,10 @@ class TrainedTask(OneByOne):
         self.score_metric, self.objectives = score, read_objectives(objectives or {})
         self.keeps_artifact = bool(keep_weights)
         self.honours = frozenset({"epochs", "stop_below"} | ({"parent"} if keep_weights else set()))
-        self.build_arguments()  # so that data that are not there are noticed before a search has begun
+        # So that data that are not there, or images that do not fit, are noticed before a search has begun.
+        arguments, size = self.build_arguments(), getattr(data, "image_size", None)
+        if size is not None:
+            check_image_size(space, size, arguments)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:

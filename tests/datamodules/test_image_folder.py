@@ -24,7 +24,9 @@ def test_boxes_are_averaged_and_every_fifth_image_is_held_out(tmp_path, capsys):
         save(tmp_path / "in" / name[0] / "images" / f"{name}.png", pixels)  # as in Tiny ImageNet, a folder further down
     out = tmp_path / "tiny.npz"
     assert main(["data", "image_folder", str(tmp_path / "in"), "--out", str(out), "--resolution", "4"]) == 0
-    assert capsys.readouterr().out.strip() == f"images: {out}"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"images: {out}" and "16 images to train on and 4 for validation, 4x4 pixels" in said[1]
+    assert [line.split() for line in said[3:5]] == [["a", "8", "2"], ["b", "8", "2"]]
     arrays = load_npz(out)
     assert arrays.classes == ("a", "b") and arrays.resolution == 4
     train = [f"{name}{k}" for name in "ab" for k in (0, 1, 2, 3, 5, 6, 7, 8)]
