@@ -59,9 +59,7 @@ class ElasticBatchNorm2d(ChoiceModule):
     def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
         """Scale, shift and running statistics of the first channels, where it has them."""
         channels = at(self._channels, choices)
-        return {
-            name: tensor[:channels] if tensor.ndim else tensor for name, tensor in self.norm.state_dict().items()
-        }
+        return {name: tensor[:channels] if tensor.ndim else tensor for name, tensor in self.norm.state_dict().items()}
 
 
 class ElasticLayerNorm(nn.LayerNorm, ChoiceModule):

@@ -118,7 +118,7 @@ def with_width_choices(network: nn.Module, widths: Sequence[float], divisor: int
 
 
 def _width(count: int, share: float, divisor: int) -> int:
-    return count if share == 1 else max(divisor, round(count * share / divisor) * divisor)
+    return count if share == 1 else min(count, max(divisor, round(count * share / divisor) * divisor))
 
 
 def _exchange(network: nn.Module, name: str, before: Number, count: int, behind: Number) -> None:

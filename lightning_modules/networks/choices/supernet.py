@@ -41,7 +41,10 @@ class ChoiceSupernet(Supernet):
 def with_norms(network: nn.Module, norm: Norm) -> nn.Module:
     """Put other normalisation in the place of batch normalisation, inside of a network."""
     if isinstance(network, nn.BatchNorm2d):
-        return norm(network.num_features)
+        made = norm(network.num_features)
+        if hasattr(made, "eps"):  # that of the stand-alone network
+            made.eps = network.eps
+        return made
     if isinstance(network, nn.modules.batchnorm._BatchNorm):
         raise ValueError(f"{type(network).__name__} keeps statistics that no two paths share: use BatchNorm2d")
     for name, child in network._modules.items():

@@ -6,7 +6,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 from lightning_modules.networks.supernet import Path, Selection
 
@@ -68,7 +68,7 @@ class Value(ABC):
     def __float__(self) -> float:
         return float(self.now)
 
-    def __mul__(self, other: Union[int, float, Value]) -> Product:  # noqa: UP007 - read on Python 3.10
+    def __mul__(self, other: int | float | Value) -> Product:
         return Product(self, other)
 
     __rmul__ = __mul__
@@ -187,7 +187,7 @@ def _product(factors: Any) -> int:
     return round(math.prod(factors))
 
 
-Number = Union[int, Value]
+Number = int | Value
 """A whole number, fixed or decided by a path."""
 
 
