@@ -19,7 +19,7 @@ class AutoFormer(DeclaredSpace):
     The defaults are the ranges of AutoFormer-Tiny (``experiments/supernet/supernet-T.yaml`` of its published code).
     Queries, keys and values have 64 features a head, so 3 and 4 heads are the 192 and 256 of the paper's "Q-K-V dim".
     With a block that is not there having no choices, there are 3 * (4^12 + 4^13 + 4^14) = 1,056,964,608 networks, of
-    5,136,040 to 10,076,680 parameters for 1000 classes.
+    5,273,512 to 10,409,272 parameters for 1000 classes.
 
     Args:
         features: of which one holds for all blocks.
