@@ -1,4 +1,4 @@
-"""A network of one's own: searched with shared weights, searched on, trained from these weights' space, and exported."""
+"""A network of one's own: trained as a supernet, searched on, trained alone, and exported."""
 
 import json
 import sys

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from lightning_modules.imitation import imitation_loss, loss_and_outputs
 from lightning_modules.networks.batch_statistics import BatchStatistics
+from lightning_modules.networks.choices.small_network import SmallNetwork
 from lightning_modules.networks.supernet import Path
 from lightning_modules.objectives.classification import ClassificationObjective
 from lightning_modules.path_samplers.sandwich import SandwichSampler
@@ -14,7 +15,6 @@ from lightning_modules.supernet import SupernetModule
 from search.contracts.toy_spaces import MaskedSpace
 from search.spaces.head import Head
 from search.spaces.module_space import ModuleSpace
-from lightning_modules.networks.choices.small_network import SmallNetwork
 
 SPACE = ModuleSpace(SmallNetwork)
 
