@@ -71,8 +71,8 @@ class ClassificationModule(LightningModule):
             ``train_loss`` is the sum.
         drop_path: how likely a term of a sum is left out in the last epoch
             (`lightning_modules.networks.drop_path`), linear in the epochs from 0 in the first; 0.2 is DARTS' and GDAS'.
-        optimizer: of the weights, as ``torch.optim.AdamW``, in place of SGD and with a momentum and a weight decay of its
-            own; the learning rate is the one above all the same.
+        optimizer: of the weights, as ``torch.optim.AdamW``, in place of SGD and with a weight decay of its own; the
+            learning rate is the one above all the same.
 
     Raises:
         ValueError: a number is out of range, or the network has nothing to drop.
@@ -135,8 +135,8 @@ class ClassificationModule(LightningModule):
         self._has_top5 = False
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and a cosine from the learning rate to zero over all iterations of the run but those of the warm-up."""
-        learned = (parameter for parameter in self.parameters() if parameter.requires_grad)  # the average's do not
+        """The optimiser, and a cosine to zero over all iterations of the run but those of the warm-up."""
+        learned = [each for each in self.parameters() if each.requires_grad]  # the average's do not
         if self.optimizer is None:
             optimizer: Optimizer = torch.optim.SGD(
                 learned,

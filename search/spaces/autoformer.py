@@ -35,6 +35,7 @@ class AutoFormer(DeclaredSpace):
     """
 
     name = "autoformer"
+    looked_at = "meta"
 
     def __init__(
         self,

@@ -28,6 +28,9 @@ class DeclaredSpace(SearchSpace):
     choice, the first; so no two architectures build the same network.
     """
 
+    looked_at: str = "cpu"
+    """Device on which the network is made to see its choices; ``meta`` where that works, for it costs nothing there."""
+
     @abstractmethod
     def network(self, head: Head) -> nn.Module:
         """The network with its choices, freshly initialised from torch's random state; the same choices for any head.
@@ -43,7 +46,7 @@ class DeclaredSpace(SearchSpace):
 
     @cached_property
     def _declared(self) -> list[Declared]:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with torch.random.fork_rng(devices=[]), torch.device(self.looked_at):
             found = find_choices(self.network(OWN_HEAD))
         if not found:
             raise ValueError(f"{self.name}: the network has no choices; see lightning_modules.networks.choices")

@@ -35,6 +35,7 @@ class MobileBlocks(DeclaredSpace):
     """
 
     name = "mobile_blocks"
+    looked_at = "meta"
 
     def __init__(
         self,

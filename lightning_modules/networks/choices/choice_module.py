@@ -86,6 +86,9 @@ def below(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def cut(network: nn.Module, choices: Sequence[int]) -> nn.Module:
     """The stand-alone network of an architecture, with copies of its shared weights; the network stays as it is.
 
+    Out of a supernet it normalises as that does; `Supernet.hand_down` copies the weights into the network that the
+    space builds, which keeps running statistics.
+
     Args:
         network: with choices that have their places (`find_choices`).
         choices: the architecture.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,9 +28,6 @@ class ElasticBatchNorm2d(ChoiceModule):
         super().__init__()
         self._channels = channels
         self.norm: nn.Module = nn.BatchNorm2d(largest(channels)) if norm is None else norm
-        made = self.norm
-        self._made: dict[str, Any] = {name: getattr(made, name) for name in ("eps", "momentum", "affine")}
-        self._made["track_running_stats"] = made.track_running_stats
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` to the same shape."""
@@ -53,8 +50,13 @@ class ElasticBatchNorm2d(ChoiceModule):
         return only_values(channels=self._channels)
 
     def plain(self, choices: Sequence[int]) -> nn.Module:
-        """Batch normalisation with running statistics."""
-        return nn.BatchNorm2d(at(self._channels, choices), **self._made)
+        """The same kind of normalisation: with running statistics, or, out of a supernet, by those of the batch."""
+        norm, channels = self.norm, at(self._channels, choices)
+        if isinstance(norm, nn.BatchNorm2d):
+            return nn.BatchNorm2d(channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        if isinstance(norm, BatchStatistics):
+            return BatchStatistics(channels, norm.weight is not None, norm.eps)
+        return copy.deepcopy(norm)
 
     def standalone_state(self, choices: Sequence[int]) -> dict[str, Tensor]:
         """Scale, shift and running statistics of the first channels, where it has them."""
