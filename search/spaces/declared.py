@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -73,6 +74,18 @@ class DeclaredSpace(SearchSpace):
                 there |= here
             valid[..., 1:] = there.unsqueeze(-1)
         return valid
+
+    def check(self, architecture: Sequence[int]) -> Architecture:
+        """The architecture as a tuple of ints, of a valid one without a tensor.
+
+        Raises:
+            ValueError: a decision is missing, out of range, or ruled out by the ones before it.
+        """
+        arch = tuple(int(choice) for choice in architecture)
+        if len(arch) == len(self.sizes) and all(map(range.__contains__, self._ranges, arch)):
+            if not any(choice and not _is_there(uses, arch) for choice, uses in zip(arch, self._uses, strict=True)):
+                return arch
+        return super().check(arch)
 
     def largest(self) -> Architecture:
         """The architecture whose every decision takes the most of the network."""
