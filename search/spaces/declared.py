@@ -110,12 +110,12 @@ class DeclaredSpace(SearchSpace):
                 for needed, _ in use:
                     last[needed] = place
         kept: tuple[int, ...] = ()  # decisions on which later ones depend
-        counts = Counter({(): 1})
+        counts: Counter[tuple[int, ...]] = Counter({(): 1})
         for place, (size, uses) in enumerate(zip(self.sizes, self._uses, strict=True)):
             after: Counter[tuple[int, ...]] = Counter()
             staying = tuple(each for each in (*kept, place) if last[each] > place)
             for chosen, count in counts.items():
-                known = dict(zip(kept, chosen, strict=True))
+                known: dict[int, int] = dict(zip(kept, chosen, strict=True))
                 for choice in range(size if _is_there(uses, known) else 1):
                     now = known | {place: choice}
                     after[tuple(now[each] for each in staying)] += count
@@ -131,15 +131,13 @@ class DeclaredSpace(SearchSpace):
         """
         choices, network = self.check(architecture), self._numbered(head)
         plain = strip(network, choices)
-        if hasattr(plain, "initialise"):
-            plain.initialise()
+        _initialise(plain)
         return plain
 
     def build_supernet(self, norm: Norm = nn.BatchNorm2d, head: Head = OWN_HEAD) -> ChoiceSupernet:
         """The network itself, with its choices; arguments as for `build`."""
         network = self._numbered(head)
-        if hasattr(network, "initialise"):
-            network.initialise()
+        _initialise(network)
         return ChoiceSupernet(network, norm)
 
     def _numbered(self, head: Head) -> nn.Module:
@@ -153,16 +151,18 @@ class DeclaredSpace(SearchSpace):
 
 def _uses_of(declared: Declared) -> tuple[Use, ...]:
     """When a decision makes a difference; nothing for always, and where a later decision would have to say."""
-    place, uses = declared.choice.place, []
-    assert place is not None
+    uses: list[Use] = []
     for conditions in declared.uses:
         use = tuple((choice.place, options) for choice, options in conditions)
-        if any(needed is None or needed >= place for needed, _ in use):
-            return ()
-        if not use:
+        if not use or any(place >= declared.choice.place for place, _ in use):
             return ()
         uses.append(use)
-    return tuple(uses)  # type: ignore[arg-type]
+    return tuple(uses)
+
+
+def _initialise(network: nn.Module) -> None:
+    if callable(initialise := getattr(network, "initialise", None)):
+        initialise()
 
 
 def _is_there(uses: tuple[Use, ...], chosen: dict[int, int] | tuple[int, ...]) -> bool:

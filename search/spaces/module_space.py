@@ -67,7 +67,7 @@ class ModuleSpace(DeclaredSpace):
                     reset()
             return made
         known = {"in_channels": head.in_channels} | ({} if head.classes is None else {"num_classes": head.classes})
-        return self._network(**{name: value for name, value in known.items() if name in self._takes})  # type: ignore[call-arg]
+        return self._network(**{name: value for name, value in known.items() if name in self._takes})
 
 
 def _made_by(network: Callable[..., Any]) -> Any:

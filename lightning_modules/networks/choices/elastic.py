@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,12 @@ class ElasticConv2d(nn.Conv2d, ChoiceModule):
         depthwise = layer.groups == layer.in_channels == layer.out_channels > 1
         if (layer.groups > 1 and not depthwise) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
             raise ValueError(f"{layer}: only plain and depthwise convolutions that pad with zeros can have choices")
-        sizes: Any = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        kernel, stride, padding, dilation = (  # torch says that each has any number of sides
+            cast(tuple[int, int], each) for each in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        )
+        groups: Literal[1, "depthwise"] = "depthwise" if depthwise else 1
         with torch.device("meta"):  # its weights are there already
-            made = cls(in_channels, out_channels, *sizes, "depthwise" if depthwise else 1, layer.bias is not None)
+            made = cls(in_channels, out_channels, kernel, stride, padding, dilation, groups, layer.bias is not None)
         made.weight, made.bias = layer.weight, layer.bias
         return made
 

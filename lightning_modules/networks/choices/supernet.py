@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class ChoiceSupernet(Supernet):
 def with_norms(network: nn.Module, norm: Norm) -> nn.Module:
     """Put other normalisation in the place of batch normalisation, inside of a network."""
     if isinstance(network, nn.BatchNorm2d):
-        made = norm(network.num_features)
+        made: Any = norm(network.num_features)
         if hasattr(made, "eps"):  # that of the stand-alone network
             made.eps = network.eps
         return made

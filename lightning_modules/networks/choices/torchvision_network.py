@@ -52,6 +52,6 @@ def _read(network: nn.Module, in_channels: int) -> None:
     """Give the first convolution other images to read."""
     name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
     owner, _, last = name.rpartition(".")
-    sizes: Any = (first.kernel_size, first.stride, first.padding)
-    made = nn.Conv2d(in_channels, first.out_channels, *sizes, bias=first.bias is not None)
+    sizes: Any = {name: getattr(first, name) for name in ("kernel_size", "stride", "padding")}
+    made = nn.Conv2d(in_channels, first.out_channels, **sizes, bias=first.bias is not None)
     setattr(network.get_submodule(owner), last, made)

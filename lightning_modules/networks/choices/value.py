@@ -18,7 +18,7 @@ class ThreadSelection(Selection):
         self._local = threading.local()
 
     @property
-    def path(self) -> Path:  # type: ignore[override]
+    def path(self) -> Path:
         """That of this thread; one without choices before the first pass."""
         return getattr(self._local, "path", Path(()))
 
@@ -102,10 +102,24 @@ class Choice(Value):
         order = range(len(self.options))
         self.largest_index = max(order, key=self.options.__getitem__) if largest is None else largest
         self.smallest_index = min(order, key=self.options.__getitem__) if smallest is None else smallest
-        self.place: int | None = None
-        """Which decision of its network it is, from 0; `find_choices` says."""
+        self._place: int | None = None
         self.selection: Selection | None = None
         """Of its supernet."""
+
+    @property
+    def place(self) -> int:
+        """Which decision of its network it is, from 0; `find_choices` says.
+
+        Raises:
+            ValueError: it has not said yet.
+        """
+        if self._place is None:
+            raise ValueError(f"the choice '{self.name}' has no place yet: find_choices(network) gives it one")
+        return self._place
+
+    @place.setter
+    def place(self, place: int) -> None:
+        self._place = place
 
     @property
     def path(self) -> Path | None:
@@ -138,8 +152,6 @@ class Choice(Value):
 
     def index_in(self, choices: Sequence[int]) -> int:
         """The option's number in an architecture."""
-        if self.place is None:
-            raise ValueError(f"the choice '{self.name}' has no place yet: find_choices(network) gives it one")
         return choices[self.place]
 
     @property
