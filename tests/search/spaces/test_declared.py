@@ -92,12 +92,40 @@ def test_autoformer_is_as_large_as_its_page_says():
     assert ends == [by_hand(192, 3, 3.5, 12), by_hand(240, 4, 4, 14)] == [5_273_512, 10_409_272]
 
 
+def test_the_released_autoformer_is_a_network_of_wider_ranges():
+    """AutoFormer-T (``experiments/subnet/AutoFormer-T.yaml``); 5.7 million parameters by the paper."""
+    space, ratios = AutoFormer(ratios=(3.0, 3.5, 4.0)), (3.5, 3.5, 3, 3.5, 3, 3, 4, 4, 3.5, 4, 3.5, 4, 3.5)
+    heads = (3,) * 10 + (4, 3, 3)
+    wanted = {"features": "192", "depth": "13"}
+    for block, (ratio, count) in enumerate(zip(ratios, heads, strict=True), start=1):
+        wanted |= {f"block {block} ratio": f"{ratio:g}", f"block {block} heads": str(count)}
+    arch = [each.choices.index(wanted.get(each.name, each.choices[0])) for each in space.decisions]
+    with torch.device("meta"):
+        network = space.build(arch)
+    assert size(network) == 5_767_720 and len(network.blocks) == 13
+
+
 def test_mobile_blocks_are_as_many_as_their_page_says():
     space = MobileBlocks()
     layers = sum((3 * 2) ** depth for depth in (2, 3, 4))
     assert space.count() == math.prod(n * layers for n in (2, 3, 3, 3, 3)) == 1_440_024_218_843_682_816
     assert f"{space.count():,}" in MobileBlocks.__doc__
     assert len(space.decisions) == 5 * (2 + 4 * 2)
+
+    def by_hand(widths, depth, kernel, expansion, channels=16):
+        count = (3 * 9 + 2) * channels
+        for width in widths:
+            for _ in range(depth):
+                middle = channels * expansion
+                count += (channels + 2 + kernel**2 + 2 + width) * middle + 2 * width
+                channels = width
+        return count + (channels + 2) * 960 + 1000 * 961
+
+    ends = space.smallest(), space.largest()
+    with torch.device("meta"):
+        ends = [size(space.build(arch)) for arch in ends]
+    assert ends == [by_hand((16, 24, 56, 72, 104), 2, 3, 3), by_hand((24, 40, 80, 112, 160), 4, 7, 6)]
+    assert all(f"{each:,}" in MobileBlocks.__doc__ for each in ends)
     wide = dict(zip((each.name for each in space.decisions), space.smallest(), strict=True)) | {"stage 3 width": 1}
     network = space.build(space.check(wide.values()), Head(2))
     assert [each[-1].narrow[0].out_channels for each in network.stages] == [16, 24, 64, 72, 104]
