@@ -73,7 +73,8 @@ class ModuleSpace(DeclaredSpace):
 def _made_by(network: Callable[..., Any]) -> Any:
     """The class, or whatever has a name, behind what a recipe or a caller gives."""
     if isinstance(network, functools.partial):
-        classes = [each for each in network.args if inspect.isclass(each)]  # a recipe's names its class last
+        # A recipe's hands its class to a function that makes the object.
+        classes = [] if inspect.isclass(network.func) else [each for each in network.args if inspect.isclass(each)]
         return classes[-1] if classes else _made_by(network.func)
     return network
 

@@ -195,6 +195,11 @@ def test_a_recipe_names_a_network_and_the_data_say_its_classes():
     )
 
 
+def test_a_network_is_named_by_its_import_path():
+    with pytest.raises(CatchmarkError, match=r"network\.class_path: 'SmallNetwork' is no import path"):
+        build(described("SmallNetwork"), SearchSpace, "space")
+
+
 def test_a_file_of_a_stranger_chooses_no_class():
     with pytest.raises(
         CatchmarkError, match=r"space.init_args.network.class_path: 'os.path.Own' is not catchmark's own"
