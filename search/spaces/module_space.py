@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.choices.small_network import SmallNetwork
 from search.spaces.declared import DeclaredSpace
 from search.spaces.head import Head
 
@@ -24,7 +25,7 @@ class ModuleSpace(DeclaredSpace):
     is there: it is copied and initialised by what its modules do in ``reset_parameters``, and its classes are its own.
 
     Args:
-        network: makes the network.
+        network: makes the network; by default a small one that shows every kind of choice.
         name: of the space, in lower case; empty for that of the network's class.
         resolution: height and width of the images of an example.
         image_multiple: images must be multiples of this many pixels.
@@ -36,7 +37,7 @@ class ModuleSpace(DeclaredSpace):
 
     def __init__(
         self,
-        network: Callable[[], nn.Module],
+        network: Callable[[], nn.Module] = SmallNetwork,
         name: str = "",
         resolution: int = 32,
         image_multiple: int = 1,
@@ -48,11 +49,6 @@ class ModuleSpace(DeclaredSpace):
         self.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", made_by.__name__).lower()
         self.image_multiple, self.classifies = image_multiple, classifies
         _ = self.decisions  # a network without choices is refused here
-
-    @classmethod
-    def toy(cls) -> dict[str, Any]:
-        """A small network with a choice of every kind."""
-        return {"network": {"class_path": "lightning_modules.networks.choices.small_network.SmallNetwork"}}
 
     def example_input(self, head: Head = Head()) -> Tensor:  # noqa: B008 - frozen
         """Four images of zeros."""

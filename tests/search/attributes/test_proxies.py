@@ -372,7 +372,7 @@ def digits():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_all_proxies_of_every_space_that_builds(name):
-    space = SPACES[name]()
+    space = SPACES[name](**SPACES[name].toy())
     data = DigitsDataModule(resolution=max(8, space.image_multiple), batch_size=4)
     values = measure_together(everything(space, data), space.draw("proxies", 1))
     lacking = {key for key, value in values.items() if math.isnan(value)}

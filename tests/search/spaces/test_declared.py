@@ -21,7 +21,7 @@ from lightning_modules.networks.choices import (
 from lightning_modules.networks.choices.small_network import SmallNetwork
 from lightning_modules.networks.supernet import Path
 from search.errors import CatchmarkError
-from search.recipes.build import build
+from search.recipes.build import build, description_of
 from search.recipes.trust import Trust
 from search.spaces.autoformer import AutoFormer
 from search.spaces.base import SearchSpace
@@ -193,6 +193,13 @@ def test_a_recipe_names_a_network_and_the_data_say_its_classes():
     assert (
         build(described(path, num_classes=9), SearchSpace, "space").build(space.smallest()).classifier.out_features == 9
     )
+
+
+def test_the_network_of_a_recipe_that_names_none_is_written_out():
+    space = build("ModuleSpace", SearchSpace, "space")
+    assert space.name == "small_network"
+    again = build(description_of(space), SearchSpace, "space")
+    assert again.decisions == space.decisions and "SmallNetwork" in str(description_of(space))
 
 
 def test_a_network_is_named_by_its_import_path():
