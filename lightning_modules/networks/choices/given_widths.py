@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -16,19 +16,24 @@ from lightning_modules.networks.choices.elastic_norms import ElasticBatchNorm2d
 from lightning_modules.networks.choices.operations import DepthChoice
 from lightning_modules.networks.choices.value import Choice, Number, Product
 
-_KEEPING_MODULES = (
+_ELEMENTWISE_MODULES = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh),
-    *(nn.Dropout, nn.Dropout2d, nn.Identity, nn.Upsample, nn.Flatten),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    *(nn.Dropout, nn.Identity),
 )
-_KEEPING = {
-    *(torch.relu, torch.sigmoid, torch.tanh, torch.flatten, functional.relu, functional.relu6, functional.gelu),
-    *(functional.silu, functional.hardswish, functional.hardsigmoid, functional.leaky_relu, functional.dropout),
-    *(functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d, functional.avg_pool2d, functional.max_pool2d),
-    *(functional.interpolate, torch.mean),
-    *("relu", "relu_", "sigmoid", "tanh", "flatten", "mean", "contiguous"),
+_PICTURE_MODULES = (
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout2d, nn.Upsample),
+)
+_ELEMENTWISE: set[Any] = {
+    *(torch.relu, torch.sigmoid, torch.tanh, functional.relu, functional.relu6, functional.gelu, functional.silu),
+    *(functional.hardswish, functional.hardsigmoid, functional.leaky_relu, functional.dropout),
+    *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
 }
 """Functions and methods behind which channels are those before them."""
+_PICTURE: set[Any] = {
+    *(functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d, functional.avg_pool2d, functional.max_pool2d),
+    functional.interpolate,
+}
+"""Those of which the same is true for pictures, whose channels are the second dimension."""
 _ADDING = {operator.add, operator.iadd, operator.mul, operator.imul, torch.add, torch.mul, "add", "add_", "mul", "mul_"}
 """Those whose inputs must have the same channels."""
 
@@ -141,6 +146,13 @@ def _exchange(network: nn.Module, name: str, before: Number, count: int, behind:
     setattr(network.get_submodule(owner), last, elastic)
 
 
+class _Carried(NamedTuple):
+    """What is known of a tensor: its channels, and whether they are the last of its dimensions and not the second."""
+
+    channels: _Channels
+    flat: bool
+
+
 class _Analysis:
     """Which channels every layer of a network reads and writes.
 
@@ -151,48 +163,59 @@ class _Analysis:
     def __init__(self, network: nn.Module, graph: fx.Graph):
         self._network = network
         self.layers: dict[str, tuple[_Channels, _Channels]] = {}
-        self._of: dict[fx.Node, _Channels] = {}
+        known: dict[fx.Node, _Carried] = {}
         for node in graph.nodes:
-            inputs = [self._of[each] for each in node.all_input_nodes if each in self._of]
+            inputs = [known[each] for each in node.all_input_nodes if each in known]
             behind = self._behind(node, inputs)
             if behind is None:
                 for each in inputs:
-                    each.root().fixed = True
+                    each.channels.root().fixed = True
             else:
-                self._of[node] = behind
+                known[node] = behind
 
-    def _behind(self, node: fx.Node, inputs: list[_Channels]) -> _Channels | None:
-        """The channels of what a node gives; None where nothing is known of them, or before it."""
+    def _behind(self, node: fx.Node, inputs: list[_Carried]) -> _Carried | None:
+        """What is known of what a node gives; None where nothing is, and what it reads must stay as it is."""
         if node.op == "call_module":
-            return self._behind_module(str(node.target), inputs)
+            return self._behind_module(str(node.target), inputs[0] if inputs else None)
         # All inputs must be known: a sum with what is not may have to keep its channels.
         if len(inputs) != len(node.all_input_nodes) or not inputs:
             return None
-        if node.target in _ADDING:
+        first = inputs[0]
+        if node.target in _ADDING and all(each.flat == first.flat for each in inputs):
             for each in inputs[1:]:
-                inputs[0].join(each)
-            return inputs[0]
-        if node.target in _KEEPING and len(inputs) == 1 and _leaves_channels(node):
-            return inputs[0]
-        return None
+                first.channels.join(each.channels)
+            return first
+        if len(inputs) > 1:
+            return None
+        if node.target in _ELEMENTWISE or (node.target in _PICTURE and not first.flat):
+            return first
+        return None if first.flat else _flattened(node, first.channels)
 
-    def _behind_module(self, name: str, inputs: list[_Channels]) -> _Channels | None:
+    def _behind_module(self, name: str, read: _Carried | None) -> _Carried | None:
         layer = self._network.get_submodule(name)
-        if isinstance(layer, _KEEPING_MODULES):
-            return inputs[0] if inputs else None
-        if isinstance(layer, nn.Conv2d) and not isinstance(layer, ChoiceModule):
-            return self._layer(name, layer.in_channels, layer.out_channels, inputs, _keeps(layer), _stays(layer))
-        if isinstance(layer, nn.Linear) and not isinstance(layer, ChoiceModule):
-            return self._layer(name, layer.in_features, layer.out_features, inputs, False, False)
+        if isinstance(layer, _ELEMENTWISE_MODULES):
+            return read
+        if isinstance(layer, ChoiceModule):
+            return None
+        channels = _of_kind(read, flat=isinstance(layer, nn.Linear))
+        if isinstance(layer, _PICTURE_MODULES):
+            return None if channels is None else read
+        if isinstance(layer, nn.Flatten):
+            return _Carried(channels, True) if channels is not None and layer.start_dim == 1 else None
+        if isinstance(layer, nn.Conv2d):
+            behind = self._layer(name, layer.in_channels, layer.out_channels, channels, _keeps(layer), _stays(layer))
+            return _Carried(behind, False)
         if isinstance(layer, nn.BatchNorm2d):
-            return self._layer(name, layer.num_features, layer.num_features, inputs, True, False)
+            return _Carried(self._layer(name, layer.num_features, layer.num_features, channels, True, False), False)
+        if isinstance(layer, nn.Linear):
+            return _Carried(self._layer(name, layer.in_features, layer.out_features, channels, False, False), True)
         return None
 
     def _layer(
-        self, name: str, before: int, behind: int, inputs: list[_Channels], keeps: bool, stays: bool
+        self, name: str, before: int, behind: int, read: _Channels | None, keeps: bool, stays: bool
     ) -> _Channels:
         """Note a layer; a second call of the same one reads and writes the same channels."""
-        channels = inputs[0] if inputs else _Channels(before, fixed=True)
+        channels = _Channels(before, fixed=True) if read is None else read
         if before % channels.count:
             channels.root().fixed = True
         known = self.layers.setdefault(name, (channels, channels if keeps else _Channels(behind)))
@@ -201,6 +224,14 @@ class _Analysis:
             for each in known:
                 each.root().fixed = True
         return known[1]
+
+
+def _of_kind(read: _Carried | None, flat: bool) -> _Channels | None:
+    """The channels that a layer reads; of a tensor that has them in another dimension they must all stay."""
+    if read is None or read.flat == flat:
+        return None if read is None else read.channels
+    read.channels.root().fixed = True
+    return None
 
 
 def _keeps(layer: nn.Conv2d) -> bool:
@@ -214,11 +245,12 @@ def _stays(layer: nn.Conv2d) -> bool:
     return odd or (layer.groups > 1 and not _keeps(layer))
 
 
-def _leaves_channels(node: fx.Node) -> bool:
-    """Whether a mean is one over the picture, and a flattening leaves the batch alone."""
+def _flattened(node: fx.Node, channels: _Channels) -> _Carried | None:
+    """What is known behind a mean over a picture, or behind all places of one side by side."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     rest: dict[str, Any] = dict(zip(("first", "second"), node.args[1:], strict=False)) | dict(node.kwargs)
     if name == "mean":
         dims = rest.get("dim", rest.get("first"))
-        return isinstance(dims, (list, tuple)) and set(dims) <= {2, 3, -1, -2}
-    return name != "flatten" or rest.get("start_dim", rest.get("first", 0)) == 1
+        over_picture = isinstance(dims, (list, tuple)) and sorted(dim % 4 for dim in dims) == [2, 3]
+        return _Carried(channels, not rest.get("keepdim", rest.get("second", False))) if over_picture else None
+    return _Carried(channels, True) if name == "flatten" and rest.get("start_dim", rest.get("first", 0)) == 1 else None

@@ -179,8 +179,8 @@ def test_gradients_are_those_of_the_stand_alone_network_and_reach_nothing_else(n
         assert everything == pytest.approx(total, rel=1e-4)
 
 
-# The weights of Auto-DeepLab's cells belong to edges, not to decisions: see test_auto_deeplab.py. Numbers, such as widths,
-# are decided by single paths alone: see choices/test_modules.py.
+# The weights of Auto-DeepLab's cells belong to edges, not to decisions: see test_auto_deeplab.py. Single paths alone
+# decide numbers, such as widths: see choices/test_modules.py.
 @pytest.mark.parametrize(
     "name", [name for name in SPACES if name not in ("AutoDeepLab", "AutoFormer", "MobileBlocks", "ModuleSpace")]
 )

@@ -143,3 +143,22 @@ def test_a_recipe_names_a_network_of_torchvision():
     network = TorchvisionNetwork("mobilenet_v2", [0.5, 1.0], 8, num_classes=4, in_channels=1)
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
     assert all(width % 8 == 0 for name, widths in names(network).items() if "out" in name for width in widths)
+
+
+class Rows(nn.Module):
+    """A linear layer on the rows of a picture, and one on features that follow each other place by place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.rows = nn.Conv2d(3, 8, 1), nn.Linear(32, 4)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.last = nn.Linear(6 * 32 * 4, 2)
+
+    def forward(self, images):
+        return self.last(torch.flatten(self.second(self.rows(self.first(images))), 1))
+
+
+def test_rows_of_a_picture_are_no_channels():
+    network = with_width_choices(Rows(), [0.5, 1.0])
+    assert names(network) == {"second.out_channels": (3, 6)}
+    assert cut(network, (0,))(IMAGES).shape == (2, 2)
