@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def with_depth_choices(network: nn.Module, images: Tensor | None = None, least: 
         ValueError: it has no stage with more than ``least`` blocks.
     """
     shapes = _shapes(network, torch.zeros(1, 3, 64, 64) if images is None else images)
-    rows = [(row, path) for path, row in network.named_modules() if type(row) is nn.Sequential]
+    rows = [(row, path) for path, row in network.named_modules() if _is_row(row)]
     changed = False
     for row, path in reversed(rows):  # inner rows come first
         for first, end in reversed(list(_stages(row, shapes))):
@@ -81,6 +82,11 @@ def _stages(row: nn.Sequential, shapes: dict[int, tuple[torch.Size, torch.Size]]
 def _follows(before: nn.Module, block: nn.Module, shapes: dict[int, tuple[torch.Size, torch.Size]]) -> bool:
     read, given = shapes.get(id(block), (None, 0))
     return _is_block(block) and type(before) is type(block) and read == given
+
+
+def _is_row(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether a module does nothing but run others one behind the other."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _is_block(module: nn.Module) -> bool:
