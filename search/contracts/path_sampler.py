@@ -140,9 +140,9 @@ def a_path_is_a_pure_function(subject: SamplerSubject) -> None:
     for key in reversed(keys):
         ensure(_plain(sampler.path(*key)) == first[key], f"path{key} differs when it is asked again", cure)
         ensure(_plain(other.path(*key)) == first[key], f"path{key} of two samplers differs", cure)
-    for key in {(seed, step) for seed, step, _ in keys}:
-        once, again = ([_plain(path) for path in each.paths(*key)] for each in (sampler, other))
-        ensure(once == again and once, f"paths{key} of two samplers differ, or there are none", cure)
+    for seed, step in {(seed, step) for seed, step, _ in keys}:
+        once, again = ([_plain(path) for path in each.paths(seed, step)] for each in (sampler, other))
+        ensure(once == again and once, f"paths({seed}, {step}) of two samplers differ, or there are none", cure)
 
 
 def drawing_leaves_states_alone(subject: SamplerSubject) -> None:
