@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lightning_modules.networks.choices.elastic import ElasticLinear
 from lightning_modules.networks.choices.value import Number
@@ -33,5 +32,6 @@ class SelfAttention(nn.Module):
         """``[batch, time, features]`` to the same shape."""
         form = (*x.shape[:2], int(self.heads), self.head_features)
         query, key, value = (part(x).view(form).transpose(1, 2) for part in (self.query, self.key, self.value))
-        attended: Tensor = functional.scaled_dot_product_attention(query, key, value)
-        return self.out(torch.flatten(attended.transpose(1, 2), 2))
+        # Written out: torch's own has no second derivative, which proxies such as GraSP take.
+        weights = (query @ key.transpose(-2, -1) * self.head_features**-0.5).softmax(-1)
+        return self.out(torch.flatten((weights @ value).transpose(1, 2), 2))
