@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Optional
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightning_modules.averaging import WeightAverage
@@ -69,6 +71,8 @@ class ClassificationModule(LightningModule):
             ``train_loss`` is the sum.
         drop_path: how likely a term of a sum is left out in the last epoch
             (`lightning_modules.networks.drop_path`), linear in the epochs from 0 in the first; 0.2 is DARTS' and GDAS'.
+        optimizer: of the weights, as ``torch.optim.AdamW``, in place of SGD and with a weight decay of its own; the
+            learning rate is the one above all the same.
 
     Raises:
         ValueError: a number is out of range, or the network has nothing to drop.
@@ -86,6 +90,7 @@ class ClassificationModule(LightningModule):
         warmup_epochs: int = 0,
         auxiliary_weight: float = 0.4,
         drop_path: float = 0.0,
+        optimizer: Optional[Callable[[Iterable[nn.Parameter]], Optimizer]] = None,  # noqa: UP045 - Python 3.10
     ):
         super().__init__()
         if not 0 <= ema_decay < 1:
@@ -101,7 +106,7 @@ class ClassificationModule(LightningModule):
         self.auxiliary_weight, self.drop_path = auxiliary_weight, drop_path
         self.learning_rate, self.momentum, self.nesterov = learning_rate, momentum, nesterov
         self.weight_decay, self.label_smoothing = weight_decay, label_smoothing
-        self.ema_decay, self.warmup_epochs = ema_decay, warmup_epochs
+        self.ema_decay, self.warmup_epochs, self.optimizer = ema_decay, warmup_epochs, optimizer
         self.configure_models(network)
         self.configure_losses()
         self.configure_metrics()
@@ -130,14 +135,20 @@ class ClassificationModule(LightningModule):
         self._has_top5 = False
 
     def configure_optimizers(self) -> Any:
-        """SGD, and a cosine from the learning rate to zero over all iterations of the run but those of the warm-up."""
-        optimizer = torch.optim.SGD(
-            (parameter for parameter in self.parameters() if parameter.requires_grad),  # the average's do not
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-        )
+        """The optimiser, and a cosine to zero over all iterations of the run but those of the warm-up."""
+        learned = [each for each in self.parameters() if each.requires_grad]  # the average's do not
+        if self.optimizer is None:
+            optimizer: Optimizer = torch.optim.SGD(
+                learned,
+                lr=self.learning_rate,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=self.weight_decay,
+            )
+        else:
+            optimizer = self.optimizer(learned)
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate
         iterations = self.trainer.estimated_stepping_batches
         if math.isinf(iterations):
             raise ScheduleError("the cosine schedule needs an end: set max_epochs or max_steps")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from lightning_modules.averaging import follow
+from lightning_modules.imitation import imitation_loss, loss_and_outputs
 from lightning_modules.landmark_regularizer import LandmarkRegularizer
 from lightning_modules.networks.batch_statistics import fix, recalibrated, several_ranks
 from lightning_modules.networks.supernet import Path, Supernet
@@ -121,9 +122,7 @@ class SupernetModule(LightningModule):
         """One step of the weights, and one of the sampler."""
         step, optimizer = self.global_step, self._optimizer()
         optimizer.zero_grad(set_to_none=False)
-        loss = self.path_loss(self.sampler.path(self.seed, step), batch["train"])
-        self.manual_backward(loss)
-        self._loss.add(loss)
+        self._train_paths(self.sampler.paths(self.seed, step), batch["train"])
         epochs, batches = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
         # In the middle of a step, so that the mean over steps is that of the schedule.
         self._regularise(batch["held_out"], step, self.current_epoch + (batch_index + 0.5) / batches)
@@ -146,6 +145,21 @@ class SupernetModule(LightningModule):
                 learning_rate=self.settings.learning_rate_at(self.current_epoch),
             )
         )
+
+    def _train_paths(self, paths: Sequence[Path], batch: Any) -> None:
+        """Add the gradient of the mean loss of some paths, one after another: only one needs memory at a time."""
+        teacher: Tensor | None = None
+        for path in paths:
+            if len(paths) == 1 or not self.sampler.distillation:
+                loss = self.path_loss(path, batch)
+            else:
+                loss, outputs = loss_and_outputs(self.objective, partial(self.supernet, path=path), batch)
+                if teacher is None:
+                    teacher = outputs.detach()
+                else:
+                    loss = torch.lerp(loss, imitation_loss(outputs, teacher), self.sampler.distillation)
+            self.manual_backward(loss / len(paths))
+            self._loss.add(loss)
 
     def _regularise(self, batch: Any, step: int, moment: float) -> None:
         """Add the gradient of the landmarks' penalty; ``moment`` is how many epochs have passed."""

@@ -17,8 +17,10 @@ class BatchStatistics(nn.Module):
     With several ranks the statistics are those of the joint batch, in training and in evaluation; the sums travel
     through a differentiable all-reduce, so gradients are those of the joint batch too.
 
+    Of a feature map with fewer channels, as of an elastic layer, the first scales and shifts are used.
+
     Args:
-        channels: of the feature map.
+        channels: of the feature map, at most.
         affine: whether to learn a scale and a shift. The supernets of NAS-Bench-201 (AutoDL-Projects) do not;
             Landmark Regularization's do on the NAS-Bench spaces and do not on DARTS'.
         eps: added to the variance.
@@ -40,12 +42,18 @@ class BatchStatistics(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` to the same shape."""
         if self._fixed is not None:
-            return nn.functional.batch_norm(x, *self._fixed, self.weight, self.bias, False, 0.0, self.eps)
+            return nn.functional.batch_norm(x, *self._fixed, *self._learned(x), False, 0.0, self.eps)
         if self._recorded is not None:
             self._recorded.append((x.mean((0, 2, 3)), x.var((0, 2, 3))))
         if several_ranks():
             return self._over_ranks(x)
-        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return nn.functional.batch_norm(x, None, None, *self._learned(x), True, 0.0, self.eps)
+
+    def _learned(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Scale and shift of the channels that are there."""
+        if self.weight is None or self.bias is None or x.shape[1] == self.channels:
+            return self.weight, self.bias
+        return self.weight[: x.shape[1]], self.bias[: x.shape[1]]
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         channels, rank, ranks = x.shape[1], dist.get_rank(), dist.get_world_size()
@@ -57,10 +65,11 @@ class BatchStatistics(nn.Module):
         share = counts / counts.sum()
         mean = (share * means).sum(0)
         scale = ((share * (variances + (means - mean).square())).sum(0) + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
+        weight, bias = self._learned(x)
+        if weight is not None:
+            scale = scale * weight
         x = (x - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)
-        return x if self.bias is None else x + self.bias.view(-1, 1, 1)
+        return x if bias is None else x + bias.view(-1, 1, 1)
 
 
 def several_ranks() -> bool:

@@ -63,6 +63,14 @@ class Space(Protocol):
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
         ...
 
+    def smallest(self) -> Choices:
+        """The architecture of the smallest network."""
+        ...
+
+    def largest(self) -> Choices:
+        """The architecture of the largest network."""
+        ...
+
     def canonical(self, archs: Tensor) -> Tensor:
         """One architecture for all that build the same network: int64 ``[..., decisions]`` to the same shape."""
         ...
@@ -115,6 +123,8 @@ class PathSampler(nn.Module, ABC):
     """Whether a path runs all operations, weighted, and is the same at every step until the sampler learns."""
     chooses_in_own_order: bool = False
     """Whether it chooses without asking for scores, by probabilities of its own for instance."""
+    distillation: float = 0.0
+    """Of several paths of a step, how much all but the first learn from what it says in the place of the targets."""
     steps_every: int = 1
     warmup: int = 0
 
@@ -138,6 +148,10 @@ class PathSampler(nn.Module, ABC):
             step: how many steps the weights have taken.
             index: which of several paths of the same step.
         """
+
+    def paths(self, seed: int, step: int) -> list[Path]:
+        """The paths of a step, by default one; the weights move down the mean of their losses."""
+        return [self.path(seed, step)]
 
     def path_of(self, choices: Sequence[int]) -> Path:
         """How a given architecture runs, as a landmark or to be evaluated; by default nothing but its operations."""

@@ -140,6 +140,9 @@ def a_path_is_a_pure_function(subject: SamplerSubject) -> None:
     for key in reversed(keys):
         ensure(_plain(sampler.path(*key)) == first[key], f"path{key} differs when it is asked again", cure)
         ensure(_plain(other.path(*key)) == first[key], f"path{key} of two samplers differs", cure)
+    for seed, step in {(seed, step) for seed, step, _ in keys}:
+        once, again = ([_plain(path) for path in each.paths(seed, step)] for each in (sampler, other))
+        ensure(once == again and once, f"paths({seed}, {step}) of two samplers differ, or there are none", cure)
 
 
 def drawing_leaves_states_alone(subject: SamplerSubject) -> None:
@@ -179,6 +182,9 @@ def paths_are_valid(subject: SamplerSubject) -> None:
             path = sampler.path(0, step)
             if path.choices is not None:
                 _ensure_valid(subject, path.choices, f"path(0, {step})")
+            for each in sampler.paths(0, step):
+                if each.choices is not None:
+                    _ensure_valid(subject, each.choices, f"one of paths(0, {step})")
             if path.weights is not None:
                 shapes = [each.shape for each in path.weights]
                 cure = "let the space's relaxation make the path: self.space.relaxation().path(logits)"

@@ -47,6 +47,8 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
         CatchmarkError: there is no such class, or it is no subclass, or abstract.
     """
     module_name, _, name = path.rpartition(".")
+    if not module_name and _is_any_module(base):
+        raise CatchmarkError(f"{key}: '{path}' is no import path, which a network is named by, as in my_file.MyNetwork")
     if not module_name:
         for hidden in {home.partition(".")[0] for home in _HOMES} if not trust.everything else ():
             if not is_ours(hidden):
@@ -101,7 +103,7 @@ def find_class(path: str, base: type, key: str, trust: Trust = RECIPE) -> type:
 
 def shipped_classes(base: type, *homes: str) -> dict[str, type]:
     """Those of ours that a recipe may name where a ``base`` is asked for, by their short names."""
-    if _is_protocol(base):
+    if _is_protocol(base) or _is_any_module(base):
         return {}
     return {name: found for home in homes or _HOMES for name, found in find_classes(home, base).items()}
 
@@ -113,6 +115,11 @@ def _known(base: type) -> str:
 
 def _is_protocol(base: type) -> bool:
     return bool(getattr(base, "_is_protocol", False))
+
+
+def _is_any_module(base: type) -> bool:
+    """Whether any network or part of one is asked for: so many of ours are that none has a short name there."""
+    return (base.__module__, base.__name__) == ("torch.nn.modules.module", "Module")
 
 
 def find_parameters(owner: type, skip: int) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -378,6 +378,25 @@ class SearchSpace(ABC):
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Hamming distance: the number of decisions that differ, over the last dimension."""
         return (a != b).sum(-1)
+
+    def smallest(self) -> Architecture:
+        """The architecture of the smallest network: by default of the first choices.
+
+        A space whose choices are not in the order of their size says something else, or it has no such architecture.
+        """
+        return self._of_ends(lambda allowed: allowed[0])
+
+    def largest(self) -> Architecture:
+        """The architecture of the largest network: by default of the last choices that may follow; see `smallest`."""
+        return self._of_ends(lambda allowed: allowed[-1])
+
+    def _of_ends(self, pick: Callable[[list[int]], int]) -> Architecture:
+        """The architecture of whatever is picked among the choices that may follow."""
+        chosen: list[int] = []
+        for _ in self.sizes:
+            mask = self.valid_choices(torch.tensor(chosen, dtype=torch.long)).tolist()
+            chosen.append(pick([choice for choice, good in enumerate(mask) if good]))
+        return tuple(chosen)
 
     def canonical(self, archs: Tensor) -> Tensor:
         """One architecture for all that build the same network: int64 ``[..., decisions]`` to the same shape.

@@ -367,3 +367,25 @@ def test_paths_are_dropped_more_often_from_epoch_to_epoch():
 def test_wrong_regularisation_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         ClassificationModule(make_network(), **settings)
+
+
+def test_another_optimiser_follows_the_same_cosine():
+    """AdamW by hand, with the learning rate of every iteration; its own is not looked at."""
+    epochs, data, plain = 2, make_data(), make_network()
+    module = ClassificationModule(
+        make_network(),
+        learning_rate=0.01,
+        optimizer=lambda weights: torch.optim.AdamW(weights, lr=9.0, weight_decay=0.1),
+    )
+    Trainer(max_epochs=epochs, **QUIET).fit(module, datamodule=data)
+    loader, optimizer = make_data().train_dataloader(), torch.optim.AdamW(plain.parameters(), weight_decay=0.1)
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        for k, (images, labels) in enumerate(loader):
+            done = (epoch * len(loader) + k) / (epochs * len(loader))
+            optimizer.param_groups[0]["lr"] = 0.01 * 0.5 * (1 + math.cos(math.pi * done))
+            optimizer.zero_grad()
+            functional.cross_entropy(plain(images), labels).backward()
+            optimizer.step()
+    for ours, theirs in zip(module.network.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)

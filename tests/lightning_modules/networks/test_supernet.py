@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -9,14 +10,18 @@ from torch import nn
 
 from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.cells import Zero
+from lightning_modules.networks.choices import DepthChoice, OperationChoice
 from lightning_modules.networks.supernet import Path, PathModule
 from search.recipes.catalogue import find_classes
 from search.spaces.auto_deeplab import AutoDeepLab
+from search.spaces.autoformer import AutoFormer
 from search.spaces.base import SearchSpace
 from search.spaces.cas import CASMultiScale
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.fbnet import FBNet
 from search.spaces.gdas import GDASCells
+from search.spaces.mobile_blocks import MobileBlocks
+from search.spaces.module_space import ModuleSpace
 from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
 
@@ -32,6 +37,7 @@ SPACES = {
     "DepthFusion of version 2, a cell for each fusion": lambda: DepthFusion(2, synchronised=False),
     "AutoDeepLab": lambda: AutoDeepLab(layers=2, blocks=1),
     "FBNet": lambda: FBNet([1, 2]),  # every kind of layer: the shape changes in it or not
+    **{found.__name__: partial(found, **found.toy()) for found in (AutoFormer, MobileBlocks, ModuleSpace)},
 }
 SMALL = {"num_classes": 3, "channels": 6, "cells": 1, "width": 2}
 LARGER = {
@@ -94,7 +100,7 @@ def operations_of(supernet):
     return {
         f"{prefix}.{name}"
         for prefix, part in supernet.named_modules()
-        if isinstance(part, PathModule)
+        if isinstance(part, (PathModule, DepthChoice, OperationChoice))
         for name, module in part.named_modules()
         if not list(module.children()) and not isinstance(module, (Zero, nn.Conv2d))
     }
@@ -173,8 +179,11 @@ def test_gradients_are_those_of_the_stand_alone_network_and_reach_nothing_else(n
         assert everything == pytest.approx(total, rel=1e-4)
 
 
-# The weights of Auto-DeepLab's cells belong to edges, not to decisions: see test_auto_deeplab.py.
-@pytest.mark.parametrize("name", [name for name in SPACES if name != "AutoDeepLab"])
+# The weights of Auto-DeepLab's cells belong to edges, not to decisions: see test_auto_deeplab.py. Single paths alone
+# decide numbers, such as widths: see choices/test_modules.py.
+@pytest.mark.parametrize(
+    "name", [name for name in SPACES if name not in ("AutoDeepLab", "AutoFormer", "MobileBlocks", "ModuleSpace")]
+)
 def test_weights_of_one_change_nothing_and_one_hot_weights_are_the_path(name):
     space = SPACES[name]()
     head = head_of(name, space)

@@ -118,7 +118,7 @@ MALFORMED = {
         [
             "space:",
             "'Foo'",
-            "known: AutoDeepLab, CASBackbone,",
+            "known: AutoDeepLab, AutoFormer, CASBackbone,",
             ", TransNASBench101Micro",
         ],
     ),
