@@ -36,7 +36,7 @@ class SmallNetwork(nn.Module):
         in_channels: of the images.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (4, 6), num_classes: int = 10, in_channels: int = 3):
+    def __init__(self, widths: tuple[int, ...] = (3, 4, 6, 8), num_classes: int = 10, in_channels: int = 3):
         super().__init__()
         width = Choice(widths, name="width")
         self.stem = ElasticConv2d(in_channels, width, 3, stride=2)

@@ -64,7 +64,7 @@ def triples():
                     yield pytest.param(check, space_name, agent_name, id=f"{check.__name__}-{space_name}-{agent_name}")
 
 
-@pytest.mark.parametrize(("check", "space_name", "agent_name"), triples())
+@pytest.mark.parametrize(("check", "space_name", "agent_name"), list(triples()))
 def test_promise(agent_name, space_name, check):
     check(subject_of(agent_name, space_name))
 

@@ -62,7 +62,7 @@ def test_every_path_is_its_stand_alone_network(name, affine):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("small", 2 * 2 * (2 + 4)), ("autoformer", 2 * (4 + 16)), ("mobile", (2 * 20) ** 2)]
+    ("name", "count"), [("small", 4 * 2 * (2 + 4)), ("autoformer", 2 * (4 + 16)), ("mobile", (2 * 20) ** 2)]
 )
 def test_toy_spaces_are_counted_and_enumerated(name, count):
     space = TOYS[name]()
