@@ -14,6 +14,7 @@ from typing import Any
 
 from search.recipes.classes import shipped_classes
 from search.recipes.described import describe_arguments, first_lines
+from search.recipes.recipe import NAMED
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 
@@ -38,7 +39,10 @@ def recipe_schema() -> dict[str, Any]:
         "else": {"required": experiment.get("required", [])},
     }
     named = writer.named(Study, 0)
-    overlay = {"properties": {"base": base, "init_args": {"type": "object"}, **laid_over["properties"]}}
+    properties = {
+        key: _or_taken_out(value) if key in NAMED else value for key, value in laid_over["properties"].items()
+    }
+    overlay = {"properties": {"base": base, "init_args": {"type": "object"}, **properties}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A recipe of catchmark",
@@ -48,6 +52,15 @@ def recipe_schema() -> dict[str, Any]:
         "else": {"if": {"required": ["class_path"]}, "then": named, "else": {**laid_over, **whole}},
         "$defs": writer.definitions,
     }
+
+
+def _or_taken_out(described: dict[str, Any]) -> dict[str, Any]:
+    """A mapping of names in which null, too, may stand for a name: what a recipe takes out of its base."""
+    if "anyOf" in described:
+        return {**described, "anyOf": [_or_taken_out(each) for each in described["anyOf"]]}
+    if isinstance(inside := described.get("additionalProperties"), dict):
+        return {**described, "additionalProperties": {"anyOf": [inside, {"type": "null"}]}}
+    return described
 
 
 class _Writer:
