@@ -35,7 +35,8 @@ def folder(tmp_path):
 def test_the_command_makes_a_file_that_the_data_module_reads(folder, tmp_path, capsys):
     out = tmp_path / "cifar10.npz"
     assert main(["data", "cifar10", str(folder), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.strip() == f"images: {out}"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"images: {out}" and "15 images to train on and 3 for validation" in said[1]
     arrays = load_npz(out)
     assert arrays.train_images.shape == (15, 32, 32, 3) and arrays.val_images.shape == (3, 32, 32, 3)
     assert list(arrays.classes) == NAMES and arrays.name == "cifar10"
