@@ -78,6 +78,8 @@ def main() -> None:
                 f"{len(found.unique())} different",
             ]
             print(" | ".join(row), flush=True)
+    if given.figures is None:
+        return
     begin = drawn.pop("none")
     lines = []
     for color, (term, points) in enumerate(drawn.items()):

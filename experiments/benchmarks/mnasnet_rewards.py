@@ -92,6 +92,8 @@ def main() -> None:
                 sep=" | ",
                 flush=True,
             )
+    if given.figures is None:
+        return
     with kept_in(given.figures):
         late_label = "share of the last quarter of the evaluations, by half a millisecond"
         line_chart(spread, "latency, ms", late_label, begins={"T": TARGET})

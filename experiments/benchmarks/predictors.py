@@ -49,7 +49,7 @@ def main() -> None:
         of_code = torch.zeros(int(study.space.code(everything).max()) + 1, dtype=torch.float64)
         of_code[study.space.code(everything)] = scores
         best = scores[~scores.isnan()].max()
-        lines = []
+        lines, skipped = [], min(4, study.budget - 1)  # the first regrets are far above all that is to be seen
         for name in chosen.agents or study.agent_names:
             agent = study.agent(name, task=task)
             begun = time.process_time()
@@ -67,9 +67,11 @@ def main() -> None:
                 error = float(there.std()) / len(there) ** 0.5
                 row.append(f"{count}: {there.mean():.3f} ± {error:.3f} ({(there < 1e-6).double().mean():.2f})")
             print(" | ".join([*row, f"{seconds:.2f} s"]), flush=True)
-            mean, error = regret.mean(0)[4:], 2 * regret.std(0)[4:] / study.trials**0.5
+            mean, error = regret.mean(0)[skipped:], 2 * regret.std(0)[skipped:] / study.trials**0.5
             band = torch.stack([mean - error, mean + error], 1).tolist()
-            lines.append(Line(name, range(5, study.budget + 1), mean.tolist(), band, color=len(lines)))
+            lines.append(Line(name, range(skipped + 1, study.budget + 1), mean.tolist(), band, color=len(lines)))
+        if chosen.figures is None:
+            continue
         with kept_in(chosen.figures):
             line_chart(lines, "evaluations", f"regret on {target}, points of accuracy", y_range=(0.0, max(lines[0].y)))
 

@@ -52,6 +52,8 @@ def main() -> None:
     print("| | latency (ms) | mean IoU (%) |\n|---|---|---|")
     points = [_row(cost, name, networks) for name, networks in found.items()]
     rivals = [_row(cost, "random", [each]) for each in drawn]
+    if given.figures is None:
+        return
     with kept_in(given.figures):
         lines = [_line("found, by lambda", points, 0), _line("random", rivals, 1)]
         line_chart(lines, "latency, ms", "mean IoU (%)", points=True)

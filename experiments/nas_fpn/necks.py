@@ -155,6 +155,8 @@ def main() -> None:
         scores = [[score for score, _ in each] for each in zip(*rows, strict=True)]
         means, band = [statistics.mean(each) for each in scores], [(min(each), max(each)) for each in scores]
         lines.append(Line(f"trained {how}", range(1, len(scores) + 1), means, band, color=len(lines)))
+    if arguments.figures is None:
+        return
     with kept_in(arguments.figures):
         line_chart(lines, "read behind repeat", "mAP (%), mean and range over seeds", points=True)
 
