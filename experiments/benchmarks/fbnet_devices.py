@@ -26,9 +26,9 @@ from search.attributes.fbnet_latency import FBNetLatency
 from search.evaluation import Architecture
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import granted
-from search.runs.journal import Journal, Record
+from search.results.found_networks import found_and_drawn
+from search.runs.journal import Record
 from search.spaces.base import SearchSpace
-from search.studies.supernet_job import FOUND, MEASURED, STAND_ALONE
 from search.studies.supernet_study import SupernetStudy
 
 DEVICES = ("pixel3", "raspi4", "fpga", "eyeriss")
@@ -96,18 +96,13 @@ def trials_of(run: Path) -> list[Trial]:
     """What a run has: as many of its trials as are finished."""
     study, _ = load_recipe(run / "config.yaml", trust=granted())
     assert isinstance(study, SupernetStudy), f"{run} is not a run of a SupernetStudy"
-    journal = Journal(run / "journal.sqlite", writable=False)
-    try:
-        alone = list(journal.records(STAND_ALONE))
-        found = {name: [each for each in journal.records(name) if each.stage == FOUND] for name in study.methods}
-    finally:
-        journal.close()
+    found, alone = found_and_drawn(run, study)
     return [_trial(study, alone, found, trial) for trial in range(study.trials)]
 
 
 def _trial(study: SupernetStudy, alone: Sequence[Record], found: dict[str, list[Record]], trial: int) -> Trial:
     own = {name: [each for each in records if each.trial == trial] for name, records in found.items()}
-    drawn = [each for each in alone if each.trial == trial and each.stage == MEASURED]
+    drawn = [each for each in alone if each.trial == trial]
     seconds = {
         name: records[0].evaluation.metrics["training"] + records[0].evaluation.metrics["choosing"]
         for name, records in own.items()

@@ -20,9 +20,8 @@ from search.evaluation import Architecture, Proposal
 from search.randomness import derive_seed
 from search.recipes.recipe import load_recipe
 from search.recipes.trust import granted
-from search.runs.journal import Journal
+from search.results.found_networks import found_and_drawn
 from search.spaces.recurrent import RecurrentCells
-from search.studies.supernet_job import FOUND, MEASURED, STAND_ALONE
 from search.studies.supernet_study import SupernetStudy
 from search.tasks.trained import TrainedTask
 
@@ -62,15 +61,9 @@ def main() -> None:
 
 def _read(run: Path, study: SupernetStudy) -> tuple[dict[int, Architecture], dict[int, list[float]]]:
     """What each trial's first method found first, and the perplexities of its random cells."""
-    journal = Journal(run / "journal.sqlite", writable=False)
-    try:
-        name = next(iter(study.methods))
-        records = [each for each in journal.records(name) if each.stage == FOUND]
-        alone = [each for each in journal.records(STAND_ALONE) if each.stage == MEASURED]
-    finally:
-        journal.close()
+    by_method, alone = found_and_drawn(run, study)
     found: dict[int, Architecture] = {}
-    for each in records:
+    for each in next(iter(by_method.values())):
         found.setdefault(each.trial, each.architecture)
     drawn = {trial: [-each.evaluation.score for each in alone if each.trial == trial] for trial in found}
     return found, drawn

@@ -20,8 +20,7 @@ from search.recipes.recipe import load_recipe
 from search.recipes.trust import granted
 from search.reports.line_chart import Line, line_chart
 from search.reports.svg import kept_in
-from search.runs.journal import Journal
-from search.studies.supernet_job import FOUND, MEASURED, STAND_ALONE
+from search.results.found_networks import found_and_drawn
 from search.studies.supernet_study import SupernetStudy
 from search.tasks.trained import TrainedTask
 
@@ -38,17 +37,12 @@ def main() -> None:
     assert isinstance(study, SupernetStudy) and isinstance(study.truth, TrainedTask)
     settings = {"resolution": list(given.resolution)}
     cost = OperatorLatency(study.space, given.lookup, study.truth.build_arguments(), settings)  # type: ignore[arg-type]
-    journal = Journal(given.run / "journal.sqlite", writable=False)
-    try:
-        found = {
-            name: [(each.architecture, each.evaluation.metrics["stand_alone"]) for each in journal.records(name)
-                   if each.stage == FOUND]
-            for name in study.methods
-        }  # fmt: skip
-        alone = journal.records(STAND_ALONE)
-        drawn = [(each.architecture, each.evaluation.score) for each in alone if each.stage == MEASURED]
-    finally:
-        journal.close()
+    by_method, alone = found_and_drawn(given.run, study)
+    found = {
+        name: [(each.architecture, each.evaluation.metrics["stand_alone"]) for each in records]
+        for name, records in by_method.items()
+    }
+    drawn = [(each.architecture, each.evaluation.score) for each in alone]
     print("| | latency (ms) | mean IoU (%) |\n|---|---|---|")
     points = [_row(cost, name, networks) for name, networks in found.items()]
     rivals = [_row(cost, "random", [each]) for each in drawn]
