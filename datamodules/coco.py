@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.coco_annotations import CocoAnnotations
+from datamodules.coco_metric import box_metric
 from datamodules.coco_selection import SLACK, Selection, agree_on_classes, select, size_of
 from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
 from datamodules.picture_sizes import LoadPicture, Size
@@ -190,18 +191,6 @@ class CocoDataModule(OpenMMLabDataModule):
     def selected(self, split: Split) -> Selection:
         """The images, boxes and categories that a split uses."""
         return Selection(*json.loads(self._selections[split]))
-
-
-def box_metric(metainfo: dict[str, Any]) -> Any:
-    """The metric of mmdet for COCO's mean average precision of boxes of these classes."""
-    from lightning_modules.openmmlab import prepare
-
-    prepare()
-    from mmdet.evaluation import CocoMetric
-
-    metric = CocoMetric(metric="bbox")
-    metric.dataset_meta = metainfo
-    return metric
 
 
 def _index(content: Selection) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.arrays import ArrayDataModule
-from datamodules.coco import box_metric
+from datamodules.coco_metric import box_metric
 from datamodules.depth_folder import DepthFolderDataModule, Pair
 from datamodules.epochs import check_counts
 from datamodules.image_arrays import ImageArrays

@@ -4,6 +4,9 @@ mmcv compiles its operators per release of torch, and publishes wheels for a few
 distribution ``mmcv-lite`` lacks them, yet mmdet and mmseg import `mmcv.ops` at their very top. `prepare` puts stand-ins
 on torch's and torchvision's kernels in place of the compiled module; where that one is there, it stays.
 
+There are two sets of releases: OpenMMLab's own last ones, and those of the fork that is still maintained (``onedl-``),
+which goes by the same importable names. Either does.
+
 Both libraries build parts of a model through mmengine's common registry, which reads a plain name, such as ``ResNet``,
 by the scope that holds at that moment. Build in `scope`::
 
@@ -16,6 +19,7 @@ by the scope that holds at that moment. Build in `scope`::
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import logging
 import sys
 import warnings
@@ -26,6 +30,10 @@ from typing import Literal
 # The newest releases of both libraries, with the newest mmcv that they accept.
 # mmseg imports ftfy and regex without declaring them.
 INSTALLATION = "pip install mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 mmsegmentation==1.2.2 ftfy regex"
+# The fork that is maintained, under the same importable names: one set or the other, never parts of both.
+FORK = "pip install onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 onedl-mmdetection==3.5.1 onedl-mmsegmentation==1.4.2"
+_OPENMMLAB, _FORK = ((2, 0), (2, 2)), ((2, 3), (2, 4))
+"""From which release of mmcv on, and before which, of either set."""
 
 
 def prepare() -> None:
@@ -108,10 +116,23 @@ def _advice_on_missing() -> Iterator[None]:
 
 
 def _check_release(version: str) -> None:
-    """Say which releases go together; the libraries assert the same with less said."""
+    """Say which releases go together; the libraries assert the same with less said, or not at all."""
     release = tuple(int(number) for number in version.split(".")[:2])
-    if not (2, 0) <= release < (2, 2):
-        raise ImportError(
-            f"mmcv {version} does not go with mmdet 3.3.0 and mmsegmentation 1.2.2, which want mmcv >=2.0.0,<2.2.0: "
-            f"{INSTALLATION}"
-        )
+    # Only the fork's distributions are called so. Whoever has neither, mmcv alone say, is told of the first set.
+    forked = any(_is_installed(name) for name in ("onedl-mmdetection", "onedl-mmsegmentation"))
+    first, end = _FORK if forked else _OPENMMLAB
+    if first <= release < end:
+        return
+    which = "onedl-mmdetection and onedl-mmsegmentation" if forked else "mmdet 3.3.0 and mmsegmentation 1.2.2"
+    wanted = f">={'.'.join(map(str, first))}.0,<{'.'.join(map(str, end))}.0"
+    raise ImportError(
+        f"mmcv {version} does not go with {which}, which want mmcv {wanted}: {FORK if forked else INSTALLATION}"
+    )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Stand-ins for mmcv's compiled operators against loops over boxes, bins and samples, and models that use them."""
 
+import importlib.metadata
 import math
 import os
 import subprocess
@@ -14,6 +15,10 @@ import torch.nn.functional as F
 from lightning_modules.openmmlab import prepare, scope
 
 ROOT = Path(__file__).parents[3]
+FORKED = any(each.name == "onedl-mmdetection" for each in importlib.metadata.distributions())
+"""Whether the tests run on the maintained fork of the libraries."""
+RELEASE = "2.3.6" if FORKED else "2.1.0"
+"""Of an mmcv that goes with what is installed."""
 
 
 @pytest.fixture(scope="module")
@@ -443,11 +448,17 @@ def run(script, *first_on_path):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
 
 
-def write_mmcv(folder, version="2.1.0", operators=None):
+def write_mmcv(folder, version=RELEASE, operators=None):
     (folder / "mmcv").mkdir()
     (folder / "mmcv" / "__init__.py").write_text(f"__version__ = '{version}'\n")
     if operators is not None:
         (folder / "mmcv" / "_ext.py").write_text(operators)
+
+
+def write_distribution(folder, name):
+    """So that a distribution of this name counts as installed."""
+    (about := folder / f"{name.replace('-', '_')}-9.9.dist-info").mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
 
 
 def test_compiled_operators_stay(tmp_path):
@@ -481,11 +492,23 @@ def test_operators_compiled_for_another_torch_are_replaced(ops, monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["2.2.0", "1.7.1"])
-def test_an_mmcv_that_the_libraries_refuse(tmp_path, version):
+@pytest.mark.parametrize("forked", sorted({FORKED, True}))
+def test_an_mmcv_that_the_libraries_refuse(tmp_path, version, forked):
     write_mmcv(tmp_path, version=version)
-    done = run("from lightning_modules.openmmlab import prepare\nprepare()", tmp_path)
-    assert done.stderr.splitlines()[-1].startswith(f"ImportError: mmcv {version} does not go with mmdet 3.3.0")
-    assert "mmcv-lite==2.1.0" in done.stderr.splitlines()[-1]
+    write_distribution(tmp_path, "onedl-mmdetection" if forked else "something")
+    last = run("from lightning_modules.openmmlab import prepare\nprepare()", tmp_path).stderr.splitlines()[-1]
+    assert last.startswith(
+        f"ImportError: mmcv {version} does not go with {'onedl-mmdetection' if forked else 'mmdet 3.3.0'}"
+    )
+    assert ("onedl-mmcv==2.3.6" if forked else "mmcv-lite==2.1.0") in last
+
+
+@pytest.mark.parametrize("library", ["onedl-mmdetection", "onedl-mmsegmentation"])
+def test_the_forks_mmcv_goes_with_the_fork(tmp_path, library):
+    write_mmcv(tmp_path, version="2.3.6", operators="")
+    write_distribution(tmp_path, library)
+    done = run("from lightning_modules.openmmlab import prepare\nprepare()\nprint('fine')", tmp_path)
+    assert done.stdout.split() == ["fine"], done.stderr
 
 
 @pytest.mark.parametrize("missing", ["mmcv", "mmdet", "mmseg"])
