@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.reports.page import ABSENT, render_page
 from search.reports.provenance import provenance
+from search.reports.ranking_plots import agreement_svg
 from search.results.ranking import PART
 from search.runs.journal import Journal
 
@@ -33,6 +34,7 @@ def report_page(folder: Path, study: Ranking, journal: Journal, summary: Mapping
         **provenance(folder, study, journal),
         summary=summary,
         verdict=_verdict(summary),
+        agreement=agreement_svg(summary["attributes"], summary["truths"]),
         seconds=journal.progress(PART)[1],
         shown=[summary["order"], *summary["truths"]],
         value=_value,
