@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Literal
 
 # The newest releases of both libraries, with the newest mmcv that they accept.
@@ -78,7 +79,8 @@ def scope(library: Literal["mmdet", "mmseg"]) -> Iterator[None]:
         ImportError: the library or one that it needs is not installed, or mmcv's release does not go with it.
     """
     prepare()
-    with _no_deprecation_warnings(), _advice_on_missing():
+    # The fork prints that a service of its makers is not installed.
+    with _no_deprecation_warnings(), _advice_on_missing(), redirect_stdout(io.StringIO()):
         importlib.import_module(f"{library}.utils").register_all_modules(init_default_scope=False)
         if library == "mmdet":
             importlib.import_module("lightning_modules.openmmlab.necks").register()
