@@ -1,8 +1,9 @@
 """A ranking: what attributes say of many architectures, without training any, and how far the truth agrees.
 
-How data walks: the architectures are all of the space, some drawn at random, or those of a file. The attributes of one
-after another are measured, together where they look at the same network, and go into the journal; a run that was
-stopped goes on behind the last. Table, summary and report are made of the journal alone.
+How data walks: the architectures are all of the space, some drawn at random, or those of a file. Those whose networks
+compute the same are one job of an executor, which measures their attributes, together where they look at the same
+network; what comes back goes into the journal, and a run that was stopped measures what is not there yet. Table,
+summary and report are made of the journal alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from search.attributes.network import NetworkAttribute
 from search.attributes.together import measure_together
 from search.errors import CatchmarkError, nearest, one_line
 from search.evaluation import Architecture, Evaluation, Proposal
+from search.executors.base import Executor, Say, Work
+from search.executors.inline import InlineExecutor
+from search.executors.processes import ProcessExecutor
 from search.loop.search import Listener
 from search.randomness import TrialRandom, derive_seed
 from search.results.ranking import PART, ranking_in_words, summarise_ranking, write_tables
@@ -42,6 +46,33 @@ _COMMIT_SECONDS = 1.0
 """Between two commits; so much is lost at most when a run is killed."""
 
 
+Job = tuple[list[Architecture], list[tuple[Architecture, dict[str, float]]]]
+"""Architectures to measure, and what is known of others whose networks compute the same."""
+
+
+class Measuring(Work):
+    """Measures the attributes of architectures, a group of them a job.
+
+    Args:
+        attributes: by name.
+    """
+
+    def __init__(self, attributes: Mapping[str, Attribute]):
+        self.attributes = attributes
+
+    def do(self, job: Job, say: Say) -> list[dict[str, float]]:
+        """The values of a group, in its order."""
+        architectures, known = job
+        for architecture, values in known:
+            for name, value in values.items():
+                self.attributes[name].remember(architecture, value)
+        return [measure_together(self.attributes, architecture) for architecture in architectures]
+
+    def trainers(self) -> list[Mapping[str, Any]]:
+        """None: nothing is trained."""
+        return []
+
+
 class Ranking(Study):
     """Ranks architectures by attributes, with no training.
 
@@ -58,6 +89,8 @@ class Ranking(Study):
         data: what proxies look at that name no data of their own.
         build: arguments of `SearchSpace.build_from` of attributes that name none of their own.
         device: of proxies that name none of their own; None for the CPU.
+        workers: short for an executor of so many processes; 1 for this one.
+        executor: where architectures are measured; in this process, one after another, if None.
         seed: of the draw. Proxies have seeds of their own.
         name: names the folder of its runs; the recipe's file name where empty.
         description: what it shows; opens the report.
@@ -77,15 +110,20 @@ class Ranking(Study):
         data: Optional[LightningDataModule] = None,  # noqa: UP045
         build: Optional[dict[str, Any]] = None,  # noqa: UP045
         device: Optional[str] = None,  # noqa: UP045
+        workers: int = 1,
+        executor: Optional[Executor] = None,  # noqa: UP045
         seed: int = 0,
         name: str = "",
         description: str = "",
     ):
         if not attributes:
             raise CatchmarkError("attributes: at least one is needed")
-        if top < 1 or (isinstance(architectures, int) and architectures < 1):
-            key, value = ("top", top) if top < 1 else ("architectures", architectures)
-            raise ValueError(f"{key} is {value}, it must be at least 1")
+        for key, value in (("top", top), ("workers", workers), ("architectures", architectures)):
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{key} is {value}, it must be at least 1")
+        if workers > 1 and executor is not None:
+            raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
+        self.executor = ProcessExecutor(workers) if workers > 1 else executor
         self.space, self.seed, self.name, self.description = space, seed, name, description
         self._chosen, self.top = architectures, top
         self.attributes: dict[str, Attribute] = {
@@ -185,36 +223,56 @@ class Ranking(Study):
             listeners: who wants to know.
         """
         journal.begin(PART)
-        done: set[Architecture] = set()
-        for record in journal.records(PART):
-            done.add(record.architecture)
-            for name, value in record.evaluation.attributes.items():
-                if name in self.attributes:
-                    self.attributes[name].remember(record.architecture, value)
+        known = {
+            record.architecture: {
+                name: value for name, value in record.evaluation.attributes.items() if name in self.attributes
+            }
+            for record in journal.records(PART)
+        }
 
         def tell(count: int, new: bool) -> None:
             for listener in listeners:
                 listener.trained(PART, count, {}, new)
 
-        if done:
-            tell(len(done), False)
+        if known:
+            tell(len(known), False)
+        jobs = self._jobs(known)
+        step_of = {architecture: step for step, architecture in enumerate(self.architectures)}
         waiting: list[Record] = []
         since = time.monotonic()
-        last = len(self.architectures) - 1
-        for step, arch in enumerate(self.architectures):
-            if arch not in done:
-                waiting.append(Record(step, 0, 0, PART, Proposal(arch, self.seed), self._look_at(arch)))
-            if step == last or (waiting and time.monotonic() - since >= _COMMIT_SECONDS):
-                now = time.monotonic()
-                journal.finish_step(PART, waiting, None, finished=step == last, seconds=now - since)
-                if waiting:
+        with self.executor or InlineExecutor() as executor:
+            executor.begin_work(Measuring(self.attributes), lambda ticket, said: None)
+            for number, job in enumerate(jobs):
+                executor.submit((0, number), job)
+            for left in range(len(jobs) - 1, -1, -1):
+                (_, number), measured = executor.wait()
+                for arch, values in zip(jobs[number][0], measured, strict=True):
+                    waiting.append(
+                        Record(step_of[arch], 0, 0, PART, Proposal(arch, self.seed), self._seen(arch, values))
+                    )
+                if left == 0 or time.monotonic() - since >= _COMMIT_SECONDS:
+                    now = time.monotonic()
+                    journal.finish_step(PART, waiting, None, finished=left == 0, seconds=now - since)
                     tell(len(waiting), True)
-                waiting, since = [], now
+                    waiting, since = [], now
+        if not jobs:
+            journal.finish_step(PART, [], None, finished=True, seconds=0.0)
         write_tables(self, journal, folder)
         return self.summarise(journal)
 
-    def _look_at(self, arch: Architecture) -> Evaluation:
-        values = measure_together(self.attributes, arch)
+    def _jobs(self, known: Mapping[Architecture, dict[str, float]]) -> list[Job]:
+        """What is still to be measured, those together whose networks compute the same: proxies measure these once."""
+        same = self.space.representative(torch.tensor(self.architectures)).tolist()
+        groups: dict[Architecture, Job] = {}
+        for architecture, representative in zip(self.architectures, map(tuple, same), strict=True):
+            wanted, there = groups.setdefault(representative, ([], []))
+            if architecture in known:
+                there.append((architecture, known[architecture]))
+            else:
+                wanted.append(architecture)
+        return [job for job in groups.values() if job[0]]
+
+    def _seen(self, arch: Architecture, values: Mapping[str, float]) -> Evaluation:
         known = {name: self._worth(task, [arch])[0] for name, task in self.truths.items()}
         metrics = {name: value for name, value in known.items() if not math.isnan(value)}
         # Nothing was evaluated that could fail: what the truth does not know has a score of 0, and no metric.

@@ -13,6 +13,7 @@ from search.attributes.base import Attribute
 from search.attributes.combination import Combination
 from search.cli import main
 from search.errors import CatchmarkError, RunError
+from search.executors.inline import InlineExecutor
 from search.recipes.recipe import load_recipe
 from search.recipes.yaml_text import dump_yaml
 from search.runs.journal import Journal
@@ -148,6 +149,30 @@ def test_a_stopped_ranking_goes_on_and_measures_nothing_twice(tmp_path, monkeypa
     assert run(ranking(), tmp_path / "parts") == whole and len(Convolutions.asked) == 20
 
 
+def test_several_workers_measure_the_same(tmp_path):
+    """Cells that compute the same are measured by one worker: here the input alone, twice."""
+    codes = ((1, 0, 1, 0, 0, 1), (0, 1, 0, 0, 0, 1), (3, 0, 0, 0, 0, 1), (2, 1, 3, 0, 1, 2))
+    skips = [SPACE.format(arch) for arch in codes]
+    (tmp_path / "cells.txt").write_text("\n".join(skips))
+    settings = {
+        "space": "NASBench201",
+        "attributes": {"synflow": "Synflow", "weight_norm": "WeightNorm", "flops": SIZES["flops"]},
+        "architectures": str(tmp_path / "cells.txt"),
+        "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 4}},
+        "build": {"channels": 4, "cells": 1},
+    }
+    found = []
+    for workers in (1, 2):
+        path = tmp_path / f"{workers}.yaml"
+        path.write_text(dump_yaml({"class_path": "Ranking", "init_args": settings | {"workers": workers}}))
+        study, _ = load_recipe(path)
+        found.append(run(study, tmp_path / str(workers)))
+        assert [len(wanted) for wanted, _ in study._jobs({})] == [2, 1, 1]
+    for each in found:
+        each.pop("name")
+    assert found[0] == found[1]
+
+
 def test_a_finished_ranking_is_reported_without_its_file_of_architectures(tmp_path, capsys):
     cells = tmp_path / "cells.txt"
     cells.write_text("\n".join(SPACE.format(SPACE.draw(k)) for k in range(5)))
@@ -192,6 +217,8 @@ def test_all_of_a_space_and_draws_that_every_truth_knows():
     [
         ({"attributes": {}}, "attributes: at least one is needed"),
         ({"architectures": 0}, "architectures is 0, it must be at least 1"),
+        ({"workers": 0}, "workers is 0, it must be at least 1"),
+        ({"workers": 2, "executor": InlineExecutor()}, "workers is 2, and there is an executor"),
         ({"order": "convolution"}, r"order: there is no 'convolution'.*'convolutions'"),
         ({"combinations": {"a": Combination(members=["flosp"])}}, "combinations.a: there is no attribute 'flosp'"),
         ({"combinations": {"convolutions": Combination(members=["convolutions"])}}, "'convolutions' names two of"),
