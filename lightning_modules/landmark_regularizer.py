@@ -125,7 +125,8 @@ class LandmarkRegularizer:
 
     Args:
         landmarks: architectures.
-        worth: of each, by stand-alone training: higher is better.
+        worth: of each, by stand-alone training: higher is better. Or several opinions of each, on one scale, such as
+            zero-cost proxies have: then pairs count that all of them order alike, and worth is their mean.
         settings: how it weighs on the training.
 
     Raises:
@@ -135,30 +136,38 @@ class LandmarkRegularizer:
     def __init__(
         self,
         landmarks: Sequence[Sequence[int]],
-        worth: Sequence[float],
+        worth: Sequence[float | Sequence[float]],
         settings: LandmarkSettings = LandmarkSettings(),
     ):
         if len(landmarks) != len(worth):
             raise ValueError(f"{len(landmarks)} landmarks and {len(worth)} numbers of what they are worth")
-        if any(not math.isfinite(each) for each in worth) or len(set(worth)) < 2:
+        opinions = np.array([np.atleast_1d(each) for each in worth], dtype=np.float64)
+        means = opinions.mean(1)
+        if not np.isfinite(opinions).all() or len(np.unique(means)) < 2:
             raise ValueError("landmarks: at least two of different, known worth are needed")
         if settings.triples and len(worth) < 3:
             raise ValueError("landmarks: triples need at least three of them")
-        order = sorted(range(len(worth)), key=lambda k: worth[k])
+        order = np.argsort(means, kind="stable")
         self.landmarks = [tuple(landmarks[k]) for k in order]
-        self.worth = [float(worth[k]) for k in order]
+        self.worth = means[order].tolist()
         self.settings = settings
+        self._better: np.ndarray = np.all(opinions[order, None] > opinions[None, order], axis=-1)
+        """Whether the first of two is better, by all opinions."""
+        usable = self._better.copy()
+        usable[-1, 0] &= not settings.triples  # the best and the worst are never neighbours in a triple
+        if not usable.any():
+            raise ValueError("landmarks: opinions agree on no pair of them")
         low, high = self.worth[0], self.worth[-1]
         self._normalised = torch.tensor([(each - low) / (high - low) for each in self.worth])
 
     def pairs(self, seed: int, step: int) -> list[tuple[int, int]]:
         """The pairs of a step, each (better, worse) as places in `landmarks`, a pure function of the arguments.
 
-        Landmarks of equal worth are no pair.
+        Landmarks of equal worth are no pair, nor are those on which opinions differ.
         """
         count, settings = len(self.landmarks), self.settings
         if settings.pairs == 0:
-            return [(b, w) for w in range(count) for b in range(w + 1, count) if self.worth[b] > self.worth[w]]
+            return [(b, w) for w in range(count) for b in range(w + 1, count) if self._better[b, w]]
         generator = np.random.default_rng(np.random.SeedSequence((seed, step, 0x1A4D)))
         drawn: list[tuple[int, int]] = []
         while len(drawn) < settings.pairs:
@@ -171,7 +180,7 @@ class LandmarkRegularizer:
             else:
                 worse, better = sorted(generator.choice(count, 2, replace=False).tolist())
                 several = [(better, worse)]
-            drawn += [pair for pair in several if self.worth[pair[0]] > self.worth[pair[1]]]
+            drawn += [pair for pair in several if self._better[pair]]
         return drawn
 
     def active(self, step: int, moment: float, training: SupernetSettings) -> float:

@@ -224,6 +224,7 @@ def _explained(study: SupernetStudy, name: str) -> dict[str, str]:
     if (settings := method.landmarks) is not None:
         chosen = method.landmarks_from
         source = f"from {chosen.file}" if chosen.file else f"{chosen.count}, {chosen.how}"
+        source += ", none trained: pairs whose order all attributes agree on" if chosen.worth == "attributes" else ""
         more = (
             f", {chosen.added} more after each of {chosen.iterations - 1} iterations" if chosen.iterations > 1 else ""
         )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from search.attributes.base import Attribute
 from search.errors import RunError
 from search.evaluation import Architecture, Evaluation, Proposal
 from search.executors.base import Executor
 from search.executors.inline import InlineExecutor, evaluate_one
 from search.randomness import derive_seed
 from search.runs.journal import Journal, Record
-from search.studies.landmarks import LandmarkChoice, read_landmarks
+from search.studies.landmarks import LandmarkChoice, opinions_of, read_landmarks
 from search.studies.supernet_job import LANDMARK, MEASURED, STAND_ALONE, Landmarks
 from search.tasks.base import Task
 
@@ -33,7 +34,10 @@ _MOST_FAILURES = 10
 def landmark_stage(choice: LandmarkChoice) -> str:
     """The stage of landmarks in the journal; the same for methods with the same ones."""
     # A method that adds landmarks starts from the same ones as another that does not.
-    return f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip()
+    worth = "" if choice.worth == "trained" else f" by {choice.worth}"
+    return (
+        f"{LANDMARK} {choice.how} {choice.tau if choice.how == 'hamming' else ''} {choice.file or ''}".strip() + worth
+    )
 
 
 class GroundTruth:
@@ -46,10 +50,18 @@ class GroundTruth:
         journal: of the run.
         executor: evaluates; None for this process. Look-ups never leave it.
         fail: told of evaluations that fail.
+        attributes: what landmarks are worth that nobody trains, by name.
     """
 
-    def __init__(self, task: Task, journal: Journal, executor: Executor | None, fail: Callable[[str, Record], None]):
-        self._task, self._journal, self._fail = task, journal, fail
+    def __init__(
+        self,
+        task: Task,
+        journal: Journal,
+        executor: Executor | None,
+        fail: Callable[[str, Record], None],
+        attributes: Mapping[str, Attribute] | None = None,
+    ):
+        self._task, self._journal, self._fail, self._attributes = task, journal, fail, attributes or {}
         self._executor = InlineExecutor() if executor is None or task.instant else executor
         self._steps: dict[tuple[int, str, Architecture], int] = {}
         self._in_a_row = 0
@@ -76,6 +88,10 @@ class GroundTruth:
             stage = landmark_stage(choice)
             if choice.file is not None:
                 found[stage] = list(zip(*read_landmarks(choice.file, space), strict=True))
+                continue
+            if choice.worth == "attributes":
+                archs = list(itertools.islice(choice.draw(space, draws, choice.how), choice.count))
+                found[stage] = list(zip(archs, opinions_of(self._attributes, archs), strict=True))
                 continue
             found[stage] = max(found.get(stage, []), self._landmarks(trial, choice, draws, seed), key=len)
         taken = {arch for pairs in found.values() for arch, _ in pairs}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from search.attributes.base import Attribute
+from search.attributes.combination import rank_scores
+from search.attributes.combined_ranks import oriented_columns
+from search.attributes.together import measure_together
 from search.errors import CatchmarkError, one_line
 from search.evaluation import Architecture
 from search.randomness import TrialRandom, derive_seed
@@ -33,6 +38,8 @@ class LandmarkChoice:
         tau: of ``hamming``: landmarks differ from the first one in more than so many decisions.
         iterations: T; after each but the last, the best architectures by the supernet are trained and become landmarks.
         added: landmarks that an iteration adds.
+        worth: what orders landmarks: ``trained``, the study's ground truth; or ``attributes``, those of the study:
+            nothing is trained, and pairs count that all attributes order alike (RD-NAS, Dong et al., ICASSP 2023).
         file: a CSV file of landmarks that are trained already, with the columns ``architecture`` (the space's string)
             and ``worth``, higher is better; takes the place of ``count``, ``how`` and training.
     """
@@ -42,6 +49,7 @@ class LandmarkChoice:
     tau: int = 4
     iterations: int = 1
     added: int = 10
+    worth: Literal["trained", "attributes"] = "trained"
     file: str | None = None
 
     @classmethod
@@ -56,6 +64,12 @@ class LandmarkChoice:
                 f"count is {self.count} (at least 2), iterations {self.iterations}, added {self.added} (at least 1), "
                 f"tau {self.tau} (at least 0)"
             )
+        if self.worth not in ("trained", "attributes"):
+            raise ValueError(f"worth is '{self.worth}', allowed: trained, attributes")
+        if self.worth == "attributes" and (self.iterations > 1 or self.file):
+            raise ValueError(
+                "worth is 'attributes': neither a file of trained landmarks nor iterations that train go with it"
+            )
 
     def draw(self, space: SearchSpace, *seed: int | str, known: Tensor | None = None) -> Iterator[Architecture]:
         """Landmarks one after another, no two of one network; whoever wants more gets the same first ones.
@@ -68,6 +82,14 @@ class LandmarkChoice:
         if self.how == "random":
             return random_landmarks(space, *seed, known=known)
         return hamming_landmarks(space, self.tau, *seed, known=known)
+
+
+def opinions_of(attributes: Mapping[str, Attribute], architectures: Sequence[Architecture]) -> list[tuple[float, ...]]:
+    """What attributes say of landmarks: for each a number an attribute, the normal quantile of its rank among them."""
+    rows = [measure_together(attributes, architecture) for architecture in architectures]
+    columns = oriented_columns(attributes, rows).values()
+    ranks = np.stack([rank_scores(column, scale="normal") for column in columns], axis=1)
+    return list(map(tuple, ranks.tolist()))
 
 
 def random_landmarks(space: SearchSpace, *seed: int | str, known: Tensor | None = None) -> Iterator[Architecture]:

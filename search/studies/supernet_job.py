@@ -11,8 +11,8 @@ from search.errors import RunError
 from search.evaluation import Architecture
 from search.training.tensor_files import copy_tensors, load_tensors, save_tensors
 
-Landmarks = list[tuple[Architecture, float]]
-"""Architectures, and their stand-alone performance."""
+Landmarks = list[tuple[Architecture, Any]]
+"""Architectures and their stand-alone performance; or, of landmarks that nobody trains, a tuple of opinions of it."""
 
 STAND_ALONE = "stand_alone"
 """The part of the journal that holds what stand-alone training gives."""
@@ -101,8 +101,8 @@ def stretch_of(plain: Mapping[str, Any]) -> Stretch:
     return Stretch(**{**plain, "job": Job(**job), "outcome": outcome})
 
 
-def _landmarks(pairs: Sequence[tuple[Sequence[int], float]]) -> Landmarks:
-    return [(tuple(architecture), worth) for architecture, worth in pairs]
+def _landmarks(pairs: Sequence[tuple[Sequence[int], Any]]) -> Landmarks:
+    return [(tuple(arch), tuple(worth) if isinstance(worth, list) else worth) for arch, worth in pairs]
 
 
 # ---- in the run's folder -------------------------------------------------------------------------------------------

@@ -168,6 +168,10 @@ class SupernetStudy(Study):
                 f"methods.{name}.landmarks.warmup is {landmarks.warmup}, of {settings.epochs} epochs: the landmarks "
                 "would never weigh in"
             )
+        if landmarks is not None and method.landmarks_from.worth == "attributes" and not self.attributes:
+            raise CatchmarkError(
+                f"methods.{name}.landmarks_from.worth is 'attributes', and the study has none: name some"
+            )
         with torch.random.fork_rng(devices=[]):
             try:
                 method.sampler(self.space)
@@ -232,7 +236,7 @@ class SupernetStudy(Study):
         if self.executor is None and not all(journal.progress(name)[0] for name in self.methods):
             self.training.check()
             self.truth.open()
-        truth = GroundTruth(self.truth, journal, self.executor, fail)
+        truth = GroundTruth(self.truth, journal, self.executor, fail, self.attributes)
         choices = [each.landmarks_from for each in self.methods.values() if each.landmarks is not None]
         truths = [truth.of_trial(trial, self.seed + trial, choices, self.measured) for trial in range(self.trials)]
         waiting: list[Job] = []

@@ -265,6 +265,31 @@ def test_all_pairs_are_those_of_different_worth():
     assert sorted(make(TIES, pairs=0).pairs(9, 9)) == sorted(expected) and len(expected) == 8
 
 
+@pytest.mark.parametrize("settings", [{"pairs": 0}, {"pairs": 40}, {"pairs": 40, "triples": True}])
+def test_of_several_opinions_pairs_count_that_all_agree_on(settings):
+    opinions = [(0.0, 1.0), (1.0, 0.0), (2.0, 2.0), (3.0, 1.5), (2.0, 3.0)]
+    regularizer = LandmarkRegularizer([(k,) for k in range(5)], opinions, LandmarkSettings(**settings))
+    agreed = {
+        (better, worse)
+        for better, worse in itertools.permutations(range(5), 2)
+        if all(b > w for b, w in zip(opinions[better], opinions[worse], strict=True))
+    }
+    if settings.get("triples"):
+        agreed.remove((4, 0))  # the best and the worst are never neighbours
+    pairs = [pair for step in range(20) for pair in regularizer.pairs(0, step)]
+    assert {(regularizer.landmarks[b][0], regularizer.landmarks[w][0]) for b, w in pairs} == agreed
+    assert regularizer.worth == sorted(sum(each) / 2 for each in opinions)
+
+
+@pytest.mark.parametrize(
+    ("opinions", "triples"), [([(0, 1), (1, 0), (3, -1)], False), ([(0, 0), (3, -1), (2, 2)], True)]
+)
+def test_opinions_that_agree_on_no_usable_pair_are_refused(opinions, triples):
+    """Of a triple its best and its worst are not compared, and here these alone are agreed on."""
+    with pytest.raises(ValueError, match="opinions agree on no pair"):
+        LandmarkRegularizer([(k,) for k in range(3)], opinions, LandmarkSettings(triples=triples))
+
+
 def test_pairs_are_a_pure_function_of_seed_and_step():
     first = [make(pairs=3).pairs(2**31 - 1, step) for step in range(40)]
     torch.manual_seed(1)

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
+from search.attributes.table_column import TableColumn
 from search.errors import RunError
 from search.evaluation import Evaluation
 from search.randomness import TrialRandom
@@ -165,3 +168,25 @@ def test_too_few_landmarks_are_refused(table, tmp_path):
     with pytest.raises(RunError, match="count is 10, but of 6 different networks the truth knew only 6"):
         truth.of_trial(0, 5, [LandmarkChoice(10)], 2)
     journal.close()
+
+
+def test_landmarks_that_attributes_order_are_not_evaluated(tmp_path):
+    space = NASBench201()
+    task = TableTask(space, "nasbench201.npz", "cifar100", "val", "acc", 12)
+    attributes = {
+        "flops": TableColumn(space, "nasbench201.npz", "flops_m"),
+        "few": TableColumn(space, "nasbench201.npz", "params_m", "min"),
+    }
+    choices = [LandmarkChoice(30, worth="attributes"), LandmarkChoice(10)]
+    journal = Journal(tmp_path / "journal.sqlite")
+    found = GroundTruth(task, journal, None, lambda *_: None, attributes).of_trial(0, 5, choices, 20)
+    stages = {record.stage for record in journal.records("stand_alone")}
+    journal.close()
+    assert set(found) == {"landmark random by attributes", "landmark random", "measured"}
+    assert stages == {"landmark random", "measured"}
+    archs, opinions = zip(*found["landmark random by attributes"], strict=True)
+    assert len(set(archs)) == 30 and not set(archs) & {arch for arch, _ in found["measured"]}
+    for place, (name, sign) in enumerate((("flops", 1), ("few", -1))):
+        values = sign * attributes[name].values(torch.tensor(archs)).numpy()
+        ranks = stats.rankdata(values)
+        assert [each[place] for each in opinions] == pytest.approx(stats.norm.ppf((ranks - 0.5) / 30))
