@@ -100,7 +100,8 @@ class BlockKernel:
         distances = []
         for group in range(len(self.block_of)):
             part = features[..., self.groups == group]
-            distances.append((part.unsqueeze(2) - part.unsqueeze(1)).square().sum(-1))
+            # One trial after another: differences take as much memory as the distances of all columns together.
+            distances.append(torch.stack([(one.unsqueeze(1) - one.unsqueeze(0)).square().sum(-1) for one in part]))
         return torch.stack(distances)
 
     def surprise(self, parameters: Tensor, distances: Tensor, targets: Tensor) -> Tensor:
