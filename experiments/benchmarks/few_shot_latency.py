@@ -1,7 +1,7 @@
 """How well latencies on a device are predicted from 10 networks timed on it.
 
     python experiments/benchmarks/few_shot_latency.py [--table nasbench201_latency.npz] [--samples 10] [--draws 10]
-        [--devices titan_rtx_256 ...]
+        [--devices titan_rtx_256 ...] [--figures FOLDER]
 
 The six devices and the sources are those of HELP (Lee et al., NeurIPS 2021, Table 3; its repository names them). What
 is printed is Spearman's rank correlation over all networks of NAS-Bench-201 that were not timed, mean and standard
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from search.attributes.few_shot_latency import latency_features, networks_to_time, predict_latency
 from search.randomness import TrialRandom, derive_seed
+from search.reports.ranking_plots import agreement_svg
+from search.reports.svg import kept_in
 from search.spaces.nasbench201 import NASBench201
 from search.tables.latency import LatencyTable, read_latency
 from search.tables.table import find_table
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=900)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--devices", nargs="+", default=list(TARGETS))
+    parser.add_argument("--figures", type=Path, help="a folder for a figure as SVG and PDF, of the thousand's middle")
     chosen = parser.parse_args()
     space = NASBench201()
     table = read_latency(chosen.table, space)
@@ -65,6 +69,7 @@ def main() -> None:
         [[_correlations(flops, table.of(device), nothing, draw) for device in chosen.devices] for draw in range(10)]
     )
     _print("FLOPs", "", found)
+    means = {"FLOPs, without timings": found[..., 1].mean(0)}
     for label, sources, known, informative in _rows():
         seen = table if known is None else _only(table, known)
         found = np.zeros((chosen.draws, len(chosen.devices), 2))
@@ -83,6 +88,11 @@ def main() -> None:
         count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         how = "informative" if informative else "random"
         _print(f"{label}: {count}", how, found)
+        means[label if informative else f"{label} (random)"] = found[..., 1].mean(0)
+    if chosen.figures is not None:
+        with kept_in(chosen.figures):
+            rankings = {name: dict(zip(chosen.devices, map(float, each), strict=True)) for name, each in means.items()}
+            agreement_svg(rankings, chosen.devices, "Spearman's correlation with the measured latency")
 
 
 def _print(label: str, how: str, found: np.ndarray) -> None:
@@ -103,7 +113,7 @@ def _rows() -> list[tuple[str, Sequence[str] | float, int | None, bool]]:
         ("no twin, that is none above .98", 0.98, None, True),
         ("none above .95", 0.95, None, True),
         ("none above .90", 0.90, None, True),
-        ("none", (), None, True),
+        ("no source", (), None, True),
     ]
 
 

@@ -2,7 +2,8 @@
 
     python experiments/benchmarks/fidelities.py RUN --regret 2 1 0.5     where the best of the space is known
     python experiments/benchmarks/fidelities.py RUN --score 95 96        where it is not
-    options: --epochs counts trained epochs instead of seconds; --baseline random
+    options: --epochs counts trained epochs instead of seconds; --baseline random; --figures FOLDER draws, for each
+    target, the mean of the best so far by what was paid, with the interval of two standard errors
 
 A row an agent: the share of trials that got there within what they spent; the mean cost until then, where a trial that
 never got there counts with all that it spent, so that the mean is too low for agents that often fail; its 95%
@@ -20,6 +21,8 @@ import numpy as np
 
 from search.loop.time_budget import within
 from search.recipes.recipe import load_recipe
+from search.reports.line_chart import Line, line_chart
+from search.reports.svg import kept_in
 from search.runs.folders import CONFIG, JOURNAL
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
@@ -44,13 +47,34 @@ def costs_to(
     """
     spent, reached = np.zeros(trials), np.zeros(trials, dtype=bool)
     for record in records:
-        if reached[record.trial]:
-            continue
-        evaluation = record.evaluation
-        whole = float(getattr(task, "epochs", 0) or 0)
-        spent[record.trial] += evaluation.metrics.get("epochs", whole) if epochs else evaluation.cost_seconds
-        reached[record.trial] = record.can_be_best and evaluation.score >= threshold
+        if not reached[record.trial]:
+            spent[record.trial] += cost_of(record, task, epochs)
+            reached[record.trial] = record.can_be_best and record.evaluation.score >= threshold
     return spent, reached
+
+
+def cost_of(record: Record, task: Task, epochs: bool) -> float:
+    """Epochs or seconds of an evaluation."""
+    whole = float(getattr(task, "epochs", 0) or 0)
+    return record.evaluation.metrics.get("epochs", whole) if epochs else record.evaluation.cost_seconds
+
+
+def best_by_cost(records: list[Record], trials: int, task: Task, epochs: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The best full evaluation so far by what was paid.
+
+    Returns:
+        Costs ``[m]``, up to what the trial that spent least has spent; and for each trial the best by then
+        ``[trials, m]``, NaN before its first full evaluation.
+    """
+    spent = np.zeros(trials)
+    steps: list[tuple[list[float], list[float]]] = [([0.0], [float("nan")]) for _ in range(trials)]
+    for record in records:
+        spent[record.trial] += cost_of(record, task, epochs)
+        costs, best = steps[record.trial]
+        costs.append(float(spent[record.trial]))
+        best.append(np.fmax(best[-1], record.evaluation.score) if record.can_be_best else best[-1])
+    grid = np.linspace(0, spent.min(), 201)
+    return grid, np.stack([np.array(best)[np.searchsorted(costs, grid, "right") - 1] for costs, best in steps])
 
 
 def main() -> None:
@@ -61,6 +85,7 @@ def main() -> None:
     parser.add_argument("--score", type=float, nargs="*", default=[], help="to be reached")
     parser.add_argument("--epochs", action="store_true", help="count epochs")
     parser.add_argument("--baseline", default="random", help="the agent that others are compared with")
+    parser.add_argument("--figures", type=Path, help="a folder for curves as SVG and PDF")
     chosen = parser.parse_args()
     experiment, _ = load_recipe(chosen.run / CONFIG)
     assert isinstance(experiment, Experiment)
@@ -80,6 +105,25 @@ def main() -> None:
                     for agent, records in known.items()
                 }
                 _print(name, words, found, chosen.baseline, "epochs" if chosen.epochs else "seconds")
+            if chosen.figures is not None:
+                with kept_in(chosen.figures):
+                    _draw(name, known, task, experiment.trials, chosen.epochs)
+
+
+def _draw(target: str, known: dict[str, list[Record]], task: Task, trials: int, epochs: bool) -> None:
+    lines: list[Line] = []
+    ends: list[float] = []
+    for agent, records in known.items():
+        costs, best = best_by_cost(records, trials, task, epochs)
+        there = ~np.isnan(best).any(0)  # a mean over those alone that have been quick would fall
+        costs, best = costs[there], best[:, there]
+        mean, error = best.mean(0), 2 * best.std(0, ddof=1) / trials**0.5
+        band = np.stack([mean - error, mean + error], 1).tolist()
+        lines.append(Line(agent, costs.tolist(), mean.tolist(), band, color=len(lines)))
+        ends += [mean[len(mean) // 10], mean[-1]]
+    low, high = min(ends), max(ends)
+    y_range = (low, high + 0.05 * (high - low))
+    line_chart(lines, "epochs" if epochs else "seconds", f"best so far on {target}: {task.score_name}", y_range=y_range)
 
 
 def _print(target: str, words: str, found: dict[str, tuple[np.ndarray, np.ndarray]], baseline: str, unit: str) -> None:

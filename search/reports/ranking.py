@@ -34,7 +34,9 @@ def report_page(folder: Path, study: Ranking, journal: Journal, summary: Mapping
         **provenance(folder, study, journal),
         summary=summary,
         verdict=_verdict(summary),
-        agreement=agreement_svg(summary["attributes"], summary["truths"]),
+        agreement=agreement_svg(
+            {name: entry["kendall_tau"] for name, entry in summary["attributes"].items()}, list(summary["truths"])
+        ),
         seconds=journal.progress(PART)[1],
         shown=[summary["order"], *summary["truths"]],
         value=_value,

@@ -1,36 +1,39 @@
-"""The figure of a ranking: how far each attribute agrees with each truth."""
+"""The figure of rankings: how far each of them agrees with each truth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
 from search.reports.svg import INK, MUTED, house_style, new_figure, plain_frame, shortened, style_of, to_svg
 
 _ROW = 0.22
-"""Inches an attribute."""
+"""Inches a ranking."""
+_KEYS_A_ROW = 4
 
 
-def agreement_svg(attributes: Mapping[str, Mapping[str, Any]], truths: Mapping[str, str]) -> str:
-    """Kendall's tau-b of every attribute with every truth, a row an attribute, the best on top.
+def agreement_svg(
+    rankings: Mapping[str, Mapping[str, float | None]], truths: Sequence[str], measure: str = "Kendall's tau-b"
+) -> str:
+    """How far every ranking agrees with every truth, a row a ranking, the best on top.
 
     Args:
-        attributes: of a ranking's summary; each has ``kendall_tau`` by truth, None where there is none.
-        truths: what each is, by name; at least one.
+        rankings: by name their agreement with each truth; None where it is not known.
+        truths: names, at least one.
+        measure: of agreement.
 
     Returns:
-        An ``<svg>`` element, or nothing where no attribute could be compared with any truth.
+        An ``<svg>`` element, or nothing where no ranking could be compared with any truth.
     """
     known = {
-        name: {truth: tau for truth, tau in each["kendall_tau"].items() if tau is not None}
-        for name, each in attributes.items()
+        name: {truth: value for truth, value in each.items() if value is not None} for name, each in rankings.items()
     }
     rows = sorted(
         (name for name in known if known[name]), key=lambda name: sum(known[name].values()) / len(known[name])
     )
     if not rows:
         return ""
-    width, bottom, top = 6.4, 0.5, 0.35
+    width, bottom, top = 6.4, 0.5, 0.16 + 0.19 * math.ceil(len(truths) / _KEYS_A_ROW)
     height = bottom + top + _ROW * len(rows)
     with house_style():
         figure = new_figure(width, height)
@@ -49,9 +52,9 @@ def agreement_svg(attributes: Mapping[str, Mapping[str, Any]], truths: Mapping[s
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
         axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_xlabel("Kendall's tau-b")
+        axes.set_xlabel(measure)
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=8.8, labelcolor=INK,
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=_KEYS_A_ROW, frameon=False, fontsize=8.8, labelcolor=INK,
             handletextpad=0.1, columnspacing=1.2, borderaxespad=0.1,
         )  # fmt: skip
-        return to_svg(figure, f"Agreement of attributes with {', '.join(truths)}, of: {', '.join(rows)}")
+        return to_svg(figure, f"Agreement with {', '.join(truths)}, of: {', '.join(rows)}")

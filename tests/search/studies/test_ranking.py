@@ -101,7 +101,7 @@ def test_a_ranking_from_recipe_to_report(tmp_path, capsys):
     page = (folder / "report.html").read_text()
     assert "What orders these architectures best: of cifar100 it is" in page and rows[best[0]]["architecture"] in page
     drawn = sorted(summary["attributes"], key=lambda name: summary["attributes"][name]["kendall_tau"]["cifar100"])
-    assert f"Agreement of attributes with cifar100, of: {', '.join(drawn)}" in page
+    assert f"Agreement with cifar100, of: {', '.join(drawn)}" in page
 
 
 def test_run_takes_the_recipe_too_and_rank_takes_no_other(tmp_path, capsys):
