@@ -183,7 +183,8 @@ class Experiment(Study):
             seed: of trial 0; None for the experiment's.
             task: what it will search on. An agent that has ``objectives`` (and ``score_metric``), an argument of its
                 constructor and an attribute that is empty where the recipe says nothing of it, is given the task's. In
-                the same way it is given the experiment's ``attributes``, and the ``device`` of a task that has one.
+                the same way it is given the experiment's ``attributes`` where its own are None, for none at all may be
+                meant, and the ``device`` of a task that has one.
         """
         trials, seed = self.trials if trials is None else trials, self.seed if seed is None else seed
         make = partial(self._make_agents[name], self.space, trials, seed)
@@ -191,7 +192,9 @@ class Experiment(Study):
         known: dict[str, Any] = {"attributes": self.attributes, "device": getattr(task, "device", "")}
         if task is not None and task.objectives:
             known |= {"objectives": task.objectives, "score_metric": task.score_metric}
-        wanted = {key: value for key, value in known.items() if value and not getattr(agent, key, value)}
+        own = {key: getattr(agent, key, value) for key, value in known.items()}
+        unsaid = {key for key, value in own.items() if value is None or (key != "attributes" and not value)}
+        wanted = {key: value for key, value in known.items() if value and key in unsaid}
         return built(f"agents.{name}", partial(make, **wanted)) if wanted else agent
 
     def planned(self) -> dict[str, int]:

@@ -46,7 +46,7 @@ class PredictorAgent(Agent):
         parents: how many of the best so far are mutated into half of these.
         whole: spaces of at most so many combinations of choices are looked at as a whole.
         normalisation: of rewards: ``rank``, normal quantiles of their ranks, or ``zscore``.
-        attributes: further features, by name; None for those of the recipe.
+        attributes: further features, by name; None for those of the recipe, and nothing where it has none.
         opening: of the first ``initial``: ``random``, or ``attributes``: each the best of ``candidates`` random
             architectures by the mean of its attributes' normal quantiles.
     """
@@ -88,7 +88,7 @@ class PredictorAgent(Agent):
             raise ValueError("PredictorAgent: encodings is empty, one at least is needed")
         self.acquisition, self.confidence, self.initial = acquisition, confidence, initial
         self.count, self.parents, self.whole, self.normalisation = candidates, parents, whole, normalisation
-        self.attributes = dict(attributes or {})
+        self.attributes = None if attributes is None else dict(attributes)
         self._pool: Pool | None = None
         self._forget()
 
@@ -121,9 +121,9 @@ class PredictorAgent(Agent):
         """The candidates; encoded when they are first wanted."""
         if self._pool is None:
             if math.prod(self.space.sizes) <= self.whole:
-                self._pool = WholeSpace(self.space, self.encodings, self.attributes)
+                self._pool = WholeSpace(self.space, self.encodings, self.attributes or {})
             else:
-                self._pool = Neighbourhood(self.space, self.encodings, self.attributes, self.count)
+                self._pool = Neighbourhood(self.space, self.encodings, self.attributes or {}, self.count)
         return self._pool
 
     # ---- asking ----------------------------------------------------------------------------------------------------

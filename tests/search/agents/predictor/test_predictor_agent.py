@@ -120,7 +120,7 @@ def test_an_attribute_that_knows_it_helps(whole):
     assert found[False].mean() < 0.6 * found[True].mean()
 
 
-def test_an_experiment_hands_its_attributes_on():
+def test_an_experiment_hands_its_attributes_on_but_to_who_wants_none():
     target = {
         "class_path": "TableTask",
         "init_args": {"table": "nasbench201.npz", "dataset": "cifar10", "split": "test"},
@@ -131,12 +131,16 @@ def test_an_experiment_hands_its_attributes_on():
         "init_args": {
             "space": "NASBench201",
             "targets": {"cifar10": target},
-            "agents": {"predictor": "PredictorAgent", "random": "RandomSearch"},
+            "agents": {
+                "predictor": "PredictorAgent",
+                "alone": {"class_path": "PredictorAgent", "init_args": {"attributes": {}}},
+                "random": "RandomSearch",
+            },
             "attributes": {"latency": {"class_path": "TableLatency", "init_args": {"device": "fpga"}}},
         },
     }
     study = build(recipe, Experiment, "study")
-    assert set(study.agent("predictor").attributes) == {"latency"}
+    assert set(study.agent("predictor").attributes) == {"latency"} and not study.agent("alone").attributes
 
 
 @pytest.mark.parametrize(
