@@ -54,9 +54,11 @@ def costs_to(
 
 
 def cost_of(record: Record, task: Task, epochs: bool) -> float:
-    """Epochs or seconds of an evaluation."""
-    whole = float(getattr(task, "epochs", 0) or 0)
-    return record.evaluation.metrics.get("epochs", whole) if epochs else record.evaluation.cost_seconds
+    """Epochs or seconds of an evaluation; a look-up does not say how many epochs it stands for."""
+    if not epochs:
+        return record.evaluation.cost_seconds
+    asked = record.proposal.fidelity.get("epochs", getattr(task, "epochs", None) or 0)
+    return float(record.evaluation.metrics.get("epochs", asked))
 
 
 def best_by_cost(records: list[Record], trials: int, task: Task, epochs: bool) -> tuple[np.ndarray, np.ndarray]:
