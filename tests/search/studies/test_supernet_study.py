@@ -82,6 +82,7 @@ def recipe(tmp_path, **changes):
                 "init_args": {
                     "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 64}},
                     "evaluation_images": 64,
+                    "images": 640,
                 },
             },
             "settings": {"epochs": 4},
