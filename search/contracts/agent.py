@@ -23,7 +23,7 @@ from search.contracts.contract import (
 from search.contracts.toy_spaces import Grid, MaskedSpace, integer_reward
 from search.spaces.base import SearchSpace
 
-BUDGET, TRIALS = 18, 3
+BUDGET, TRIALS = 18, 2
 BATCHES = (1, 3)
 PART = {1: 11, 3: 12}
 """Where a search is interrupted, past half-way and at a whole number of batches."""
