@@ -26,8 +26,8 @@ class AttributeSubject(Subject):
 
     @functools.cached_property
     def archs(self) -> Tensor:
-        """Two architectures: int64 ``[2, decisions]``."""
-        return torch.tensor([self.space.draw("attribute", k) for k in range(2)])
+        """Three architectures: int64 ``[3, decisions]``."""
+        return torch.tensor([self.space.draw("attribute", k) for k in range(3)])
 
     @functools.cached_property
     def values(self) -> Tensor:
@@ -54,11 +54,11 @@ def gives_a_value_for_each(subject: AttributeSubject) -> None:
     values = subject.values
     given = f"{values.dtype} {list(values.shape)}"
     cure = "measure gives a number for each architecture; leave values as it is"
-    ensure(values.dtype == torch.float64 and values.shape == (2,), f"of two it gives {given}", cure)
-    ensure(not values.isinf().any(), f"of two it gives {values.tolist()}", "NaN says that there is no value")
-    ensure(not values.isnan().all(), "neither of two architectures has a value", "mend what measure can't do")
-    shaped = subject.attribute().values(subject.archs.reshape(1, 2, -1))
-    ensure(shaped.shape == (1, 2) and _same(shaped[0], values), f"[1, 2] of them give {list(shaped.shape)}", cure)
+    ensure(values.dtype == torch.float64 and values.shape == (3,), f"of three it gives {given}", cure)
+    ensure(not values.isinf().any(), f"of three it gives {values.tolist()}", "NaN says that there is no value")
+    ensure(not values.isnan().all(), "none of three architectures has a value", "mend what measure can't do")
+    shaped = subject.attribute().values(subject.archs.reshape(1, 3, -1))
+    ensure(shaped.shape == (1, 3) and _same(shaped[0], values), f"[1, 3] of them give {list(shaped.shape)}", cure)
     empty = subject.attribute().values(subject.archs[:0])
     ensure(empty.shape == (0,), f"of no architecture it gives {list(empty.shape)}", cure)
 

@@ -109,8 +109,7 @@ def _build(
     try:
         config = parser.parse_object({name: checked})
         text = parser.dump(config, skip_unset=False, skip_validation=True)  # which parsing has done
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C, where PyYAML has been built with it
-        description = yaml.load(text, loader)[name]  # noqa: S506 - what PyYAML wrote it reads
+        description = yaml.safe_load(text)[name]  # what PyYAML wrote it reads
         return parser.instantiate(config, instantiators=[(construct, object, True)])[name], description
     except CatchmarkError:
         raise
