@@ -123,7 +123,7 @@ class BayesianCATCHer(CATCHer):
     def toy(cls) -> dict[str, Any]:
         """Small networks, little practice."""
         return {
-            "settings": {"hidden": 16, "initial_networks": 3, "candidates": 16},
+            "settings": {"hidden": 16, "initial_networks": 3, "candidates": 40},
             "bayesian": {"updates_per_network": 1},
         }
 
