@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from datamodules.arrays import ArrayDataModule
@@ -17,11 +19,7 @@ def load_digits_arrays(resolution: int = 8) -> ImageArrays:
     Args:
         resolution: height and width in pixels; other than 8, images are resized by bilinear interpolation.
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    labels = digits.target.astype(np.int64)
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    images, labels = _originals()
     validation = np.zeros(len(labels), dtype=bool)
     for digit in range(10):
         validation[np.flatnonzero(labels == digit)[2::3]] = True
@@ -34,6 +32,15 @@ def load_digits_arrays(resolution: int = 8) -> ImageArrays:
         tuple(str(digit) for digit in range(10)),
         "digits",
     )
+
+
+@functools.cache  # text, and compressed: every data module of a recipe would parse it again
+def _originals() -> tuple[np.ndarray, np.ndarray]:
+    """All of them, uint8 ``[1797, 8, 8, 1]``, and their labels, int64 ``[1797]``; to be left as they are."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None], digits.target.astype(np.int64)
 
 
 class DigitsDataModule(ArrayDataModule):

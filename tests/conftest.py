@@ -1,6 +1,8 @@
 """What holds for every test."""
 
+import functools
 import gc
+import importlib.metadata
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +18,9 @@ from tests import forks
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# Whenever Lightning makes a Trainer it looks through all that is installed, which does not change while tests run.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 DATA = Path(os.environ["CATCHMARK_DATA"]).expanduser().resolve() if os.environ.get("CATCHMARK_DATA") else None
 """Where the real data are that cannot ship, as it was said when the tests began; some of them say another."""

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -75,6 +76,7 @@ def serve():
 
 def _import_everything():
     """But for W&B: as it is imported it makes a folder, which the first child that ends would remove."""
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # as in conftest.py
     for name in HEAVY:
         importlib.import_module(name)
     from search.cli import main

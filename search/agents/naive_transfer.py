@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ _MOST_ARCHITECTURES = 2**20
 """Larger spaces are not ranked as a whole: of a million architectures the codes take some tens of megabytes."""
 _TRIES = 32
 """Draws for each architecture in a larger space; that all of them are known already is as good as impossible there."""
+_KNOWN: WeakKeyDictionary[SearchSpace, Tensor] = WeakKeyDictionary()
+"""The codes of all networks of a space, for as long as there is the space: a run makes agents for every search."""
 
 
 class NaiveTransfer(MetaAgent):
@@ -62,12 +65,11 @@ class NaiveTransfer(MetaAgent):
         if trees < 1:
             raise ValueError(f"NaiveTransfer: trees is {trees}, it must be at least 1")
         self.trees = trees
-        combinations = math.prod(space.sizes)
         self._all: Tensor | None = None  # codes of the space's architectures, ascending
-        if combinations <= _MOST_ARCHITECTURES:
-            codes = torch.arange(combinations)
-            archs = self._decode(codes)[space.is_valid(self._decode(codes))]
-            self._all = space.code(archs)[(space.canonical(archs) == archs).all(-1)]  # each network once
+        if math.prod(space.sizes) <= _MOST_ARCHITECTURES:
+            self._all = _KNOWN.get(space)
+            if self._all is None:
+                self._all = _KNOWN[space] = self._codes_of_all()
         # Codes and rewards, [trials, n] each, of every source task.
         self._sources: list[tuple[Tensor, Tensor]] = []
         # Places in `_all`, the best first: int32 [meta-trained trials, size]; None until there is something to rank by.
@@ -233,6 +235,12 @@ class NaiveTransfer(MetaAgent):
             random = TrialRandom(0)
             random.load_state_dict(self._shuffled_at)
             self._order = self._all[random.permutation(len(self._all))]
+
+    def _codes_of_all(self) -> Tensor:
+        """Each network of the space once: int64 ``[size]``."""
+        archs = self._decode(torch.arange(math.prod(self.space.sizes)))
+        archs = archs[self.space.is_valid(archs)]
+        return self.space.code(archs)[(self.space.canonical(archs) == archs).all(-1)]
 
     def _decode(self, codes: Tensor) -> Tensor:
         """The architectures of codes, valid or not: int64 ``[...]`` to ``[..., decisions]``."""

@@ -23,9 +23,9 @@ from search.contracts.contract import (
 from search.contracts.toy_spaces import Grid, MaskedSpace, integer_reward
 from search.spaces.base import SearchSpace
 
-BUDGET, TRIALS = 24, 3
+BUDGET, TRIALS = 18, 2
 BATCHES = (1, 3)
-PART = {1: 17, 3: 18}
+PART = {1: 11, 3: 12}
 """Where a search is interrupted, past half-way and at a whole number of batches."""
 Reward = Callable[[SearchSpace, Tensor], Tensor]
 
@@ -154,15 +154,15 @@ def resumes_past_half_way(subject: AgentSubject) -> None:
 def resumes_between_ask_and_tell(subject: AgentSubject) -> None:
     """Goes on from a state that was taken between ask and tell."""
     interrupted = subject.begin()
-    advance(interrupted, 12)
+    advance(interrupted, 9)
     asked = interrupted.ask(3)
     resumed = subject.begin(seed=77)
     resumed.load_state_dict(through_a_file(interrupted.state_dict()))
     for agent in (interrupted, resumed):
         agent.tell(asked, integer_reward(subject.space, asked))
     _same(
-        advance(interrupted, 9, n=3),
-        advance(resumed, 9, n=3),
+        advance(interrupted, 6, n=3),
+        advance(resumed, 6, n=3),
         "resumed between ask and tell it asks something else",
         "keep what ask leaves for tell in state_dict too",
     )
@@ -171,13 +171,18 @@ def resumes_between_ask_and_tell(subject: AgentSubject) -> None:
 def a_state_does_not_change(subject: AgentSubject) -> None:
     """Gives a state that does not change as the search goes on."""
     agent = subject.begin()
-    advance(agent, 17)
+    advance(agent, PART[1])
     state = agent.state_dict()
-    first = advance(agent, 7)
+    first = advance(agent, BUDGET - PART[1])
     for _ in range(2):  # loading must not hand the state over to the agent either
         resumed = subject.begin(seed=77)
         resumed.load_state_dict(state)
-        _same(advance(resumed, 7), first, "a state changes after it was taken", "clone tensors and copy lists in both")
+        _same(
+            advance(resumed, BUDGET - PART[1]),
+            first,
+            "a state changes after it was taken",
+            "clone tensors and copy lists in both",
+        )
 
 
 def failures_count_as_the_worst_so_far(subject: AgentSubject) -> None:
@@ -228,7 +233,7 @@ def a_new_task_forgets_the_last(subject: AgentSubject) -> None:
         agent.begin_task(BUDGET, adapting=True)
         first = agent.ask(1)
         agent.tell(first, torch.full((TRIALS, 1), failure, dtype=torch.float64))
-        told.append(advance(agent, 20))
+        told.append(advance(agent, BUDGET - 1))
     _same(told[0], told[1], "a failure on a new task counts as the worst of the old one", "call super().begin_task")
 
 

@@ -108,7 +108,8 @@ def _build(
 
     try:
         config = parser.parse_object({name: checked})
-        description = yaml.safe_load(parser.dump(config, skip_unset=False))[name]  # what PyYAML wrote it reads
+        text = parser.dump(config, skip_unset=False, skip_validation=True)  # which parsing has done
+        description = yaml.safe_load(text)[name]  # what PyYAML wrote it reads
         return parser.instantiate(config, instantiators=[(construct, object, True)])[name], description
     except CatchmarkError:
         raise

@@ -6,6 +6,8 @@ first value is dropped without a word. Each of these would change an experiment 
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -66,6 +68,11 @@ def parse_yaml(text: str) -> Any:
         CatchmarkError: it is not valid, a key stands twice, or it is too large or holds itself; one line, which names
             line and column.
     """
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(maxsize=64)  # a recipe is read to be run and again for its report, and PyYAML takes its time
+def _parsed(text: str) -> Any:
     try:
         content = yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:

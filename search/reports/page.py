@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 ABSENT = "—"
 """Stands where there is no value."""
@@ -19,6 +23,11 @@ def render_page(kind: str, template: str = "report.html.jinja", **content: Any) 
         template: a file beside this one.
         **content: what the template names.
     """
+    return _environment().get_template(template).render(kind=kind, **content)
+
+
+@functools.cache  # which compiles a template once
+def _environment() -> jinja2.Environment:
     import jinja2
     from markupsafe import Markup
 
@@ -31,7 +40,7 @@ def render_page(kind: str, template: str = "report.html.jinja", **content: Any) 
     )
     # Figures come from search.reports.svg, whose text matplotlib has escaped.
     environment.filters |= {"figure": Markup, "number": number, "duration": duration, "share": share}
-    return environment.get_template(template).render(kind=kind, **content)
+    return environment
 
 
 def duration(seconds: float) -> str:

@@ -204,10 +204,11 @@ def test_list(capsys):
     assert "quickstart.yaml" in text
 
 
-def test_output_that_nobody_reads_to_its_end():
+def test_output_that_nobody_reads_to_its_end(tmp_path):
+    """Such as of `catchmark list | head`, which would take longer."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([COMMAND, "list"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([COMMAND, "status", tmp_path], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert done.returncode == 1 and done.stderr == ""
 

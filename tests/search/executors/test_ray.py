@@ -22,6 +22,7 @@ from search.commands.run import run_recipe
 from search.errors import CatchmarkError, RunError
 from search.evaluation import Evaluation, Proposal
 from search.executors.inline import evaluate_one
+from search.executors.processes import ProcessExecutor
 from search.executors.ray import RayExecutor
 from search.executors.ray_groups import processes_of, was_lost
 from search.executors.ray_session import RaySession
@@ -74,7 +75,7 @@ def workers(ray_on_this_machine):
 
 @pytest.fixture(scope="module")
 def one_worker(ray_on_this_machine):
-    with RayExecutor(1, cpus=2) as executor:
+    with RayExecutor(1, cpus=2, resources={"guest": 1}) as executor:
         yield executor
 
 
@@ -110,35 +111,6 @@ def test_one_worker_is_the_search_in_one_process(one_worker, tmp_path):
         found.append(repr((records, journal.state("a"))))
         journal.close()
     assert found[0] == found[1]
-
-
-TRAINED = """
-space: NASBench201
-targets:
-  digits:
-    class_path: TrainedTask
-    init_args:
-      data: {class_path: DigitsDataModule, init_args: {resolution: 8, batch_size: 256}}
-      module: {class_path: ClassificationModule, init_args: {learning_rate: 0.05}}
-      epochs: 1
-      build: {channels: 2, cells: 1}
-      threads: 1
-agents: {random: RandomSearch}
-budget: 2
-"""
-
-
-def test_a_recipe_names_it_and_children_are_trained_to_the_last_bit(ray_on_this_machine, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    (tmp_path / "recipe.yaml").write_text(TRAINED)
-    found = []
-    for name in ("inline", "RayExecutor", "ProcessExecutor"):
-        more = {} if name == "inline" else {"executor": f"{{class_path: {name}, init_args: {{workers: 1}}}}"}
-        assert run_recipe(tmp_path / "recipe.yaml", more, tmp_path / name, quiet=True) == 0
-        journal = Journal(tmp_path / name / "recipe" / "latest" / "journal.sqlite", writable=False)
-        found.append([(each.architecture, each.evaluation.score) for each in journal.records("digits/random")])
-        journal.close()
-    assert found[0] == found[1] == found[2] and len(found[0]) == 2
 
 
 # ---- faults ------------------------------------------------------------------------------------------------------
@@ -206,19 +178,18 @@ def test_what_stops_a_run_in_one_process_stops_it_here(seed, error, words, worke
     assert type(caught.value) is error
 
 
-def test_a_task_that_cannot_travel(ray_on_this_machine):
+def test_a_task_that_cannot_travel(one_worker):
     import ray
 
-    with RayExecutor(1, resources={"guest": 1}) as executor:
-        words = r"the task Unsendable can't be sent to workers: .*lock.*; open files"
-        with pytest.raises(CatchmarkError, match=words):
-            executor.begin(Unsendable())
-        with pytest.raises(CatchmarkError, match="a worker can't take the task") as caught:
-            evaluate(executor, Unwelcome(), (0, 0))
-        assert "\n" not in str(caught.value) and "this is no number" in str(caught.value)
-        # The worker that could not is gone, though the traceback knows it: what is reserved is reserved for another.
-        evaluate(executor, Plain(), (0, 1))
-        wait_until(lambda: ray.available_resources().get("guest") == 9)
+    words = r"the task Unsendable can't be sent to workers: .*lock.*; open files"
+    with pytest.raises(CatchmarkError, match=words):
+        one_worker.begin(Unsendable())
+    with pytest.raises(CatchmarkError, match="a worker can't take the task") as caught:
+        evaluate(one_worker, Unwelcome(), (0, 0))
+    assert "\n" not in str(caught.value) and "this is no number" in str(caught.value)
+    # The worker that could not is gone, though the traceback knows it: what is reserved is reserved for another.
+    evaluate(one_worker, Plain(), (0, 1))
+    wait_until(lambda: ray.available_resources().get("guest") == 9)
 
 
 def test_a_worker_that_nobody_can_offer(ray_on_this_machine):
@@ -494,6 +465,23 @@ def test_a_group_that_no_worker_can_start(trainer, words, tmp_path):
     with pytest.raises(CatchmarkError, match=words) as caught:
         RayExecutor(1).begin(group(tmp_path, **trainer))
     assert "\n" not in str(caught.value)
+
+
+def test_a_child_is_trained_to_the_last_bit(workers):
+    """In a process alone, too. What one worker imports here, supernets need as well."""
+    task = TrainedTask(
+        NASBench201(),
+        DigitsDataModule(resolution=8, batch_size=256),
+        partial(ClassificationModule, learning_rate=0.05),
+        epochs=1,
+        build={"channels": 2, "cells": 1},
+        threads=1,
+    )
+    alone = evaluate_one(task, Proposal((3, 0, 0, 0, 0, 0), 2))
+    assert alone.status == "ok"
+    with ProcessExecutor(1) as process:
+        for executor in (workers, process):
+            assert same(evaluate(executor, task, (3, 2))[0], alone)
 
 
 # ---- supernets ---------------------------------------------------------------------------------------------------

@@ -183,9 +183,9 @@ def test_recipe_at_toy_size(path, tmp_path):
 
 
 def test_the_table_of_the_quickstart_shows_a_difference_and_not_a_tie(tmp_path, monkeypatch):
-    """At a fifth of its trials, which is less to go by than a reader of the whole has."""
+    """At a tenth of its trials, which is less to go by than a reader of the whole has."""
     monkeypatch.delenv("CATCHMARK_DATA")
-    recipe, fewer = RECIPES / "quickstart_table.yaml", ("--trials", "20", "--meta_training.trials", "20")
+    recipe, fewer = RECIPES / "quickstart_table.yaml", ("--trials", "10", "--meta_training.trials", "10")
     assert main(["run", str(recipe), "--quiet", "--runs", str(tmp_path / "runs"), *fewer]) == 0
     folder = tmp_path / "runs" / "quickstart_table" / "latest"
     said = re.search(r"bayes_meta is ahead of ([a-z_, ]+) \(Mann-Whitney U tests", (folder / "report.html").read_text())

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from search.agents.catcher.agent import CATCHer
+from search.agents.catcher.settings import CatcherSettings
 from search.agents.random_search import RandomSearch
 from search.evaluation import Evaluation, Proposal
 from search.loop.search import Listener
@@ -91,7 +93,8 @@ class Pool(TaskPool):
         return f"practice <b>{index}</b>"
 
 
-AGENTS = {"random": RandomSearch, "catch_meta": CATCHer}
+catcher = functools.partial(CATCHer, settings=CatcherSettings(**CATCHer.toy()["settings"]))
+AGENTS = {"random": RandomSearch, "catch_meta": catcher}
 
 
 def experiment(trials=3, budget=8, agents=AGENTS, fails="", known=False, meta=True, **more):
@@ -252,7 +255,7 @@ def test_agents_of_one_class_are_told_apart_by_their_settings(tmp_path):
         "agents:\n  random: {class_path: x.R}\n  catch_meta: {class_path: c.C, init_args: {context: zero, seed: 1}}\n"
     )
     config += "  scratch: {class_path: c.C, init_args: {context: posterior, seed: 1}}\n"
-    text = Page(run(tmp_path, experiment(agents={**AGENTS, "scratch": CATCHer}), config)).text
+    text = Page(run(tmp_path, experiment(agents={**AGENTS, "scratch": catcher}), config)).text
     assert "ECCV 2020). Here with context: zero ." in text
     assert "ECCV 2020). Here with context: posterior ." in text
     assert "seed: 1 ." not in text
@@ -357,7 +360,7 @@ def test_no_contexts_without_weights_or_without_a_posterior(tmp_path):
     assert "Where agents place" not in write_report(tmp_path, made).read_text()
     (tmp_path / "weights" / "catch_meta.pt").write_bytes(b"PK damaged")
     assert "Where agents place" not in write_report(tmp_path, made).read_text()
-    agents = {"random": RandomSearch, "catch_meta": lambda *args: CATCHer(*args, context="zero")}
+    agents = {"random": RandomSearch, "catch_meta": lambda *args: catcher(*args, context="zero")}
     assert "Where agents place" not in run(tmp_path / "zero", turning(agents))
     assert "Where agents place" not in run(tmp_path / "none", experiment(meta=False))
 
@@ -367,7 +370,7 @@ def test_meta_trainings_that_led_to_the_same_weights_share_a_picture(tmp_path):
     longer = MetaTraining(TurningPool, ["catch_meta"], epochs=3, networks=6)
     targets = {name: Turning for name in "abc"}
     by_target = {"a": [training], "b": [training], "c": [longer]}
-    made = Experiment(Stack(), targets, {"catch_meta": CATCHer}, 6, 2, meta_training_for=by_target)
+    made = Experiment(Stack(), targets, {"catch_meta": catcher}, 6, 2, meta_training_for=by_target)
     page = run(tmp_path, made)
     assert re.findall(r"<h3>(catch_meta, meta-trained for .*)</h3>", page) == [
         "catch_meta, meta-trained for a, b",
@@ -421,7 +424,7 @@ def test_what_the_networks_found_give_elsewhere(tmp_path):
     found = re.search(r'>random</td><td class="n">([\d.]+)</td><td class="n">(-?[\d.]+) to ([\d.]+)<', part)
     assert float(found[1]) == pytest.approx(mean, abs=0.06)
     assert float(found[2]) < mean < float(found[3])
-    bare = run(tmp_path / "bare", turning(agents={"random": RandomSearch, "catch_meta": CATCHer}))
+    bare = run(tmp_path / "bare", turning(agents={"random": RandomSearch, "catch_meta": catcher}))
     assert "give elsewhere" not in bare
 
 

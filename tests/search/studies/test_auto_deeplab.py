@@ -1,7 +1,6 @@
 """Auto-DeepLab's and CAS's spaces in whole runs: searched, searched on, trained, and exported."""
 
 import json
-from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -102,31 +101,34 @@ def test_agents_search_with_its_weights(studied, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("space", "build", "architecture"),
+    ("space", "build", "architecture", "form"),
     [
         # Down and up, with what looks different when it goes down: atrous convolutions, skips and pooling.
-        (SPACE | {"init_args": {"layers": 2, "blocks": 2}}, BUILD, (0, 2, 0, 1, 7, 3, 1, 2, 2, 4)),
+        (SPACE | {"init_args": {"layers": 2, "blocks": 2}}, BUILD, (0, 2, 0, 1, 7, 3, 1, 2, 2, 4), "onnx"),
         (
             {"class_path": "CASMultiScale", "init_args": CASMultiScale.toy()},
             {"channels": 2, "cells": 1, "stages": 2, "head_channels": 8},
             (0, 6, 1, 1, 3, 0, 2, 5, 4, 3, 2, 6),
+            "torch",
         ),
     ],
     ids=["auto_deeplab", "cas"],
 )
-def test_a_network_is_trained_and_exported(space, build, architecture, tmp_path):
+def test_a_network_is_trained_and_exported(space, build, architecture, form, tmp_path):
     truth = {"class_path": "TrainedTask", "init_args": {"data": DATA, "build": build, **SCORE}}
     content = {"space": space, "targets": {"scenes": truth}, "agents": {"random": "RandomSearch"}, "budget": 1}
     folder, _ = run(tmp_path, "search", content)
     made = build_part(space, SearchSpace, "space")
     assert main(["train", str(folder), "--architecture", made.format(architecture), "--quiet"]) == 0
     (trained,) = (folder / "trained").iterdir()
-    assert main(["export", str(trained)]) == 0
-    network, images = load_network(trained), torch.rand(3, 3, 32, 32)
-    path = str(Path(trained, "network.onnx"))
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (output,) = session.run(["output"], {"images": images.numpy()})
+    assert main(["export", str(trained), "--format", form]) == 0
+    images = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
-        ours = network(images)
+        ours = load_network(trained)(images)
+        if form == "torch":
+            output = torch.export.load(trained / "network.pt2").module()(images)
+        else:
+            session = onnxruntime.InferenceSession(str(trained / "network.onnx"), providers=["CPUExecutionProvider"])
+            output = torch.from_numpy(session.run(["output"], {"images": images.numpy()})[0])
     assert ours.shape == (3, 11, 32, 32)
-    assert (ours - torch.from_numpy(output)).abs().max() <= 1e-4 * ours.abs().max()
+    assert (ours - output).abs().max() <= 1e-4 * ours.abs().max()

@@ -82,6 +82,7 @@ def recipe(tmp_path, **changes):
                 "init_args": {
                     "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 64}},
                     "evaluation_images": 64,
+                    "images": 640,
                 },
             },
             "settings": {"epochs": 4},
@@ -301,15 +302,12 @@ def start(server, path, runs, *words, **environment):
     return server.wait(start_command(server, path.parent, command, {"WANDB_MODE": "offline", **environment}))
 
 
-def test_several_workers_give_the_same(server, tmp_path):
-    path = recipe(tmp_path)
-    summaries = []
-    for workers in (1, 2):
-        runs = tmp_path / f"runs{workers}"
-        assert start(server, path, runs, "--workers", workers) == 0, (tmp_path / "0.out").read_text()
-        summaries.append(json.loads((runs / "study" / "latest" / "summary.json").read_text()))
-        check_wandb((runs / "study" / "latest").resolve())
-    assert timeless(summaries[0]) == timeless(summaries[1])
+def test_several_workers_give_the_same(server, whole, tmp_path):
+    runs = tmp_path / "runs"
+    assert start(server, recipe(tmp_path), runs, "--workers", 2) == 0, (tmp_path / "0.out").read_text()
+    folder = (runs / "study" / "latest").resolve()
+    check_wandb(folder)
+    assert timeless(json.loads((folder / "summary.json").read_text())) == timeless(whole[1])
 
 
 def die_amid_an_epoch(number):

@@ -10,7 +10,7 @@ from search.randomness import TrialRandom
 from search.spaces.nasbench201 import NASBench201
 from tests.search.agents.toy_spaces import Grid
 
-SETTINGS = CatcherSettings(hidden=16, candidates=8, double=True)
+SETTINGS = CatcherSettings(hidden=16, candidates=8, policy_updates=2, evaluator_updates=4, double=True)
 
 
 def reward(archs):
@@ -160,12 +160,12 @@ def test_epsilon_falls_over_the_task_and_is_reset_by_the_next():
 def test_meta_training_pays_on_a_related_task():
     """Meta-trained on the very reward, a CATCHer's first own choices are better than a fresh one's."""
     space = NASBench201()
-    fresh = CATCHer(space, 8, 0, replace(SETTINGS, double=False))
-    trained = CATCHer(space, 8, 100, replace(SETTINGS, double=False))
+    settings = CatcherSettings(hidden=16, candidates=8)
+    fresh, trained = CATCHer(space, 8, 0, settings), CATCHer(space, 8, 100, settings)
     for _ in range(6):
         trained.begin_task(20, adapting=False)
         search(trained, 20, begin=False)
-    start = CATCHer(space, 8, 0, replace(SETTINGS, double=False))
+    start = CATCHer(space, 8, 0, settings)
     start.load_weights(trained.weights())
     difference = reward(search(start, 15)).max(1).values - reward(search(fresh, 15)).max(1).values
     assert difference.mean() > 3 * difference.std() / 8**0.5

@@ -6,8 +6,6 @@ import os
 import pty
 import signal
 import struct
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +22,7 @@ from search.loop.search import Listener, Search, Stage
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
 from tests import forks
-from tests.processes import PATIENCE, kept_port
+from tests.processes import kept_port
 from tests.search.agents.toy_spaces import Grid
 
 CONFIG = {"seed": 3, "budget": 7, "agents": {"random": {"class_path": "search.agents.random_search.RandomSearch"}}}
@@ -346,24 +344,13 @@ def nothing_known_of_wandb(folder, **environment):
 
 
 def in_a_process(folder, code, terminal=None, **environment):
-    """Run some code with no W&B settings but these, perhaps on a terminal; exit code, output and errors."""
+    """Run some code with no W&B settings but these, perhaps on a terminal; exit code, output and errors.
+
+    W&B is imported there: the process that it is forked from has not done so.
+    """
     streams = {} if terminal is None else dict.fromkeys(("stdin", "stderr"), os.ttyname(terminal))
     with nothing_known_of_wandb(folder, **environment) as known:
         return forks.server().run(IMPORTS + code, folder=forks.ROOT, environment=known, **streams)
-
-
-def in_a_fresh_process(folder, code, **environment):
-    """Likewise, where W&B is not imported yet."""
-    with nothing_known_of_wandb(folder, **environment) as known:
-        return subprocess.run(
-            [sys.executable, "-c", IMPORTS + code],
-            cwd=forks.ROOT,
-            env=known,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
 
 
 TWO_SEARCHES = "run(Path({folder!r}), ['a/random', 'b/random'])"
@@ -384,7 +371,7 @@ def folder(tmp_path):
 def test_offline_is_the_default_and_leaves_the_home_directory_alone(tmp_path, folder):
     timed = "import time; start = time.monotonic(); import wandb; imported = time.monotonic()\n"
     timed += TWO_SEARCHES + "\nprint(f'import {{imported - start:.2f}} s, run {{time.monotonic() - imported:.2f}} s')"
-    finished = in_a_fresh_process(tmp_path, timed.format(folder=str(folder)))
+    finished = in_a_process(tmp_path, timed.format(folder=str(folder)))
     assert (finished.returncode, finished.stderr) == (0, "")
     print(finished.stdout)
     whole_of_two(folder)
@@ -392,7 +379,7 @@ def test_offline_is_the_default_and_leaves_the_home_directory_alone(tmp_path, fo
 
 
 def test_without_a_home_directory(tmp_path, folder):
-    finished = in_a_fresh_process(tmp_path, TWO_SEARCHES.format(folder=str(folder)), HOME="/proc/nowhere")
+    finished = in_a_process(tmp_path, TWO_SEARCHES.format(folder=str(folder)), HOME="/proc/nowhere")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
     whole_of_two(folder)
 
@@ -504,6 +491,6 @@ class SpacedToy(Toy):
 
 
 def test_disabled_means_not_even_imported(tmp_path, folder):
-    finished = in_a_fresh_process(tmp_path, DISABLED.format(folder=str(folder)), WANDB_MODE="disabled")
+    finished = in_a_process(tmp_path, DISABLED.format(folder=str(folder)), WANDB_MODE="disabled")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[-1] == "False False"
