@@ -42,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="best",
         help="the weights of which epoch: of the best by the target's score (the default), or of the last",
     )
+    parser.add_argument(
+        "--from-supernet",
+        nargs="?",
+        const="",
+        metavar="SUPERNET",
+        help="begin with the weights that a supernet has shared, not with fresh ones: a method of the run, or a folder "
+        "RUN/supernets/METHOD-TRIAL; needs no name where there is only one",
+    )
     add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -63,6 +71,7 @@ def run(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         keep=chosen.keep,
         trust=trust_of(chosen.trust),
+        from_supernet=chosen.from_supernet,
     )
     launch = find_launch()
     if chosen.front:
