@@ -23,6 +23,8 @@ from search.deploy.network_folder import (
 )
 from search.deploy.tested_words import confusion_table, tested_in_short, tested_in_words
 from search.errors import CatchmarkError
+from search.listeners.several import Several
+from search.listeners.tensorboard import tensorboard_listeners
 from search.listeners.wandb.connection import WandbConnection
 from search.listeners.wandb.trainings import TrainingRuns
 from search.recipes.build import description_of
@@ -133,8 +135,13 @@ def _train_in_folder(
                 print(choice.shared.in_words(), flush=True)
                 save_tensors(folder / SHARED, dict(choice.shared.state))
 
-            log = TrainingRuns(
-                WandbConnection(folder, choice.recipe), choice.space, choice.seed, about, job_type="train"
+            log = Several(
+                [
+                    TrainingRuns(
+                        WandbConnection(folder, choice.recipe), choice.space, choice.seed, about, job_type="train"
+                    ),
+                    *tensorboard_listeners(folder),
+                ]
             )
             with closing(log), told_in_one_line(folder, _KEPT, _AGAIN), around or nullcontext():
                 trained = train(choice, folder / CHECKPOINT, log, quiet, together)
