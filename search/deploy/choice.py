@@ -74,6 +74,8 @@ class Request:
         trust: what the run's recipe may name.
         from_supernet: which supernet's weights it begins with (`search.deploy.shared_start.find_supernet`); None for
             fresh ones.
+        augmentation: values of a `datamodules.augmentation.Augmentation`, in place of that of the task's data; None for
+            that one.
     """
 
     run: Path
@@ -86,6 +88,7 @@ class Request:
     keep: Literal["best", "last"] = "best"
     trust: Trust = Trust()  # noqa: RUF009 - frozen
     from_supernet: str | None = None
+    augmentation: Mapping[str, float] | None = None
 
 
 def choose(request: Request) -> Choice:
@@ -155,7 +158,18 @@ def _task(request: Request, study: Study, target: str | None) -> TrainedTask:
                 "--epochs: the training has stages with epochs of their own; change these in a --task file"
             )
         described = described | {"init_args": {**(described.get("init_args") or {}), "epochs": request.epochs}}
+    if request.augmentation is not None:
+        described = _augmented(described, request.augmentation)
     return build_task(described, key, study.space, trust)
+
+
+def _augmented(described: Mapping[str, Any], augmentation: Mapping[str, float]) -> dict[str, Any]:
+    """A description of a training whose data have another augmentation; what they don't take is refused when built."""
+    arguments = dict(described.get("init_args") or {})
+    data = arguments.get("data")
+    data = {"class_path": data} if isinstance(data, str) else dict(data or {})
+    data["init_args"] = {**(data.get("init_args") or {}), "augmentation": dict(augmentation)}
+    return {**described, "init_args": {**arguments, "data": data}}
 
 
 def study_of(request: Request) -> Study:

@@ -1,6 +1,7 @@
 """A full training that begins with a supernet's weights begins where the supernet's path is, and says what is fresh."""
 
 import json
+from contextlib import closing
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_before_any_step_the_network_is_the_path(studied):
 
 def test_what_is_taken_is_the_best_that_the_method_found(studied):
     choice = choose(Request(studied, from_supernet="spos-0"))
-    with Journal(studied / "journal.sqlite", writable=False) as journal:
+    with closing(Journal(studied / "journal.sqlite", writable=False)) as journal:
         found = [each for each in journal.records("spos") if each.stage == FOUND]
     alone = [each.evaluation.metrics["stand_alone"] for each in found]
     assert len(found) == 2 and choice.architecture == found[alone.index(max(alone))].architecture
@@ -118,3 +119,15 @@ def test_supernets_that_are_not_there_are_named(studied, tmp_path, refused):
     assert "has no supernet; name the folder of one" in refused("train", search, "--from-supernet")
     assert main(["train", str(search), "--from-supernet", str(studied / "supernets" / "spos-0"), "--quiet"]) == 0
     assert json.loads((search / "trained/digits/network.json").read_text())["start"]["method"] == "spos"
+
+
+def test_augmentation_of_a_full_training_is_an_option(studied, refused):
+    request = Request(studied, from_supernet="", augmentation={"randaugment": 2, "mixup": 0.2})
+    data = choose(request).task.data
+    assert (data.augmentation.randaugment, data.augmentation.mixup) == (2, 0.2)
+    _, targets = next(iter(data.train_dataloader()))
+    assert targets.shape == (64, 10) and torch.allclose(targets.sum(1), torch.ones(64))
+    words = ("--from-supernet", "spos", "--quiet", "--augment")
+    assert "no 'mixap'; did you mean 'mixup'" in refused("train", studied, *words, "mixap=1")
+    assert "magnitude is 40" in refused("train", studied, *words, "magnitude=40")
+    assert "'two' is not a number" in refused("train", studied, *words, "randaugment=two")
