@@ -110,7 +110,7 @@ def _augmentation(words: Sequence[str]) -> dict[str, float]:
     """The numbers that a user gives, by name."""
     from datamodules.augmentation import Augmentation
 
-    known = {each.name: type(each.default) for each in dataclasses.fields(Augmentation)}
+    known: dict[str, type] = {name: type(value) for name, value in vars(Augmentation()).items()}
     given: dict[str, float] = {}
     for word in words:
         name, _, value = word.partition("=")
