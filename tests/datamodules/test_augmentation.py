@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule
 from torchvision.transforms import v2
 
 from datamodules.arrays import ArrayDataModule
@@ -11,6 +12,8 @@ from datamodules.image_arrays import ImageArrays
 from datamodules.imagenet import ImageFolderDataModule
 from datamodules.randaugment import OPERATIONS, changed, randaugment
 from lightning_modules.classification import ClassificationModule
+from search.errors import CatchmarkError
+from search.recipes.build import build
 
 ALL = Augmentation(randaugment=2, cutout=4, erasing=0.5, mixup=0.4, cutmix=1.0)
 
@@ -157,3 +160,15 @@ def test_soft_targets_are_learnt_from():
     wanted = 0.9 * targets + 0.1 / 3
     expected = -(wanted * network(images).log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_recipe_names_it_and_a_wrong_key_is_refused():
+    def described(**augmentation):
+        given = {"class_path": "DigitsDataModule", "init_args": {"augmentation": augmentation}}
+        return build(given, LightningDataModule, "data")
+
+    assert described(randaugment=2, mixup=0.2).augmentation == Augmentation(randaugment=2, mixup=0.2)
+    with pytest.raises(CatchmarkError, match="data.*mixap.*did you mean 'mixup'"):
+        described(mixap=1.0)
+    with pytest.raises(CatchmarkError, match="magnitude is 40"):
+        described(magnitude=40)
