@@ -168,7 +168,7 @@ def test_a_recipe_names_it_and_a_wrong_key_is_refused():
         return build(given, LightningDataModule, "data")
 
     assert described(randaugment=2, mixup=0.2).augmentation == Augmentation(randaugment=2, mixup=0.2)
-    with pytest.raises(CatchmarkError, match="data.*mixap.*did you mean 'mixup'"):
+    with pytest.raises(CatchmarkError, match=r"data.*mixap.*did you mean 'mixup'"):
         described(mixap=1.0)
     with pytest.raises(CatchmarkError, match="magnitude is 40"):
         described(magnitude=40)
