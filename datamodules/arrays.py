@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 from os import PathLike
+from typing import Optional
 
 import numpy as np
 
+from datamodules.augmentation import Augmentation
 from datamodules.batches import ImageBatches
 from datamodules.epochs import EpochDataModule
 from datamodules.image_arrays import ImageArrays, resize
@@ -35,6 +37,7 @@ class ArrayDataModule(EpochDataModule):
             small images.
         seed: of order and augmentation; `reseed` changes it.
         resolution: to shrink images to, a divisor of their own; None to take them as they are.
+        augmentation: of training images besides: RandAugment, cutout, erasing, mixup, cutmix; None for none of them.
 
     Raises:
         ValueError: a number is out of range.
@@ -51,13 +54,14 @@ class ArrayDataModule(EpochDataModule):
         num_workers: int = 0,
         seed: int = 0,
         resolution: int | None = None,
+        augmentation: Optional[Augmentation] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
     ):
         super().__init__(batch_size, num_workers, seed)
         if padding is not None and padding < 0:
             raise ValueError(f"padding is {padding}, 0 or more pixels are allowed")
         self._source = arrays
         self.flip, self.padding = flip, padding
-        self.mean, self.std, self.resolution = mean, std, resolution
+        self.mean, self.std, self.resolution, self.augmentation = mean, std, resolution, augmentation
 
     @cached_property
     def arrays(self) -> ImageArrays:
@@ -123,6 +127,7 @@ class ArrayDataModule(EpochDataModule):
             self.num_workers,
             self.seed,
             self.resolution,
+            self.augmentation,
         )
 
     def training_set(self, augmented: bool = True) -> ImageBatches:
@@ -131,7 +136,8 @@ class ArrayDataModule(EpochDataModule):
         if not augmented:
             return ImageBatches(images, labels, *self.normalisation)
         padding = self.arrays.resolution // 8 if self.padding is None else self.padding
-        return ImageBatches(images, labels, *self.normalisation, padding, self.flip, self.seed)
+        augmenter = self.augmenter(self.augmentation, self.num_classes)
+        return ImageBatches(images, labels, *self.normalisation, padding, self.flip, self.seed, augmenter)
 
     def validation_set(self) -> ImageBatches:
         """The validation images as they are."""

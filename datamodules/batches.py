@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from datamodules.augmentation import Augmenter
+
 
 def generator_of(*parts: int) -> torch.Generator:
     """A generator of its own for each tuple of non-negative numbers.
@@ -58,6 +60,7 @@ class ImageBatches(Dataset):
         padding: pixels of black around an image, from which a random crop of its own size is taken; 0 for none.
         flip: whether to mirror an image left to right with probability 1/2.
         seed: of crops and flips.
+        augmenter: what is done to them besides; None for nothing.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ImageBatches(Dataset):
         padding: int = 0,
         flip: bool = False,
         seed: int = 0,
+        augmenter: Augmenter | None = None,
     ):
         self.height, self.width = images.shape[1:3]
         if padding:
@@ -78,11 +82,13 @@ class ImageBatches(Dataset):
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
         self.scale, self.shift = scale.float().view(-1, 1, 1), shift.float().view(-1, 1, 1)
-        self.padding, self.flip, self.seed = padding, flip, seed
+        self.padding, self.flip, self.seed, self.augmenter = padding, flip, seed, augmenter
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the crops and flips of an epoch, for every image at once."""
+        if self.augmenter is not None:
+            self.augmenter.epoch = epoch
         if not (self.padding or self.flip):
             return
         generator = generator_of(self.seed, epoch, 1)
@@ -102,15 +108,19 @@ class ImageBatches(Dataset):
         return images[0], labels[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch: images float32 ``[batch, channels, height, width]``, labels int64 ``[batch]``."""
+        """A whole batch: images float32 ``[batch, channels, height, width]``; labels int64 ``[batch]``, or soft."""
         index = torch.tensor(indices)
         if self.padding or self.flip:
             rows, columns = self._rows[index].long(), self._columns[index].long()
             batch = self.images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         else:
             batch = self.images[index]
-        pixels = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return pixels.mul_(self.scale).add_(self.shift), self.labels[index]
+        batch = batch.permute(0, 3, 1, 2)
+        if self.augmenter is not None:
+            batch = torch.stack([self.augmenter.pixels(*each) for each in zip(batch, indices, strict=True)])
+        pixels = batch.to(torch.float32, memory_format=torch.contiguous_format)
+        images, labels = pixels.mul_(self.scale).add_(self.shift), self.labels[index]
+        return (images, labels) if self.augmenter is None else self.augmenter.batch(images, labels, indices)
 
 
 class EpochLoader(DataLoader):

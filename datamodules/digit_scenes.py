@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 import numpy as np
 
 from datamodules.arrays import ArrayDataModule
+from datamodules.augmentation import Augmentation
 from datamodules.coco_metric import box_metric
 from datamodules.depth_folder import DepthFolderDataModule, Pair
 from datamodules.epochs import check_counts
@@ -59,6 +60,7 @@ class DigitScenesClassification(_OfScenes, ArrayDataModule):
         num_workers: processes that make batches.
         seed: of order and shifts; `reseed` changes it.
         resolution: to shrink images to; None to take them as they are.
+        augmentation: see `ArrayDataModule`.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class DigitScenesClassification(_OfScenes, ArrayDataModule):
         num_workers: int = 0,
         seed: int = 0,
         resolution: int | None = None,
+        augmentation: Optional[Augmentation] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
     ):
         super().__init__(
             "digit scenes",
@@ -82,6 +85,7 @@ class DigitScenesClassification(_OfScenes, ArrayDataModule):
             num_workers=num_workers,
             seed=seed,
             resolution=resolution,
+            augmentation=augmentation,
         )
         self._scenes = _Source(scenes, val_scenes, size, digits, scene_seed)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Optional
 
 import numpy as np
 
 from datamodules.arrays import ArrayDataModule
+from datamodules.augmentation import Augmentation
 from datamodules.image_arrays import ImageArrays, resize
 
 
@@ -52,6 +54,7 @@ class DigitsDataModule(ArrayDataModule):
         padding: by how many pixels training images may be shifted; None for an eighth of the resolution.
         num_workers: processes that make batches.
         seed: of order and shifts.
+        augmentation: see `ArrayDataModule`.
     """
 
     def __init__(
@@ -61,8 +64,17 @@ class DigitsDataModule(ArrayDataModule):
         padding: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        augmentation: Optional[Augmentation] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
     ):
-        super().__init__("digits", batch_size, flip=False, padding=padding, num_workers=num_workers, seed=seed)
+        super().__init__(
+            "digits",
+            batch_size,
+            flip=False,
+            padding=padding,
+            num_workers=num_workers,
+            seed=seed,
+            augmentation=augmentation,
+        )
         self._drawn_at = resolution
 
     def load(self) -> ImageArrays:

@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from datamodules.augmentation import Augmentation, Augmenter
 from datamodules.batches import EpochLoader, EpochShuffle, generator_of, whole
 
 
@@ -64,6 +65,10 @@ class EpochDataModule(LightningDataModule, ABC):
     def loader_settings(self) -> dict[str, Any]:
         """Further arguments of both loaders."""
         return {}
+
+    def augmenter(self, augmentation: Augmentation | None, classes: int) -> Augmenter | None:
+        """What augments the images of a training set; None for nothing."""
+        return None if augmentation is None else Augmenter(augmentation, classes, self.seed)
 
     def leaves_out_rest(self, images: int) -> bool:
         """Whether an epoch of so many images leaves out those that do not fill a batch.

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.augmentation import Augmentation, Augmenter
 from datamodules.class_folders import Division, divide
 from datamodules.epochs import EpochDataModule, check_counts
 from datamodules.locations import locations, looked_in
@@ -47,6 +48,7 @@ class PictureFiles(Dataset):
         threads: that decode pictures.
         seed: of crops, flips and colours.
         bits: of grey pictures of more than 8 bits, as `datamodules.pictures.survey` counts them.
+        augmenter: what is done to them besides; None for nothing.
     """
 
     def __init__(
@@ -59,16 +61,19 @@ class PictureFiles(Dataset):
         threads: int = 1,
         seed: int = 0,
         bits: int = 16,
+        augmenter: Augmenter | None = None,
     ):
         self.files, self.labels = files, torch.from_numpy(labels)
         self.resolution, self.augment, self.color_jitter = resolution, augment, color_jitter
-        self.threads, self.seed, self.bits = threads, seed, bits
+        self.threads, self.seed, self.bits, self.augmenter = threads, seed, bits, augmenter
         self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the augmentation of an epoch."""
         self.epoch = epoch
+        if self.augmenter is not None:
+            self.augmenter.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,13 +83,14 @@ class PictureFiles(Dataset):
         return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch: images float32 ``[batch, 3, resolution, resolution]``, labels int64 ``[batch]``."""
+        """A batch: images float32 ``[batch, 3, resolution, resolution]``; labels int64 ``[batch]``, or soft ones."""
         if self.threads > 1:
             with ThreadPoolExecutor(self.threads) as pool:  # decoding releases the interpreter's lock
                 images = list(pool.map(self._read, indices))
         else:
             images = [self._read(index) for index in indices]
-        return torch.stack(images).sub_(self._mean).div_(self._std), self.labels[list(indices)]
+        batch, labels = torch.stack(images).sub_(self._mean).div_(self._std), self.labels[list(indices)]
+        return (batch, labels) if self.augmenter is None else self.augmenter.batch(batch, labels, indices)
 
     def _read(self, index: int) -> Tensor:
         """One picture on the scale of 0 to 1."""
@@ -102,6 +108,8 @@ class PictureFiles(Dataset):
                 image = image.flip(-1)
             if self.color_jitter:
                 image = _jitter(image, self.color_jitter, generator)
+        if self.augmenter is not None:
+            image = self.augmenter.pixels(image, index)
         return image.float().div_(255)
 
 
@@ -151,6 +159,7 @@ class ImageFolderDataModule(EpochDataModule):
         num_workers: processes that make batches.
         seed: of order and augmentation; `reseed` changes it.
         left_out: pictures that are passed over, by their paths below ``root``.
+        augmentation: of training images besides: RandAugment, cutout, erasing, mixup, cutmix; None for none of them.
 
     Raises:
         ValueError: a number is out of range.
@@ -169,6 +178,7 @@ class ImageFolderDataModule(EpochDataModule):
         num_workers: int = 0,
         seed: int = 0,
         left_out: list[str] | None = None,
+        augmentation: Optional[Augmentation] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
     ):
         super().__init__(batch_size, num_workers, seed)
         check_counts(resolution=resolution, threads=threads)
@@ -176,6 +186,7 @@ class ImageFolderDataModule(EpochDataModule):
             raise ValueError(f"color_jitter is {color_jitter}, it must lie in [0, 1]")
         self.root, self.resolution, self.color_jitter = root, resolution, color_jitter
         self.first_classes, self.threads, self.left_out = classes, threads, left_out or []
+        self.augmentation = augmentation
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -254,4 +265,5 @@ class ImageFolderDataModule(EpochDataModule):
             self.threads,
             self.seed,
             self._found[1],
+            self.augmenter(self.augmentation, self.num_classes) if augment else None,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from datamodules.arrays import ArrayDataModule
+from datamodules.augmentation import Augmentation
 from datamodules.class_folders import divide
 from datamodules.epochs import check_counts
 from datamodules.image_arrays import ImageArrays
@@ -32,6 +33,7 @@ class SmallPicturesDataModule(ArrayDataModule):
         left_out: pictures that are passed over, by their paths below ``root``.
         num_workers: processes that make batches.
         seed: of order, shifts and mirrors; `reseed` changes it.
+        augmentation: see `ArrayDataModule`.
 
     Raises:
         ValueError: a number is out of range.
@@ -49,8 +51,9 @@ class SmallPicturesDataModule(ArrayDataModule):
         left_out: list[str] | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        augmentation: Optional[Augmentation] = None,  # noqa: UP045 - jsonargparse reads it on Python 3.10
     ):
-        super().__init__(root, batch_size, flip, padding, num_workers=num_workers, seed=seed)
+        super().__init__(root, batch_size, flip, padding, num_workers=num_workers, seed=seed, augmentation=augmentation)
         check_counts(resolution=resolution, images_per_class=images_per_class)
         if classes is not None and classes < 2:
             raise ValueError(f"classes is {classes}, at least 2 are needed")

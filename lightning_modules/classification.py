@@ -192,7 +192,7 @@ class ClassificationModule(LightningModule):
             set_drop_path(self.network, self.drop_path * self.current_epoch / epochs)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """The loss of one batch, with that of an auxiliary head where there is one."""
+        """The loss of one batch, with that of an auxiliary head where there is one; labels may be soft targets."""
         images, labels = batch
         if self.auxiliary_weight and getattr(self.network, "auxiliary", None) is not None:
             logits, auxiliary = self.network.with_auxiliary(images)  # type: ignore[operator]

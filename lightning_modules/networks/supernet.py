@@ -8,7 +8,7 @@ networks: nothing between them needs to know that there are paths.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -107,20 +107,46 @@ class Supernet(nn.Module):
         Raises:
             ValueError: the network is not the architecture's.
         """
-        state = self.standalone_state(choices)
-        wrong = [key for key, value in network.state_dict().items() if key in state and state[key].shape != value.shape]
-        if wrong:
-            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {', '.join(wrong[:3])}")
-        missing, unexpected = network.load_state_dict(state, strict=False)
-        norms = {
-            f"{name}.{key}"
-            for name, module in network.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            for key in module.state_dict()
-        }
-        if unexpected or (foreign := [key for key in missing if key not in norms]):
-            wrong = list(unexpected) or foreign
-            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {', '.join(wrong[:3])}")
+        try:
+            take_over(network, self.standalone_state(choices))
+        except ValueError as error:
+            raise ValueError(f"the network is not the stand-alone network of {tuple(choices)}: {error}") from None
+
+
+def take_over(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Copy the shared weights of an architecture into its stand-alone network: all of them or none.
+
+    Args:
+        network: stand-alone.
+        state: what `Supernet.standalone_state` gives, or a copy of it.
+
+    Returns:
+        The network's keys that no shared weight is there for: running statistics, and the scale and the shift of a
+        normalisation that learns none in the supernet. They stay as they are.
+
+    Raises:
+        ValueError: the network has other tensors, or some of other shapes; says which.
+    """
+    own = network.state_dict()
+    wrong = [
+        f"{key} ({list(state[key].shape)} shared, {list(value.shape)} in the network)"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    wrong += [f"{key} (shared alone)" for key in state if key not in own]
+    missing = [key for key in own if key not in state]
+    norms = {
+        f"{name}.{key}" if name else key
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for key in module.state_dict()
+    }
+    wrong += [f"{key} (not shared)" for key in missing if key not in norms]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(", ".join(wrong[:3]) + more)
+    network.load_state_dict(dict(state), strict=False)
+    return missing
 
 
 class SuperEdges(PathModule):

@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME", help="which of the trained networks, where there are several")
     parser.add_argument(
         "--format",
-        choices=("onnx", "torch"),
+        choices=("onnx", "torch", "safetensors"),
         default="onnx",
-        help="ONNX, or torch.export's .pt2 (default: %(default)s)",
+        help="ONNX, torch.export's .pt2, or a folder for the Hugging Face Hub (default: %(default)s)",
     )
     parser.add_argument(
         "--part",
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the network where it classifies, else its backbone, under a neck that was searched, with an "
         "output for each feature map",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: beside the weights")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="default: beside the weights")
     parser.add_argument("--resolution", type=int, metavar="N", help="of the images; default: as in training")
     parser.add_argument("--batch", default="dynamic", metavar="N", help="images a pass, or 'dynamic' (the default)")
     parser.add_argument(
@@ -47,6 +47,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Write the file."""
     if chosen.batch != "dynamic" and not chosen.batch.isdecimal():
         raise CatchmarkError(f"--batch is '{chosen.batch}', a number of images is needed, or dynamic")
+    if chosen.format == "safetensors":
+        return _write_hub(chosen)
     from search.deploy.export import export_network, in_words
 
     exported = export_network(
@@ -61,4 +63,18 @@ def run(chosen: argparse.Namespace) -> int:
         with_preprocessing=chosen.with_preprocessing,
     )
     print(in_words(exported))
+    return 0
+
+
+def _write_hub(chosen: argparse.Namespace) -> int:
+    """Write the folder for the hub, which holds the weights of the whole network and no program."""
+    given = {"part": chosen.part, "resolution": chosen.resolution, "with-preprocessing": chosen.with_preprocessing}
+    given["batch"] = None if chosen.batch == "dynamic" else chosen.batch
+    if unused := [key for key, value in given.items() if value is not None]:
+        raise CatchmarkError(f"--{unused[0]}: --format safetensors writes weights, which it has nothing to do with")
+    from search.deploy.hub import export_hub
+
+    path = export_hub(chosen.folder, chosen.target, chosen.out, chosen.trust)
+    print(f"{path}: checked: the same weights are read back\nload:   search.deploy.hub.load_hub({str(path)!r})")
+    print(f"upload: huggingface-cli upload NAME/OF_REPOSITORY {path}")
     return 0

@@ -310,6 +310,7 @@ def _check_success(outcomes: Mapping[str, Outcome]) -> None:
 
 def _listeners(folder: Path, study: Study, resolved: str, quiet: bool) -> list[Listener]:
     from search.listeners.progress import FirstFailure, ProgressBar
+    from search.listeners.tensorboard import tensorboard_listeners
 
     listeners: list[Listener] = []
     if sys.stderr is not None:  # it is None where it was closed before Python began
@@ -321,4 +322,4 @@ def _listeners(folder: Path, study: Study, resolved: str, quiet: bool) -> list[L
         from search.recipes.yaml_text import parse_yaml
 
         listeners += wandb_listeners(folder, study, parse_yaml(resolved))
-    return listeners
+    return listeners + tensorboard_listeners(folder)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.commands import add_trust
-from search.errors import CatchmarkError
+from search.errors import CatchmarkError, nearest
 
 if TYPE_CHECKING:
     from search.deploy.choice import Request
@@ -42,6 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="best",
         help="the weights of which epoch: of the best by the target's score (the default), or of the last",
     )
+    parser.add_argument(
+        "--from-supernet",
+        nargs="?",
+        const="",
+        metavar="SUPERNET",
+        help="begin with the weights that a supernet has shared, not with fresh ones: a method of the run, or a folder "
+        "RUN/supernets/METHOD-TRIAL; needs no name where there is only one",
+    )
+    parser.add_argument(
+        "--augment",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="of training images, in place of the target's own: randaugment, magnitude, cutout, erasing, mixup, cutmix "
+        "and mixed (datamodules.augmentation.Augmentation), as in --augment randaugment=2 mixup=0.2",
+    )
     add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -63,6 +79,8 @@ def run(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         keep=chosen.keep,
         trust=trust_of(chosen.trust),
+        from_supernet=chosen.from_supernet,
+        augmentation=None if chosen.augment is None else _augmentation(chosen.augment),
     )
     launch = find_launch()
     if chosen.front:
@@ -86,3 +104,26 @@ def _train_front(request: Request, chosen: argparse.Namespace, launch: Launch) -
     page = train_front(request, front, chosen.out, chosen.quiet, launch)
     print(f"{len(front.points)} networks\nreport:  {page}")
     return 0
+
+
+def _augmentation(words: Sequence[str]) -> dict[str, float]:
+    """The numbers that a user gives, by name."""
+    from datamodules.augmentation import Augmentation
+
+    known: dict[str, type] = {name: type(value) for name, value in vars(Augmentation()).items()}
+    given: dict[str, float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known:
+            raise CatchmarkError(f"--augment: there is no '{name}'{nearest(name, known, 'known')}")
+        try:
+            given[name] = known[name](value)
+        except ValueError:
+            raise CatchmarkError(
+                f"--augment {name}: '{value}' is not a number of its kind ({known[name].__name__})"
+            ) from None
+    try:
+        Augmentation(**given)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise CatchmarkError(f"--augment: {error}") from error
+    return given

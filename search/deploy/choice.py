@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from search.deploy.shared_start import FoundSupernet, SharedStart, find_supernet
 from search.errors import CatchmarkError, explain, nearest
 from search.evaluation import Architecture
 from search.recipes.build import build, description_of
@@ -19,6 +20,7 @@ from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
 from search.studies.base import Study
 from search.studies.experiment import Experiment
+from search.studies.supernet_study import SupernetStudy
 from search.tasks.base import Task, all_parts
 from search.tasks.trained import TrainedTask
 
@@ -40,6 +42,7 @@ class Choice:
         search_score: what it scored in the search; None where it was named by hand.
         recipe: the name of the run's.
         keep: the weights of which epoch: of the ``best`` by the task's score, or of the ``last``.
+        shared: the shared weights that it begins with; None for fresh ones.
     """
 
     space: SearchSpace
@@ -51,6 +54,7 @@ class Choice:
     search_score: float | None
     recipe: str = ""
     keep: Literal["best", "last"] = "best"
+    shared: SharedStart | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class Request:
         seed: in place of the run's.
         keep: the weights of which epoch: of the ``best`` by the task's score, or of the ``last``.
         trust: what the run's recipe may name.
+        from_supernet: which supernet's weights it begins with (`search.deploy.shared_start.find_supernet`); None for
+            fresh ones.
+        augmentation: values of a `datamodules.augmentation.Augmentation`, in place of that of the task's data; None for
+            that one.
     """
 
     run: Path
@@ -79,6 +87,8 @@ class Request:
     seed: int | None = None
     keep: Literal["best", "last"] = "best"
     trust: Trust = Trust()  # noqa: RUF009 - frozen
+    from_supernet: str | None = None
+    augmentation: Mapping[str, float] | None = None
 
 
 def choose(request: Request) -> Choice:
@@ -91,31 +101,75 @@ def choose(request: Request) -> Choice:
     run, target, study = request.run, request.target, study_of(request)
     if isinstance(study, Experiment):
         target = target_of(study, target)
-    elif request.architecture is None or request.task_file is None or target is not None:
+    elif request.from_supernet is None and (request.architecture is None or request.task_file is None):
         raise CatchmarkError(
             f"{run} is a run of a {type(study).__name__}, which has no targets; name what to train: "
-            "--architecture STRING --task FILE.yaml"
+            "--architecture STRING --task FILE.yaml, or --from-supernet METHOD of a study of supernets"
         )
+    elif target is not None:
+        raise CatchmarkError(f"{run} is a run of a {type(study).__name__}, which has no targets; leave out --target")
+    supernet = _supernet(request, study, target)
     finder, score = None, None
     if request.architecture is not None:
         arch = _parse(study, request.architecture)
-    else:
-        assert isinstance(study, Experiment) and target is not None
+    elif isinstance(study, Experiment):
+        assert target is not None
         arch, finder, score = _best(run, study, target, request.agent)
+    else:
+        assert supernet is not None
+        arch, score = supernet.best()
+        finder = supernet.method
+    task = _task(request, study, target)
+    seed = study.seed if request.seed is None else request.seed
+    shared = None if supernet is None else supernet.start(task, arch, seed)
+    return Choice(study.space, arch, task, seed, target, finder, score, study.name, request.keep, shared)
+
+
+def _supernet(request: Request, study: Study, target: str | None) -> FoundSupernet | None:
+    """The supernet whose weights are inherited, if they are."""
+    if request.from_supernet is None:
+        return None
+    task = study.targets[target] if isinstance(study, Experiment) and target is not None else None
+    found = find_supernet(request.from_supernet, request.run, study, task, request.trust)
+    if not isinstance(study, Experiment) and found.study is not study and request.architecture is None:
+        raise CatchmarkError(
+            "--from-supernet: that is the supernet of another run; train that one's, or name an --architecture"
+        )
+    return found
+
+
+def _task(request: Request, study: Study, target: str | None) -> TrainedTask:
+    """How to train: as a file says, as the target does, or, of a study of supernets, as its ground truth does."""
     if request.task_file is not None:
         key, described, trust = f"--task {request.task_file}", read_recipe(request.task_file), RECIPE
+    elif isinstance(study, Experiment):
+        assert target is not None
+        key, described, trust = (
+            f"targets.{target}",
+            _training_of(study.targets[target], f"target '{target}'"),
+            request.trust,
+        )
     else:
-        assert isinstance(study, Experiment) and target is not None
-        key, described, trust = f"targets.{target}", _training_of(study.targets[target], target), request.trust
+        assert isinstance(study, SupernetStudy)
+        key, described, trust = "truth", _training_of(study.truth, "ground truth"), request.trust
     if request.epochs is not None:
         if (described.get("init_args") or {}).get("stages"):
             raise CatchmarkError(
                 "--epochs: the training has stages with epochs of their own; change these in a --task file"
             )
         described = described | {"init_args": {**(described.get("init_args") or {}), "epochs": request.epochs}}
-    task = build_task(described, key, study.space, trust)
-    seed = study.seed if request.seed is None else request.seed
-    return Choice(study.space, arch, task, seed, target, finder, score, study.name, request.keep)
+    if request.augmentation is not None:
+        described = _augmented(described, request.augmentation)
+    return build_task(described, key, study.space, trust)
+
+
+def _augmented(described: Mapping[str, Any], augmentation: Mapping[str, float]) -> dict[str, Any]:
+    """A description of a training whose data have another augmentation; what they don't take is refused when built."""
+    arguments = dict(described.get("init_args") or {})
+    data = arguments.get("data")
+    data = {"class_path": data} if isinstance(data, str) else dict(data or {})
+    data["init_args"] = {**(data.get("init_args") or {}), "augmentation": dict(augmentation)}
+    return {**described, "init_args": {**arguments, "data": data}}
 
 
 def study_of(request: Request) -> Study:
@@ -171,13 +225,13 @@ def _parse(study: Study, architecture: str) -> Architecture:
         raise CatchmarkError(f"--architecture: {explain(error)}") from error
 
 
-def _training_of(task: Task, target: str) -> dict[str, Any]:
-    """The description of the training that a target's score comes from, inside of what weighs it."""
+def _training_of(task: Task, what: str) -> dict[str, Any]:
+    """The description of the training that a score comes from, inside of what weighs it."""
     for part in all_parts(task):
         if isinstance(part, TrainedTask):
             return description_of(part)
     raise CatchmarkError(
-        f"the target '{target}' is a {type(task).__name__}, which trains no network; say how to train one: "
+        f"the {what} is a {type(task).__name__}, which trains no network; say how to train one: "
         "--task FILE.yaml, with the class_path and init_args of a TrainedTask"
     )
 

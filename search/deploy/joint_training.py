@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.deploy.choice import Choice, build_task
+from search.deploy.shared_start import SharedStart
 from search.distributed.joint_calls import JointCalls, Order, Together
 from search.distributed.shared_files import see_checkpoint
 from search.loop.search import Listener
@@ -52,6 +53,7 @@ class JointFit(JointCalls):
             "architecture": list(choice.architecture),
             "seed": choice.seed,
             "keep": choice.keep,
+            "shared": None if choice.shared is None else choice.shared.described(),
             "checkpoint": str(checkpoint),
             "done": done,
         }
@@ -69,8 +71,17 @@ class JointFit(JointCalls):
     def _choice(self, order: dict[str, Any]) -> Choice:
         space = build(order["space"], SearchSpace, "space")
         task = build_task(order["task"], "task", space)
+        shared = order["shared"]
         choice = Choice(
-            space, space.check(order["architecture"]), task, order["seed"], None, None, None, keep=order["keep"]
+            space,
+            space.check(order["architecture"]),
+            task,
+            order["seed"],
+            None,
+            None,
+            None,
+            keep=order["keep"],
+            shared=None if shared is None else SharedStart(**shared | {"fresh": tuple(shared["fresh"])}),
         )
         self._prepare(choice)
         return choice

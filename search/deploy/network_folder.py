@@ -139,7 +139,7 @@ def load_module(folder: Path, about: Mapping[str, Any], trust: Trust) -> Lightni
         CatchmarkError: the weights are damaged, or those of another network.
     """
     path = folder / WEIGHTS
-    module = _build_module(about, str(folder / ABOUT), trust)
+    module = build_module(about, str(folder / ABOUT), trust)
     try:
         weights = load_tensors(path)
     except Exception as error:
@@ -153,8 +153,17 @@ def load_module(folder: Path, about: Mapping[str, Any], trust: Trust) -> Lightni
     return module.eval()
 
 
-def _build_module(about: Mapping[str, Any], key: str, trust: Trust) -> LightningModule:
-    """The untrained module; no random state changes."""
+def build_module(about: Mapping[str, Any], key: str, trust: Trust) -> LightningModule:
+    """The untrained module; no random state changes.
+
+    Args:
+        about: its ``space``, ``architecture``, ``build`` and ``module``, as ``network.json`` has them.
+        key: where these stand, for messages.
+        trust: what they may name.
+
+    Raises:
+        CatchmarkError: something of it is wrong, or not trusted.
+    """
     from pytorch_lightning import LightningModule
 
     from search.recipes.build import build

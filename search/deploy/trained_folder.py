@@ -23,6 +23,8 @@ from search.deploy.network_folder import (
 )
 from search.deploy.tested_words import confusion_table, tested_in_short, tested_in_words
 from search.errors import CatchmarkError
+from search.listeners.several import Several
+from search.listeners.tensorboard import tensorboard_listeners
 from search.listeners.wandb.connection import WandbConnection
 from search.listeners.wandb.trainings import TrainingRuns
 from search.recipes.build import description_of
@@ -127,14 +129,24 @@ def _train_in_folder(
         about = _about(choice)
         if not _settle(folder, about):
             print(f"{choice.space.format(choice.architecture)}, {choice.task.epochs} epochs", flush=True)
-            from search.deploy.training import train
+            from search.deploy.training import SHARED, train
 
-            log = TrainingRuns(
-                WandbConnection(folder, choice.recipe), choice.space, choice.seed, about, job_type="train"
+            if choice.shared is not None:
+                print(choice.shared.in_words(), flush=True)
+                save_tensors(folder / SHARED, dict(choice.shared.state))
+
+            log = Several(
+                [
+                    TrainingRuns(
+                        WandbConnection(folder, choice.recipe), choice.space, choice.seed, about, job_type="train"
+                    ),
+                    *tensorboard_listeners(folder),
+                ]
             )
             with closing(log), told_in_one_line(folder, _KEPT, _AGAIN), around or nullcontext():
                 trained = train(choice, folder / CHECKPOINT, log, quiet, together)
             _keep(folder, choice, about, trained)
+            (folder / SHARED).unlink(missing_ok=True)
         return folder
     finally:
         lock.release()
@@ -177,6 +189,7 @@ def _about(choice: Choice) -> dict[str, Any]:
         "score_name": task.score_name,
         "epochs": task.epochs,
         "keep": choice.keep,
+        "start": None if choice.shared is None else choice.shared.described(),
         "kept_epoch": None,
         "classes": class_names(task.data),
         "preprocessing": None,
@@ -204,12 +217,19 @@ def _settle(folder: Path, about: dict[str, Any]) -> bool:
         write_json(folder / ABOUT, about)
         return False
     earlier = read_about(folder)
-    if differing := [key for key in _SAME if key in earlier and _said(earlier[key]) != _said(about[key])]:
+    differing = [key for key in _SAME if key in earlier and _said(earlier[key]) != _said(about[key])]
+    differing += ["start"] * (_digest(earlier) != _digest(about))
+    if differing:
         raise CatchmarkError(
             f"{folder} holds another training; it differs in: {', '.join(_differences(earlier, about, differing))}; "
             "give this one a folder of its own with --out, or remove that one"
         )
     return earlier["metrics"] is not None and (folder / WEIGHTS).is_file()
+
+
+def _digest(about: Mapping[str, Any]) -> str | None:
+    """Of the shared weights that a training begins with; None for fresh ones, the only ones of earlier versions."""
+    return (about.get("start") or {}).get("digest")
 
 
 def _said(described: Any) -> Any:

@@ -33,6 +33,8 @@ SILENT = Listener()
 """Nobody listens."""
 METRICS = "metrics.json"
 """What was logged so far, beside the checkpoint."""
+SHARED = "shared.pt"
+"""The shared weights that a training begins with, beside its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def fit(choice: Choice, checkpoint: Path, done: int, log: Listener = SILENT, qui
     """Train to the end; what it gives lies in the checkpoint.
 
     Args:
-        choice: what to train.
+        choice: what to train; shared weights that it begins with lie beside the checkpoint.
         checkpoint: the file that is replaced after every epoch.
         done: epochs that it has completed; 0 to begin.
         log: told of every epoch.
@@ -144,6 +146,8 @@ def fit(choice: Choice, checkpoint: Path, done: int, log: Listener = SILENT, qui
         RunError: the training diverged.
     """
     task, name = choice.task, _name(choice)
+    begins = choice.shared is not None and not done
+    shared = load_tensors(checkpoint.with_name(SHARED)) if begins else None
     show = _Show(name, task.score, quiet)
     plan = task.plan(choice.seed)
     plan = replace(
@@ -155,7 +159,7 @@ def fit(choice: Choice, checkpoint: Path, done: int, log: Listener = SILENT, qui
         told=_Log(checkpoint.with_name(METRICS), name, log),
     )
     try:
-        fit_module(partial(task.start, choice.architecture, choice.seed), task.data, plan)
+        fit_module(partial(task.start, choice.architecture, choice.seed, shared=shared), task.data, plan)
     except Diverged as error:
         raise RunError(f"{error}; try a smaller learning rate") from error
     finally:

@@ -57,8 +57,8 @@ def build_study(checked: dict[str, Any], check: RecipeCheck, owner: type[Study])
         owner: the class of the study.
 
     Returns:
-        The study; its `Study.recipe` are the arguments with every default, and `description_of` knows its space and
-        its tasks.
+        The study; its `Study.recipe` are the arguments with every default, and `description_of` knows its space, its
+        tasks and its ground truth.
 
     Raises:
         CatchmarkError: a value is wrong; one line that names the key, the value and what is allowed.
@@ -71,6 +71,8 @@ def build_study(checked: dict[str, Any], check: RecipeCheck, owner: type[Study])
     _note(study.space, recipe["space"])
     for name, task in study.targets.items() if isinstance(study, Experiment) else ():
         _note(task, recipe["targets"][name])
+    if isinstance(truth := getattr(study, "truth", None), Task):
+        _note(truth, recipe["truth"])
     return study
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_modules.networks.supernet import take_over
 from search.errors import CatchmarkError, RunError, nearest
 from search.evaluation import Architecture, Evaluation, Objective, Proposal, read_objectives
 from search.randomness import derive_seed
@@ -164,9 +165,28 @@ class TrainedTask(OneByOne):
 
         return ClassificationModule(network)
 
-    def start(self, architecture: Architecture, seed: int, parent: Path | None = None) -> LightningModule:
-        """A network in its Lightning module, fresh or with a parent's weights; belongs inside of `isolated`."""
-        module = self.wrap(self._build(architecture, seed))
+    def start(
+        self,
+        architecture: Architecture,
+        seed: int,
+        parent: Path | None = None,
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> LightningModule:
+        """A network in its Lightning module, fresh or with inherited weights; belongs inside of `isolated`.
+
+        Args:
+            architecture: of the space.
+            seed: of the fresh weights, which are drawn in any case.
+            parent: the weights of another network, taken over wherever they fit.
+            shared: those of this architecture in a supernet, by the keys of its stand-alone network; all must fit.
+
+        Raises:
+            ValueError: shared weights do not fit.
+        """
+        network = self._build(architecture, seed)
+        if shared is not None:
+            take_over(network, shared)
+        module = self.wrap(network)
         if parent is not None:
             inherit(module, parent)
         return module

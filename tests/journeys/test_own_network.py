@@ -131,6 +131,24 @@ def test_the_weights_of_an_architecture_are_taken_from_a_study(studied):
     assert torch.allclose(network(images), module.supernet(images, path), atol=1e-6)
 
 
+def test_what_was_found_is_trained_on_from_the_weights_that_it_shared(place, studied):
+    study, _ = load_recipe(studied / "config.yaml")
+    module = study.training.load_module(checkpoint_of(studied, "sandwich-0"), "sandwich")
+    still = {"class_path": "ClassificationModule", "init_args": {"learning_rate": 0.0}}
+    task = {"class_path": "TrainedTask", "init_args": TRAINED["init_args"] | {"module": still}}
+    (place / "still.yaml").write_text(yaml.safe_dump(task))
+    words = ["--from-supernet", "sandwich", "--task", str(place / "still.yaml"), "--trust", "my_own_network"]
+    assert main(["train", str(studied), *words, "--quiet"]) == 0
+    about = json.loads((studied / "trained" / "chosen" / "network.json").read_text())
+    assert about["start"]["fresh"] == [] and about["agent"] == "sandwich"
+    images, labels = next(iter(study.truth.data.val_dataloader()))
+    with torch.no_grad():  # no step has moved the weights, so the epoch's scores are the path's
+        logits = module.supernet(images, module.sampler.path_of(study.space.parse(about["architecture"])))
+    assert about["metrics"]["val_accuracy"] == (100.0 * (logits.argmax(1) == labels).sum() / len(labels)).item()
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert about["metrics"]["val_loss"] == pytest.approx(loss, rel=1e-6)  # a sum over images, by their number
+
+
 def test_a_stranger_s_run_names_no_network(studied, capsys):
     assert main(["train", str(studied), "--architecture", "width=4|blocks=1|blocks.0.layer=k3|blocks.1.layer=k3"]) != 0
     assert "--trust my_own_network.MyNetwork" in capsys.readouterr().err

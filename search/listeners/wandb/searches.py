@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from search.listeners.points import SearchPoints
 from search.listeners.wandb.connection import OneRun, WandbConnection
 from search.loop.search import Search
-from search.loop.time_budget import TimeBudget
 from search.runs.journal import Record
 from search.spaces.base import SearchSpace
 
@@ -39,13 +38,8 @@ class SearchRuns(OneRun):
 
     def search_began(self, search: Search, records: Sequence[Record]) -> None:
         """Start the search's W&B run; what an earlier attempt evaluated is logged again, under the same id."""
-        # By number of evaluation within a trial: trials may be ahead of each other.
-        self._incomplete: dict[int, list[Record]] = defaultdict(list)
-        self._made_by = [0] * search.agent.trials
+        self._points = SearchPoints(search)
         self._rows: list[Record] = []
-        self._best_of = [-math.inf] * search.agent.trials
-        self._best: Record | None = None
-        self._points, self._time_budget = 0, TimeBudget(search.seconds)
         if self.connection.mode == "disabled":
             return
         with self.guarded():
@@ -61,14 +55,14 @@ class SearchRuns(OneRun):
                 tags=[self.space.name, agent, phase, f"seed {self.config.get('seed', 0)}"],
                 config={**self.config, "search": search.name, "agent": agent, "target": phase},
             )
-            self._log(search, records)
+            self._log(records)
             self.connection.replace(earlier)
 
     def evaluated(self, search: Search, records: Sequence[Record]) -> None:
         """Log every evaluation that is complete over the trials."""
         if self._run is not None:
             with self.guarded():
-                self._log(search, records)
+                self._log(records)
 
     def search_ended(self, search: Search) -> None:
         """Log the table and the best architecture, and finish the W&B run."""
@@ -79,39 +73,13 @@ class SearchRuns(OneRun):
 
     # ---- what that does --------------------------------------------------------------------------------------------
 
-    def _log(self, search: Search, records: Sequence[Record]) -> None:
+    def _log(self, records: Sequence[Record]) -> None:
         for record in records:
             if len(self._rows) < _MOST_ROWS:
                 self._rows.append(record)
-            if self._time_budget.counts(record) and record.can_be_best:
-                if self._best is None or record.evaluation.score > self._best.evaluation.score:
-                    self._best = record
-                self._best_of[record.trial] = max(self._best_of[record.trial], record.evaluation.score)
-            number = self._made_by[record.trial] = self._made_by[record.trial] + 1
-            self._incomplete[number].append(record)
-            if len(self._incomplete[number]) == search.agent.trials:
-                self._log_point(self._incomplete.pop(number))
-
-    def _log_point(self, records: list[Record]) -> None:
-        self._points += 1
-        if self._points < self._run.step:
-            return  # an online run that goes on has it already
-        found = [best for best in self._best_of if best > -math.inf]
-        scores = [record.evaluation.score for record in records if record.evaluation.status == "ok"]
-        point: dict[str, Any] = {
-            "evaluation": self._points,
-            "failed": len(records) - len(scores),
-            "cost_seconds": sum(record.evaluation.cost_seconds for record in records),
-        }
-        if scores:
-            point["score"] = sum(scores) / len(scores)
-        if found:
-            point["best_score"] = sum(found) / len(found)
-        if len(records) == 1:
-            metrics = records[0].evaluation.metrics
-            point |= {f"metrics/{name}": value for name, value in metrics.items() if math.isfinite(value)}
-            point["stage"] = records[0].stage
-        self._run.log(point, step=self._points)
+            for point in self._points.add(record):
+                if point["evaluation"] >= self._run.step:  # an online run that goes on has the others already
+                    self._run.log(point, step=point["evaluation"])
 
     def _end(self, search: Search) -> None:
         import wandb
@@ -131,11 +99,11 @@ class SearchRuns(OneRun):
             for record in self._rows
         ]
         self._run.log({"evaluations": wandb.Table(columns=list(_COLUMNS), data=rows)})
-        if self._best is not None and search.stages[-1].adapting:
-            self._run.summary["best_architecture"] = self.space.format(self._best.architecture)
+        if self._points.best is not None and search.stages[-1].adapting:
+            self._run.summary["best_architecture"] = self.space.format(self._points.best.architecture)
             # Where there is no room for more artifacts, there may be for all the rest.
             with self.connection.guarded("the best architecture as an artifact", lambda: None):
-                self._log_artifact(self._best)
+                self._log_artifact(self._points.best)
         self.connection.finish(self._run)
 
     def _log_artifact(self, best: Record) -> None:
