@@ -96,6 +96,10 @@ def _of_command(parser: argparse.ArgumentParser, command: str, before: Sequence[
         return _begin(word, map(str, waits.choices or ()))
     if unknown:
         return []
+    first = positionals[0] if positionals else None
+    if isinstance(first, argparse._SubParsersAction) and given:  # a command below the command
+        below = first.choices.get(given[0])
+        return [] if below is None else _of_command(below, command, before[before.index(given[0]) + 1 :], word)
     if word.startswith("-"):
         found = _begin(word, [name for name in options if name.startswith("--") and name != "--KEY"])
         if command in _RUNS_RECIPES and given and word.startswith("--"):
@@ -104,14 +108,9 @@ def _of_command(parser: argparse.ArgumentParser, command: str, before: Sequence[
     place = min(len(given), len(positionals) - 1)
     if place < 0 or (len(given) >= len(positionals) and positionals[place].nargs not in ("+", "*")):
         return []
-    if isinstance(subs := positionals[place], argparse._SubParsersAction):
-        if given:  # a command below the command
-            sub = subs.choices.get(given[0])
-            return [] if sub is None else _of_command(sub, command, before[before.index(given[0]) + 1 :], word)
-        return _begin(word, subs.choices)
-    if subs.dest == "recipe":
+    if positionals[place].dest == "recipe":
         return _recipes(word)
-    return _begin(word, map(str, subs.choices or ()))
+    return _begin(word, map(str, positionals[place].choices or ()))
 
 
 def _begin(word: str, names: Iterable[str]) -> list[str]:

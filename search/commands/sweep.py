@@ -95,7 +95,8 @@ def _points(sweep: SweepFile, seed: int, count: int | None, known: list[tuple[Po
 
 def _settle(folder: Path, point: Mapping[str, Any]) -> None:
     """Note what is chosen for a run; a folder that has another point belongs to another sweep."""
-    from search.runs.json_files import read_json, write_json
+    from search.recipes.trust import read_json
+    from search.runs.json_files import write_json
 
     if (noted := folder / VALUES).is_file():
         if read_json(noted) != json.loads(json.dumps(point)):
@@ -131,8 +132,8 @@ def _measured(folder: Path, metric: str) -> float:
     """What judges a run; NaN where that could not be told, as of a search in which everything failed."""
     from search.errors import nearest
     from search.listeners.wandb.sweep import numbers
+    from search.recipes.trust import read_json
     from search.runs.folders import SUMMARY
-    from search.runs.json_files import read_json
 
     summary = read_json(folder / SUMMARY)
     found: Any = summary
@@ -184,10 +185,10 @@ def _write_csv(rows: list[list[str]], path: Path) -> None:
 
 def _compare(folders: list[Path]) -> None:
     """Significance and differences, of runs that searched."""
+    from search.recipes.trust import read_json
     from search.reports.comparison import render_text
     from search.results.comparison import compare_runs
     from search.runs.folders import SUMMARY
-    from search.runs.json_files import read_json
 
     if len(folders) > 1 and all("targets" in read_json(each / SUMMARY) for each in folders):
         print("", render_text(compare_runs(folders)), sep="\n")

@@ -92,7 +92,7 @@ def _about(experiment: Experiment, target: str, task: Task, agent: str) -> dict[
     """What a dashboard tells of a whole study."""
     found = {
         "recipe": experiment.name,
-        "space": experiment.space.name,
+        "space": type(experiment.space).__name__,
         "target": target,
         "score": task.score_name,
         "agent": f"{agent}, {type(experiment.agent(agent, trials=1)).__name__}",

@@ -51,7 +51,10 @@ TASK = {
     "class_path": "TrainedTask",
     "init_args": {
         "data": DATA,
-        "module": {"class_path": "DetectionModule", "init_args": {"detector": "my_detector.py"}},
+        "module": {
+            "class_path": "DetectionModule",
+            "init_args": {"detector": "my_detector.py", "schedule": {"shape": "cosine", "warmup": 0.1}},
+        },
         "epochs": 1,
         "score": "val_map",
         "score_name": "mAP (%)",
