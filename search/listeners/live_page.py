@@ -12,7 +12,7 @@ from search.loop.search import Listener, Search
 from search.runs.journal import Record
 from search.studies.base import Study
 
-PAUSE_SECONDS = 30.0
+PAUSE_SECONDS = 60.0
 """Until the first page, for a shorter run needs none, and between two of them."""
 SHARE = 0.02
 """Of a run's time that its pages may take: one that takes long to write is written the more seldom."""
