@@ -111,6 +111,7 @@ def _settle(folder: Path, point: Mapping[str, Any]) -> None:
 
 def _one(folder: Path, recipe: Path, overrides: Mapping[str, str], options: argparse.Namespace) -> Path | None:
     """The folder of one run, which is run, gone on with, or there; None where it could not be finished."""
+    from search.runs.exit_codes import Interrupted
     from search.runs.folders import JOURNAL
     from search.runs.standing import standing_of
 
@@ -122,6 +123,8 @@ def _one(folder: Path, recipe: Path, overrides: Mapping[str, str], options: argp
         run_command.run_recipe(
             recipe, overrides, folder, again, quiet=options.quiet, trust=options.trust, tiny=options.tiny
         )
+    except Interrupted as error:
+        raise Interrupted("stopped; what was run is kept, go on with the same 'catchmark sweep' again") from error
     except RunError as error:  # a wrong recipe is wrong for all of them, and ends the sweep
         print(f"catchmark: {one_line(error)}", file=sys.stderr, flush=True)
         return None

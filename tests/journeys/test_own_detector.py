@@ -98,9 +98,12 @@ def test_from_a_config_to_boxes_on_a_picture(folder, capsys):
     run = "runs/toys/latest"
     found = json.loads(Path(run, "summary.json").read_text())["targets"]["toys"]["agents"]["random"]
     assert found["evaluations"] == 2 and found["failed"] == 0
-    assert main(["train", run, "--quiet", "--epochs", "2"]) == 0, capsys.readouterr()
+    assert main(["train", run, "--quiet", "--epochs", "2"]) == 2  # a config is a program, and a run's folder names it
+    assert "--trust my_detector.py" in capsys.readouterr().err
+    trust = ["--trust", "my_detector.py"]
+    assert main(["train", run, "--quiet", "--epochs", "2", *trust]) == 0
     picture = "toys/val/1.png"
-    assert main(["predict", run, picture, "--threshold", "0", "--out", "answers"]) == 0
+    assert main(["predict", run, picture, "--threshold", "0", "--out", "answers", *trust]) == 0
     (answer,) = json.loads(Path("answers/predictions.json").read_text())
     assert len(answer["found"]) == 4
     with Image.open(picture) as before, Image.open(Path("answers", answer["drawn"])) as after:
