@@ -14,7 +14,7 @@ MORE = (
     'For bash: eval "$(catchmark completion bash)" in ~/.bashrc. For zsh the same with zsh, in ~/.zshrc, behind '
     "compinit. It completes commands, options, recipes, and behind a recipe its keys, as in --agents.catch.context."
 )
-EXAMPLE = 'eval "$(catchmark completion bash)"'
+EXAMPLE = "catchmark completion bash >> ~/.bashrc"
 
 BASH = r"""
 _catchmark() {

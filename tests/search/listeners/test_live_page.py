@@ -14,7 +14,7 @@ from search.listeners import live_page
 from search.listeners.live_page import LivePage
 
 REFRESH = '<meta http-equiv="refresh"'
-PREDICTOR = {"class_path": "PredictorAgent", "init_args": {"initial": 3}}
+PREDICTOR = {"class_path": "PredictorAgent", "init_args": {"initial": 2}}
 
 
 @pytest.fixture
@@ -39,18 +39,18 @@ def test_a_run_is_followed_to_its_end(always, tmp_path):
         return architecture.count(3)
 
     before = global_states()
-    found = search.find("NASBench201", evaluate, 5, PREDICTOR, folder=tmp_path / "run", quiet=True)
+    found = search.find("NASBench201", evaluate, 4, PREDICTOR, folder=tmp_path / "run", quiet=True)
     assert global_states() == before
     for done in (1, 3):
         page = " ".join(seen[done].split())
         assert page.count(REFRESH) == 1
-        assert f"<strong>Running.</strong> 0 of 1 searches are complete, and {done} of 5 evaluations made." in page
+        assert f"<strong>Running.</strong> 0 of 1 searches are complete, and {done} of 4 evaluations made." in page
         assert re.search(r"last written at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+, this page at \d{4}-", page)
         assert "Unfinished" not in page
     page = found.report.read_text()
     assert REFRESH not in page and "Running" not in page and "Unfinished" not in page
     # Without a page nothing is different.
-    alone = search.find("NASBench201", lambda architecture: architecture.count(3), 5, PREDICTOR, quiet=True)
+    alone = search.find("NASBench201", lambda architecture: architecture.count(3), 4, PREDICTOR, quiet=True)
     assert [each.architecture for each in alone.records] == [each.architecture for each in found.records]
 
 
