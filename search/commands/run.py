@@ -309,10 +309,11 @@ def _check_success(outcomes: Mapping[str, Outcome]) -> None:
 
 
 def _listeners(folder: Path, study: Study, resolved: str, quiet: bool) -> list[Listener]:
+    from search.listeners.live_page import LivePage
     from search.listeners.progress import FirstFailure, ProgressBar
     from search.listeners.tensorboard import tensorboard_listeners
 
-    listeners: list[Listener] = []
+    listeners: list[Listener] = [LivePage(folder, study)]
     if sys.stderr is not None:  # it is None where it was closed before Python began
         listeners.append(FirstFailure())
         if not quiet:

@@ -11,6 +11,7 @@ from typing import Any
 
 from search.errors import CatchmarkError
 from search.evaluation import Architecture
+from search.listeners.live_page import LivePage
 from search.listeners.progress import FirstFailure, ProgressBar
 from search.loop.search import Listener
 from search.recipes.recipe import load_recipe
@@ -113,7 +114,8 @@ def find(
         stack.enter_context(termination_as_interruption())
 
         def listen() -> list[Listener]:
-            return [] if quiet else [FirstFailure(), ProgressBar(study.planned(), unit=study.unit)]
+            page = [] if folder is None else [LivePage(place, study)]
+            return page + ([] if quiet else [FirstFailure(), ProgressBar(study.planned(), unit=study.unit)])
 
         summary, _ = run_study(study, resolved, place, Launch(), listen)
         report = None if folder is None else write_report(place, study, summary)

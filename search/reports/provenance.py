@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
 from search.recipes.trust import with_trust
 from search.recipes.yaml_text import parse_yaml
-from search.runs.folders import CONFIG, shown_path
+from search.runs.folders import CONFIG, JOURNAL, shown_path
 from search.runs.journal import Journal
+from search.runs.locking import holder_of
+from search.runs.standing import written_at
 from search.studies.base import Study
+
+_REFRESH_SECONDS = 30
+"""After which a browser loads the page of a run under way again."""
 
 
 def provenance(folder: Path, study: Study, journal: Journal) -> dict[str, Any]:
-    """Title, description, recipe, environment and commands of a run, as the templates name them.
+    """Title, description, recipe, environment, commands and standing of a run, as the templates name them.
 
     Args:
         folder: of the run.
@@ -31,4 +37,16 @@ def provenance(folder: Path, study: Study, journal: Journal) -> dict[str, Any]:
         "environment": json.loads(journal.about("environment") or "{}"),
         "command": f"catchmark run {shlex.quote(f'{shown}/{CONFIG}')}",
         "resume": with_trust(f"catchmark run --resume {shlex.quote(shown)}", parse_yaml(config)),
+        "running": _running(folder / JOURNAL),
     }
+
+
+def _running(journal: Path) -> dict[str, Any] | None:
+    """Of a run that goes on: when it was written last, when its page is, and how often that is to be looked at."""
+    if holder_of(journal.with_suffix(".lock")) is None:
+        return None
+    return {"journal": _moment(written_at(journal)), "page": _moment(time.time()), "seconds": _REFRESH_SECONDS}
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.reports.page import number
+from search.reports.page import decimals_for, number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +51,7 @@ def content_of_test(tested: Tested, names: Sequence[str], preprocessing: Preproc
     ]
     return {
         "images": tested.images,
-        "metrics": tested.metrics,
+        "metrics": [(name, number(value, decimals_for([value]))) for name, value in tested.metrics.items()],
         "of": tested.of,
         "rows": rows,
         "names": list(names),

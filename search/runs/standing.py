@@ -48,8 +48,7 @@ def find_runs(parent: Path) -> list[Standing]:
 def standing_of(folder: Path) -> Standing:
     """Where one run stands."""
     journal = folder / JOURNAL
-    # SQLite writes beside the file first.
-    written = max(path.stat().st_mtime for path in (journal, Path(f"{journal}-wal")) if path.exists())
+    written = written_at(journal)
     process = holder_of(journal.with_suffix(".lock"))
     try:
         with closing(Journal(journal, writable=False)) as opened:
@@ -60,3 +59,9 @@ def standing_of(folder: Path) -> Standing:
         return Standing(folder, "damaged" if process is None else "running", process, 0, None, written)
     state = "running" if process is not None else "finished" if finished else "stopped"
     return Standing(folder, state, process, done, None if planned is None else int(planned), written)
+
+
+def written_at(journal: Path) -> float:
+    """When a journal was last written, in seconds since the epoch."""
+    # SQLite writes beside the file first.
+    return max(path.stat().st_mtime for path in (journal, Path(f"{journal}-wal")) if path.exists())

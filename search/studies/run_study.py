@@ -50,6 +50,8 @@ def run_study(
         journal.set_about("status", "interrupted")
         raise
     finally:
-        for listener in listeners:
-            listener.close()
-        journal.close()
+        try:
+            journal.close()  # first: whoever looks now, a listener too, finds a run that is not under way
+        finally:
+            for listener in listeners:
+                listener.close()

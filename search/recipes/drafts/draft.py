@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ _MOST_CLASSES = 40
 """Of more than these only the most and the least frequent are listed."""
 _MOST_NAMES = 5
 """Of files that are named in a sentence."""
+_WIDTH = 116
+"""Signs of a comment's line, behind its ``# ``."""
 _UNEQUAL = 10
 """A class is said to be rare of which there is a tenth of the most frequent, or less."""
 
@@ -48,8 +51,15 @@ class Draft:
         lines += [f"  {line}" for line in self.facts]
         if self.amiss:
             lines += ["", "To look at first:", *(f"  - {line}" for line in self.amiss)]
-        comments = "".join(f"# {plain(line, spaces=True)}".rstrip() + "\n" for line in lines)
+        lines = [each for line in lines for each in _wrapped(plain(line, spaces=True))]
+        comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
         return comments + self.body
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of a comment as several, where it is long; those that follow stand under its words."""
+    indent = " " * (len(line) - len(line.lstrip(" -")))
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def plain(text: str, spaces: bool = False) -> str:
