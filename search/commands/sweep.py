@@ -165,7 +165,7 @@ def _short(value: Any) -> str:
 
 
 def _in_words(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_short(value)}" for key, value in point.items())
+    return ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in point.items())
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
