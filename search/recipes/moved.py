@@ -54,6 +54,8 @@ ADDED = {
     "fallback": "random",
     "adapts_on": "ranks",
     "opening": "random",
+    "worth": "trained",
+    "workers": 1,
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 

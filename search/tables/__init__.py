@@ -16,6 +16,7 @@ SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = {
     "nasbench201.npz": "NAS-Bench-201: accuracies on three data sets and sizes of 15,625 cells.",
     "nasbench201_latency.npz": "Latencies of NAS-Bench-201's cells on 27 devices.",
+    "nasbench201_proxies.npz": "Zero-cost proxies of NAS-Bench-201's cells, on networks of one cell a stage.",
     "transnasbench101.npz": "TransNAS-Bench-101, micro space: seven vision tasks, 4,096 cells.",
     "nasbench_macro.npz": "NAS-Bench-Macro: accuracies on CIFAR-10 and sizes of 6,561 networks.",
     "fbnet_operator_latency.npz": "Latencies of FBNet's operators, layer by layer, on 27 devices.",

@@ -74,13 +74,13 @@ class RankByAttribute(Agent):
 
     def __init__(self, space, trials=1, seed=0, attributes=None, drawn=20):
         super().__init__(space, trials, seed)
-        self.attributes, self.drawn = dict(attributes or {}), drawn
+        self.attributes, self.drawn = attributes, drawn
 
     def ask(self, n=1):
         """The best by the mean rank over the attributes: int64 ``[trials, n, decisions]``."""
         archs = self.space.sample(self.rng, self.drawn * n)
         ranks = torch.zeros(archs.shape[:2])
-        for attribute in self.attributes.values():
+        for attribute in (self.attributes or {}).values():
             sign = 1 if attribute.direction == "max" else -1
             ranks += (sign * attribute.values(archs)).nan_to_num(nan=-math.inf).argsort(-1).argsort(-1)
         best = ranks.argsort(-1, descending=True)[:, :n]
