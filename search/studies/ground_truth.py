@@ -90,12 +90,20 @@ class GroundTruth:
                 found[stage] = list(zip(*read_landmarks(choice.file, space), strict=True))
                 continue
             if choice.worth == "attributes":
-                archs = list(itertools.islice(choice.draw(space, draws, choice.how), choice.count))
-                found[stage] = list(zip(archs, opinions_of(self._attributes, archs), strict=True))
-                continue
-            found[stage] = max(found.get(stage, []), self._landmarks(trial, choice, draws, seed), key=len)
+                landmarks = self._untrained(choice, draws)
+            else:
+                landmarks = self._landmarks(trial, choice, draws, seed)
+            found[stage] = max(found.get(stage, []), landmarks, key=len)
         taken = {arch for pairs in found.values() for arch, _ in pairs}
         return found | {MEASURED: self.measure(trial, measured, taken, draws, seed)}
+
+    def _untrained(self, choice: LandmarkChoice, draw_seed: int) -> Landmarks:
+        """As many landmarks as are wanted, with what attributes say of them."""
+        drawn = choice.draw(self._task.space, draw_seed, choice.how)
+        archs = list(itertools.islice(drawn, choice.count))
+        if len(archs) < choice.count:
+            raise RunError(f"landmarks_from.count is {choice.count}, but there are only {len(archs)} networks")
+        return list(zip(archs, opinions_of(self._attributes, archs), strict=True))
 
     def _landmarks(self, trial: int, choice: LandmarkChoice, draw_seed: int, seed: int) -> Landmarks:
         """As many landmarks as are wanted, with their performance: one that fails is replaced by the next."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from search.attributes.base import Attribute
 from search.attributes.table_column import TableColumn
 from search.errors import RunError
 from search.evaluation import Evaluation
@@ -21,6 +22,7 @@ from search.studies.supernet_job import STAND_ALONE
 from search.tables.table import write_table
 from search.tasks.base import OneByOne
 from search.tasks.table import TableTask
+from tests.search.agents.toy_spaces import Grid
 from tests.search.executors.scrambled_executor import Scrambled
 
 
@@ -105,6 +107,23 @@ def test_a_truth_that_always_fails_ends_the_run(tmp_path):
     journal.close()
 
 
+class OneOfFour(OneByOne):
+    """A space of four networks."""
+
+    def __init__(self):
+        self.space = Grid(2, 2)
+
+    def evaluate_one(self, proposal):
+        return Evaluation(float(sum(proposal.architecture)))
+
+
+class Sum(Attribute):
+    """The sum of the choices."""
+
+    def measure(self, architectures):
+        yield from map(sum, architectures)
+
+
 class Table(TableTask):
     """A few of NAS-Bench-101's cells: as of a public sample of them, most strings have no row."""
 
@@ -177,7 +196,8 @@ def test_landmarks_that_attributes_order_are_not_evaluated(tmp_path):
         "flops": TableColumn(space, "nasbench201.npz", "flops_m"),
         "few": TableColumn(space, "nasbench201.npz", "params_m", "min"),
     }
-    choices = [LandmarkChoice(30, worth="attributes"), LandmarkChoice(10)]
+    # Methods with as many landmarks as they want share the first ones, whatever the order in which they stand.
+    choices = [LandmarkChoice(30, worth="attributes"), LandmarkChoice(10), LandmarkChoice(8, worth="attributes")]
     journal = Journal(tmp_path / "journal.sqlite")
     found = GroundTruth(task, journal, None, lambda *_: None, attributes).of_trial(0, 5, choices, 20)
     stages = {record.stage for record in journal.records("stand_alone")}
@@ -190,3 +210,12 @@ def test_landmarks_that_attributes_order_are_not_evaluated(tmp_path):
         values = sign * attributes[name].values(torch.tensor(archs)).numpy()
         ranks = stats.rankdata(values)
         assert [each[place] for each in opinions] == pytest.approx(stats.norm.ppf((ranks - 0.5) / 30))
+
+
+def test_too_few_networks_for_landmarks_that_nobody_trains_are_said(tmp_path):
+    journal = Journal(tmp_path / "journal.sqlite")
+    task = OneOfFour()
+    truth = GroundTruth(task, journal, None, lambda *_: None, {"sum": Sum(task.space)})
+    with pytest.raises(RunError, match=r"landmarks_from\.count is 5, but there are only 4 networks"):
+        truth.of_trial(0, 5, [LandmarkChoice(5, worth="attributes")], 2)
+    journal.close()
