@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import CatchmarkError, RunError, one_line
-from search.executors.base import Hear, Job, Refusal, Say, Ticket, Work, WorkerExecutor, unsendable
+from search.executors.base import Executor, Hear, Job, Refusal, Say, Ticket, Work, WorkerExecutor, unsendable
 from search.executors.inline import evaluate_one
 from search.tasks.base import Task
 
@@ -142,6 +142,19 @@ class ProcessExecutor(WorkerExecutor):
         if kind == "failed":
             raise RuntimeError(content)
         return job.ticket, content
+
+
+def executor_for(workers: int, executor: Executor | None) -> Executor | None:
+    """The executor of a study that has ``workers`` as a short name for processes; None for this process.
+
+    Raises:
+        CatchmarkError: it is given both.
+    """
+    if workers == 1:
+        return executor
+    if executor is not None:
+        raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
+    return ProcessExecutor(workers)
 
 
 def _end(worker: _Worker) -> None:

@@ -25,7 +25,7 @@ from search.errors import CatchmarkError, nearest, one_line
 from search.evaluation import Architecture, Evaluation, Proposal
 from search.executors.base import Executor, Say, Work
 from search.executors.inline import InlineExecutor
-from search.executors.processes import ProcessExecutor
+from search.executors.processes import executor_for
 from search.loop.search import Listener
 from search.randomness import TrialRandom, derive_seed
 from search.results.ranking import PART, ranking_in_words, summarise_ranking, write_tables
@@ -121,9 +121,7 @@ class Ranking(Study):
         for key, value in (("top", top), ("workers", workers), ("architectures", architectures)):
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{key} is {value}, it must be at least 1")
-        if workers > 1 and executor is not None:
-            raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
-        self.executor = ProcessExecutor(workers) if workers > 1 else executor
+        self.executor = executor_for(workers, executor)
         self.space, self.seed, self.name, self.description = space, seed, name, description
         self._chosen, self.top = architectures, top
         self.attributes: dict[str, Attribute] = {

@@ -27,7 +27,7 @@ from search.errors import CatchmarkError
 from search.evaluation import Proposal
 from search.executors.base import Executor, Ticket
 from search.executors.inline import InlineExecutor, evaluate_all
-from search.executors.processes import ProcessExecutor
+from search.executors.processes import executor_for
 from search.loop.search import Listener
 from search.randomness import derive_seed
 from search.results.search import for_json
@@ -121,9 +121,7 @@ class SupernetStudy(Study):
             key: built(f"attributes.{key}", partial(make, space)) for key, make in (attributes or {}).items()
         }
         self.measured, self.threshold, self.share_warmups = measured, threshold, share_warmups
-        if workers > 1 and executor is not None:
-            raise CatchmarkError(f"workers is {workers}, and there is an executor, which has workers of its own")
-        self.executor = ProcessExecutor(workers) if workers > 1 else executor
+        self.executor = executor_for(workers, executor)
         self.trials, self.seed = trials, seed
         self.name, self.description = name, description
         self.training = SupernetTraining(
