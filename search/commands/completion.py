@@ -119,7 +119,7 @@ def _begin(word: str, names: Iterable[str]) -> list[str]:
 
 def _recipes(word: str) -> list[str]:
     """Files and folders that the word begins; else the paths of shipped recipes whose names it begins."""
-    from search.recipes.outline import SHIPPED
+    from search.recipes.outline import RECIPES
 
     lead = word[: word.rfind("/") + 1]
     try:
@@ -131,7 +131,7 @@ def _recipes(word: str) -> list[str]:
     found = _begin(word, names)
     if found or not word or lead:
         return found
-    shipped = [each for each in sorted(SHIPPED.glob("**/*.yaml")) if each.name.startswith(word)]
+    shipped = [each for each in sorted(RECIPES.glob("**/*.yaml")) if each.name.startswith(word)]
     return [os.path.relpath(each) if each.is_relative_to(Path.cwd()) else str(each) for each in shipped]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from search.errors import CatchmarkError
 from search.recipes.yaml_text import parse_yaml
 
-SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
+RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 """The folder of the recipes that ship with the package."""
 _EXPERIMENT = Path(__file__).resolve().parents[1] / "studies" / "experiment.py"
 _ALL_AGENTS = "agent"

@@ -16,15 +16,13 @@ from search.errors import CatchmarkError, explain, kind, nearest, one_line
 from search.recipes.build import build_study
 from search.recipes.check import RecipeCheck
 from search.recipes.classes import find_class, find_parameters
+from search.recipes.outline import RECIPES
 from search.recipes.tiny import SUFFIX, Tiny
 from search.recipes.trust import RECIPE, Trust, Untrusted
 from search.recipes.yaml_text import dump_yaml, parse_yaml
 from search.runs.folders import shown_path
 from search.studies.base import Study
 from search.studies.experiment import Experiment
-
-RECIPES = Path(__file__).resolve().parents[2] / "experiments"
-"""The folder of the recipes that ship with the package."""
 
 NAMED = ("agents", "targets", "methods", "attributes")
 """Mappings of a recipe whose keys are names of the user's choice."""

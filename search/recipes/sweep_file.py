@@ -50,10 +50,11 @@ class SweepFile:
         Raises:
             CatchmarkError: a key has no list of values.
         """
+        lists = []
         for key, each in self.parameters.items():
-            if not set(each) & set(_COUNTED):
+            if (values := _values(each)) is None:
                 raise CatchmarkError(f"parameters.{key}: a grid needs 'values' or a 'value'")
-        lists = [each["values"] if "values" in each else [each["value"]] for each in self.parameters.values()]
+            lists.append(values)
         for chosen in itertools.product(*lists):
             yield dict(zip(self.parameters, chosen, strict=True))
 
@@ -104,9 +105,10 @@ class SweepFile:
 
 
 def _values(parameter: Mapping[str, Any]) -> list[Any] | None:
-    return (
-        list(parameter["values"]) if "values" in parameter else [parameter["value"]] if "value" in parameter else None
-    )
+    """What it is chosen from; None for a range."""
+    if "values" in parameter:
+        return list(parameter["values"])
+    return [parameter["value"]] if "value" in parameter else None
 
 
 def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:

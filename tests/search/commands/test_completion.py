@@ -10,7 +10,7 @@ import pytest
 
 from search.cli import main
 from search.commands.completion import candidates
-from search.recipes.outline import SHIPPED, recipe_keys
+from search.recipes.outline import RECIPES, recipe_keys
 
 ROOT = Path(__file__).parents[3]
 RECIPE = """
@@ -69,14 +69,14 @@ def test_what_a_word_may_become(typed, expected, folder):
 
 
 def test_a_shipped_recipe_is_found_by_its_name(folder, monkeypatch):
-    assert candidates(["run", "quickstart_t"]) == [str(SHIPPED / "quickstart_table.yaml")]
-    monkeypatch.chdir(SHIPPED.parent)
+    assert candidates(["run", "quickstart_t"]) == [str(RECIPES / "quickstart_table.yaml")]
+    monkeypatch.chdir(RECIPES.parent)
     assert candidates(["run", "quickstart_t"]) == ["experiments/quickstart_table.yaml"]
     assert candidates(["run", "experiments/quickstart_t"]) == ["experiments/quickstart_table.yaml"]
 
 
 def test_every_shipped_recipe_tells_its_keys():
-    paths = sorted(SHIPPED.glob("**/*.yaml"))
+    paths = sorted(RECIPES.glob("**/*.yaml"))
     assert len(paths) > 50
     for path in paths:
         keys = recipe_keys(path)

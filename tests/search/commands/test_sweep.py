@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from search.cli import main
-from search.recipes.outline import SHIPPED
+from search.recipes.outline import RECIPES
 from search.recipes.sweep_file import read_sweep
 from search.recipes.yaml_text import dump_yaml
 
@@ -139,10 +139,10 @@ def test_what_is_wrong_is_said_in_one_line(change, said, folder, capsys):
 
 
 def test_every_sweep_that_ships_is_read():
-    files = sorted(SHIPPED.glob("sweeps/*.sweep.yml"))
+    files = sorted(RECIPES.glob("sweeps/*.sweep.yml"))
     assert len(files) >= 3
     for file in files:
         sweep = read_sweep(file)
-        assert (SHIPPED.parent / sweep.words[0]).is_file() and sweep.metric.count("/") >= 2
+        assert (RECIPES.parent / sweep.words[0]).is_file() and sweep.metric.count("/") >= 2
         point = next(sweep.grid()) if sweep.method == "grid" else sweep.draw(0, [])
         assert list(point) == list(sweep.parameters)
