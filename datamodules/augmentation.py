@@ -108,7 +108,7 @@ class Augmenter:
         size = (int(images.shape[-2]), int(images.shape[-1]))
         for image, draw in zip(images, draws, strict=True):
             if chosen.cutout:
-                _erase(image, _square(chosen.cutout, *size, draw))
+                _erase(image, _box(chosen.cutout, chosen.cutout, *size, draw))
             if chosen.erasing and draw.random() < chosen.erasing:
                 _erase(image, _rectangle(*size, draw))
         if not chosen.mixes:
@@ -149,10 +149,6 @@ def _box(high: float, wide: float, height: int, width: int, draw: np.random.Gene
     top, left = round(row - high / 2), round(column - wide / 2)
     bottom, right = top + round(high), left + round(wide)
     return max(0, top), min(height, max(0, bottom)), max(0, left), min(width, max(0, right))
-
-
-def _square(side: int, height: int, width: int, draw: np.random.Generator) -> Box:
-    return _box(side, side, height, width, draw)
 
 
 def _rectangle(height: int, width: int, draw: np.random.Generator) -> Box:

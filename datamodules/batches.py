@@ -116,7 +116,7 @@ class ImageBatches(Dataset):
         else:
             batch = self.images[index]
         batch = batch.permute(0, 3, 1, 2)
-        if self.augmenter is not None:
+        if self.augmenter is not None and self.augmenter.settings.randaugment:
             batch = torch.stack([self.augmenter.pixels(*each) for each in zip(batch, indices, strict=True)])
         pixels = batch.to(torch.float32, memory_format=torch.contiguous_format)
         images, labels = pixels.mul_(self.scale).add_(self.shift), self.labels[index]
