@@ -21,7 +21,7 @@ import numpy as np
 
 from search.loop.time_budget import within
 from search.recipes.recipe import load_recipe
-from search.reports.line_chart import Line, line_chart
+from search.reports.line_chart import Line, line_chart, mean_line
 from search.reports.svg import kept_in
 from search.runs.folders import CONFIG, JOURNAL
 from search.runs.journal import Journal, Record
@@ -119,9 +119,8 @@ def _draw(target: str, known: dict[str, list[Record]], task: Task, trials: int, 
         costs, best = best_by_cost(records, trials, task, epochs)
         there = ~np.isnan(best).any(0)  # a mean over those alone that have been quick would fall
         costs, best = costs[there], best[:, there]
-        mean, error = best.mean(0), 2 * best.std(0, ddof=1) / trials**0.5
-        band = np.stack([mean - error, mean + error], 1).tolist()
-        lines.append(Line(agent, costs.tolist(), mean.tolist(), band, color=len(lines)))
+        lines.append(mean_line(agent, costs.tolist(), best, len(lines)))
+        mean = best.mean(0)
         ends += [mean[len(mean) // 10], mean[-1]]
     low, high = min(ends), max(ends)
     y_range = (low, high + 0.05 * (high - low))

@@ -34,7 +34,7 @@ def main() -> None:
     import torch
 
     from search.recipes.recipe import load_recipe
-    from search.reports.line_chart import Line, line_chart
+    from search.reports.line_chart import line_chart, mean_line
     from search.reports.svg import kept_in
     from search.studies.experiment import Experiment
 
@@ -67,9 +67,8 @@ def main() -> None:
                 error = float(there.std()) / len(there) ** 0.5
                 row.append(f"{count}: {there.mean():.3f} ± {error:.3f} ({(there < 1e-6).double().mean():.2f})")
             print(" | ".join([*row, f"{seconds:.2f} s"]), flush=True)
-            mean, error = regret.mean(0)[skipped:], 2 * regret.std(0)[skipped:] / study.trials**0.5
-            band = torch.stack([mean - error, mean + error], 1).tolist()
-            lines.append(Line(name, range(skipped + 1, study.budget + 1), mean.tolist(), band, color=len(lines)))
+            evaluations = range(skipped + 1, study.budget + 1)
+            lines.append(mean_line(name, evaluations, regret[:, skipped:].numpy(), len(lines)))
         if chosen.figures is None:
             continue
         with kept_in(chosen.figures):

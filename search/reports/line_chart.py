@@ -60,6 +60,19 @@ class Line:
         return [(x, y) for x, y in zip(self.x, finite(self.y), strict=True) if not math.isnan(y)]
 
 
+def mean_line(label: str, x: Sequence[float], values: np.ndarray, color: int) -> Line:
+    """The mean over trials, with the interval of two standard errors.
+
+    Args:
+        label: stands at the line's end.
+        x: ascending.
+        values: of each trial at each x, ``[trials, len(x)]``; of two trials at least.
+        color: place in `SERIES`.
+    """
+    mean, error = values.mean(0), 2 * values.std(0, ddof=1) / len(values) ** 0.5
+    return Line(label, x, mean.tolist(), np.stack([mean - error, mean + error], 1).tolist(), color=color)
+
+
 def line_chart(
     lines: Sequence[Line],
     x_label: str,
