@@ -10,10 +10,11 @@ from search.evaluation import Evaluation
 from search.listeners.several import Several
 from search.listeners.tensorboard import TensorBoardCurves, tensorboard_listeners
 from search.loop.run_search import run_search
-from search.loop.search import Listener, Search, Stage
+from search.loop.search import Search, Stage
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
 from tests.search.agents.toy_spaces import Grid
+from tests.search.stopper import Stopper
 
 SPACE = Grid()
 THERE = importlib.util.find_spec("tensorboard") is not None
@@ -30,16 +31,6 @@ class Sums(OneByOne):
         if sum(proposal.architecture) % 3 == 0:
             return Evaluation.failed("divisible by 3", 0.5)
         return Evaluation(float(sum(proposal.architecture)), {"loss": 1 / (1 + sum(proposal.architecture))}, 2.0)
-
-
-class Stopper(Listener):
-    def __init__(self, after):
-        self.left = after
-
-    def evaluated(self, search, records):
-        self.left -= len(records)
-        if self.left <= 0:
-            raise KeyboardInterrupt
 
 
 def run(folder, trials, stop=None):

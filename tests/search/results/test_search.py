@@ -13,7 +13,7 @@ from search.agents.random_search import RandomSearch
 from search.errors import RunError
 from search.evaluation import Evaluation, Proposal
 from search.loop.run_search import run_search
-from search.loop.search import Listener, Search, Stage
+from search.loop.search import Search, Stage
 from search.loop.time_budget import within
 from search.results.search import at_best, best_so_far, summarise_search, without_seconds
 from search.runs.journal import Journal, Record
@@ -21,6 +21,7 @@ from search.runs.json_files import write_json
 from search.statistics.intervals import mean_interval, share_interval
 from search.tasks.base import OneByOne
 from tests.search.agents.toy_spaces import Grid
+from tests.search.stopper import Stopper
 
 NAN = math.nan
 SPACE = Grid(decisions=2, choices=3)
@@ -337,14 +338,8 @@ class Toy(OneByOne):
         return Evaluation(sum(architecture) + seed / 2**31, {"seed": float(seed)})
 
 
-class Stopper(Listener):
-    def __init__(self, after):
-        self.left = after
-
-    def evaluated(self, search, records):
-        self.left -= len(records)
-        if self.left <= 0:
-            raise ConnectionError
+def lose_connection():
+    raise ConnectionError
 
 
 def test_a_resumed_search_has_the_same_summary(tmp_path):
@@ -355,7 +350,7 @@ def test_a_resumed_search_has_the_same_summary(tmp_path):
             agent = RandomSearch(SPACE, trials=2, seed=0)
             search = Search("a", agent, [Stage("toy", Toy, 24, True)], 0, batch=3, most_failures=99)
             try:
-                run_search(search, journal, [Stopper(stop)])
+                run_search(search, journal, [Stopper(stop, lose_connection)])
             except ConnectionError:
                 assert not journal.progress("a")[0]
         records, (finished, seconds) = list(journal.records("a")), journal.progress("a")

@@ -14,7 +14,6 @@ from search.agents.nsga2 import NSGA2
 from search.agents.random_search import RandomSearch
 from search.agents.regularized_evolution import RegularizedEvolution
 from search.evaluation import Evaluation, Objective
-from search.loop.search import Listener
 from search.recipes.catalogue import find_classes
 from search.reports.pages import write_report
 from search.results.comparison import compare_runs
@@ -24,6 +23,7 @@ from search.spaces.base import Decision, SearchSpace
 from search.studies.experiment import Experiment
 from search.tasks.base import OneByOne
 from tests.search.agents.toy_agents import toy_options
+from tests.search.stopper import Stopper
 
 AGENTS = find_classes("search.agents", Agent)
 LIMIT = 14.0
@@ -181,18 +181,6 @@ def test_a_hard_limit_is_kept_by_every_agent(tmp_path, name):
     assert entry["best_possible"] == max(allowed)
 
 
-class Stop(Listener):
-    """Ctrl+C after so many evaluations."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def evaluated(self, search, records):
-        self.left -= len(records)
-        if self.left <= 0:
-            raise KeyboardInterrupt
-
-
 def test_an_agent_that_sees_every_objective_is_resumed_exactly(tmp_path):
     """It is given the target's objectives, as the recipe says nothing of them."""
 
@@ -204,7 +192,7 @@ def test_an_agent_that_sees_every_objective_is_resumed_exactly(tmp_path):
     assert not made().agent("nsga2").objectives
     whole = run(tmp_path / "whole", made())
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped", made(), [Stop(45)])
+        run(tmp_path / "stopped", made(), [Stopper(45)])
     again = run(tmp_path / "stopped", made())
     assert without_seconds(again) == without_seconds(whole)
     assert evaluated(tmp_path / "stopped", "toy/nsga2") == evaluated(tmp_path / "whole", "toy/nsga2")

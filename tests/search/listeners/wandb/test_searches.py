@@ -18,12 +18,13 @@ from search.evaluation import Evaluation
 from search.listeners.wandb.connection import WandbConnection
 from search.listeners.wandb.searches import SearchRuns
 from search.loop.run_search import run_search
-from search.loop.search import Listener, Search, Stage
+from search.loop.search import Search, Stage
 from search.runs.journal import Journal
 from search.tasks.base import OneByOne
 from tests import forks
 from tests.processes import kept_port
 from tests.search.agents.toy_spaces import Grid
+from tests.search.stopper import Stopper
 
 CONFIG = {"seed": 3, "budget": 7, "agents": {"random": {"class_path": "search.agents.random_search.RandomSearch"}}}
 SPACE = Grid()
@@ -42,18 +43,6 @@ class Toy(OneByOne):
         return Evaluation(
             sum(architecture) + seed / 2**31, {"loss": 1 / (1 + seed), "flops": math.nan if seed % 2 else 3.0}, 2.0
         )
-
-
-class Stopper(Listener):
-    """Stops the run after some evaluations."""
-
-    def __init__(self, after, how):
-        self.left, self.how = after, how
-
-    def evaluated(self, search, records):
-        self.left -= len(records)
-        if self.left <= 0:
-            self.how()
 
 
 @pytest.fixture(autouse=True)
