@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.cells import Zero, cell_plan, run_cell
 
 
@@ -138,7 +139,7 @@ def take_over(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     norms = {
         f"{name}.{key}" if name else key
         for name, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, BatchStatistics))
         for key in module.state_dict()
     }
     wrong += [f"{key} (not shared)" for key in missing if key not in norms]

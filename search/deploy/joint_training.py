@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from search.deploy.choice import Choice, build_task
-from search.deploy.shared_start import SharedStart
+from search.deploy.shared_start import SharedStart, digest_of
 from search.distributed.joint_calls import JointCalls, Order, Together
-from search.distributed.shared_files import see_checkpoint
+from search.distributed.shared_files import see_checkpoint, see_weights
 from search.loop.search import Listener
 from search.recipes.build import build, description_of
 from search.spaces.base import SearchSpace
 from search.training.launch import Launch
+from search.training.tensor_files import load_tensors
 from search.training.trainer_arguments import arguments_of_rank, is_joint
 
 
@@ -61,11 +62,14 @@ class JointFit(JointCalls):
 
     def find(self, order: Order) -> Callable[[], str | None]:
         """Another rank's part in the training."""
-        from search.deploy.training import epochs_of, fit
+        from search.deploy.training import SHARED, epochs_of, fit
 
         choice, checkpoint = self._choice(order), Path(order["checkpoint"])
         if order["done"]:
             see_checkpoint(checkpoint, order["done"], partial(epochs_of, checkpoint), self.launch)
+        elif choice.shared is not None:
+            shared = checkpoint.with_name(SHARED)
+            see_weights(shared, choice.shared.digest, lambda: digest_of(load_tensors(shared)), self.launch)
         return partial(fit, choice, checkpoint, order["done"], quiet=True)
 
     def _choice(self, order: dict[str, Any]) -> Choice:

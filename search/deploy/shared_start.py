@@ -139,7 +139,7 @@ class FoundSupernet:
             ) from error
         epochs = read_outcome(checkpoint).epochs
         return SharedStart(
-            str(self.run), self.method, self.trial, epochs, _digest(state), len(state), tuple(fresh), state
+            str(self.run), self.method, self.trial, epochs, digest_of(state), len(state), tuple(fresh), state
         )
 
 
@@ -205,7 +205,8 @@ def _split(place: str) -> tuple[str, int]:
     return (method, int(trial)) if method and trial.isdecimal() else (place, 0)
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of weights."""
     known = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].cpu().contiguous()

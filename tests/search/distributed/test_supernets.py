@@ -10,11 +10,15 @@ import pytest
 import torch
 import yaml
 
+from search.deploy.shared_start import digest_of
 from search.distributed.joint_fit import joint_calls_of
+from search.distributed.shared_files import see_weights
 from search.errors import CatchmarkError
 from search.recipes.recipe import load_recipe
+from search.recipes.yaml_text import dump_yaml
 from search.studies.supernet_job import Outcome, Stretch, checkpoint_of, read_outcome, stretch_of
 from search.training.launch import Launch
+from search.training.tensor_files import load_tensors
 from search.training.trainer_arguments import arguments_here
 from tests.search.distributed.ranks import Job
 from tests.search.distributed.recipes import STUDY
@@ -90,6 +94,39 @@ def test_two_ranks_study_as_one_process_with_the_joint_batch(together, alone):
     ]
     (folder,) = job.run_folders
     assert len(list(folder.glob("wandb/offline-run-*"))) == len(METHODS), "one W&B run a training, of rank 0"
+
+
+def test_every_rank_of_a_full_training_begins_with_the_weights_that_a_supernet_shared(together, monkeypatch):
+    job, trust = together[0], ("tests.search.distributed", "tests.search.studies.test_supernet_study")
+    trained = {}
+    for ranks, batch_size in ((2, 32), (1, 64)):
+        task = {
+            "class_path": "TrainedTask",
+            "init_args": {
+                "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": batch_size}},
+                "epochs": 1,
+                "build": {"channels": 2, "cells": 1},
+                "threads": 1,
+                "trainer": {"accelerator": "cpu", "strategy": "ddp", "limit_train_batches": 4},
+            },
+        }
+        (job.folder / "task.yaml").write_text(dump_yaml(task))
+        words = ["--from-supernet", "spos", "--task", "task.yaml", "--out", f"on-{ranks}"]
+        words += [word for each in trust for word in ("--trust", each)]
+        assert job.run(ranks=ranks, command=("train", "runs/recipe/latest", *words)) == [0] * ranks, job.said()
+        folder = job.folder / f"on-{ranks}"
+        trained[ranks] = torch.load(folder / "weights.pt", weights_only=True)
+        start = json.loads((folder / "network.json").read_text())["start"]
+        assert start["method"] == "spos" and not (folder / "shared.pt").exists()
+    assert trained[2].keys() == trained[1].keys()
+    for key, value in trained[2].items():
+        torch.testing.assert_close(value, trained[1][key], rtol=0, atol=1e-4)
+    # Others' weights lie where a rank looks for the shared ones, or none do.
+    monkeypatch.setattr("search.distributed.shared_files._SHARED_SECONDS", 0.0)
+    for name, found in (("weights.pt", "others"), ("shared.pt", "none")):
+        path = folder / name
+        with pytest.raises(CatchmarkError, match=rf"^rank 1 .* does not see the weights .*{name} .* are {found}: keep"):
+            see_weights(path, start["digest"], lambda path=path: digest_of(load_tensors(path)), Launch(1, 2))
 
 
 def test_a_rank_that_is_killed_ends_the_study_and_the_study_goes_on(job, together):
