@@ -17,7 +17,9 @@ from search.runs.standing import written_at
 from search.studies.base import Study
 
 _REFRESH_SECONDS = 30
-"""After which a browser loads the page of a run under way again."""
+"""After which a browser loads the page of a run under way again; of an old page after a tenth of its age."""
+_SILENCE_SECONDS = 600
+"""So old the page of a run under way wonders whether that still goes on."""
 
 
 def provenance(folder: Path, study: Study, journal: Journal) -> dict[str, Any]:
@@ -42,10 +44,20 @@ def provenance(folder: Path, study: Study, journal: Journal) -> dict[str, Any]:
 
 
 def _running(journal: Path) -> dict[str, Any] | None:
-    """Of a run that goes on: when it was written last, when its page is, and how often that is to be looked at."""
+    """Of a run that goes on: when it was written last, when its page is, and how often that is to be looked at.
+
+    The page of a run that is killed stays as it is, so the page itself has to notice that nobody writes it any more.
+    """
     if holder_of(journal.with_suffix(".lock")) is None:
         return None
-    return {"journal": _moment(written_at(journal)), "page": _moment(time.time()), "seconds": _REFRESH_SECONDS}
+    now = time.time()
+    return {
+        "journal": _moment(written_at(journal)),
+        "page": _moment(now),
+        "written": int(now),
+        "seconds": _REFRESH_SECONDS,
+        "silence": _SILENCE_SECONDS,
+    }
 
 
 def _moment(seconds: float) -> str:
