@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -52,9 +54,9 @@ class OperatorLatency(NetworkAttribute):
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
-        """Small images, each operator timed once; the file goes into the current folder."""
+        """Small images, each operator timed once; the file goes when the process does."""
         settings = {"resolution": 32, "warmup": 0, "repeats": 1, "rounds": 1}
-        return {"lookup": "operator_latency.json", "settings": settings}
+        return {"lookup": str(Path(_of_this_process().name) / "operator_latency.json"), "settings": settings}
 
     def read(self, network: nn.Module) -> float:
         """Milliseconds of a pass on a batch."""
@@ -62,3 +64,8 @@ class OperatorLatency(NetworkAttribute):
         if self._table.measure(network, operators):
             self._table.save(self.lookup)
         return self._table.estimate(network, operators)
+
+
+@functools.cache
+def _of_this_process() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="catchmark-")

@@ -161,14 +161,21 @@ def test_a_table_latency_is_the_table_s(real_data):
 
 def test_an_operator_latency_is_measured_once_and_then_looked_up(tmp_path):
     space = NASBench201()
-    first = make("OperatorLatency", space)
+    made, file = ATTRIBUTES["OperatorLatency"], tmp_path / "mine.json"
+    settings = made.toy()["settings"]
     archs = torch.tensor([[3] * 6, [2] * 6, [3, 1, 0, 1, 0, 1]])
-    values, written = first.values(archs), (tmp_path / "operator_latency.json").read_bytes()
-    again = make("OperatorLatency", space)
-    assert torch.equal(again.values(archs), values)
-    assert (tmp_path / "operator_latency.json").read_bytes() == written
+    values, written = made(space, str(file), settings=settings).values(archs), file.read_bytes()
+    assert torch.equal(made(space, str(file), settings=settings).values(archs), values)
+    assert file.read_bytes() == written
     with pytest.raises(ValueError, match="lookup: there is no folder"):
-        ATTRIBUTES["OperatorLatency"](space, str(tmp_path / "nowhere" / "a.json"))
+        made(space, str(tmp_path / "nowhere" / "a.json"))
+
+
+def test_a_toy_leaves_nothing_where_it_is_tried(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = NASBench201()
+    values = [make("OperatorLatency", space).values(torch.tensor([[3] * 6])) for _ in range(2)]
+    assert torch.equal(*values) and not list(tmp_path.iterdir())
 
 
 class GradientNorm(NetworkAttribute):
