@@ -63,7 +63,7 @@ class Fronts:
                 "agent": agent,
                 "color": colors[agent] % len(SERIES),
                 "mean": float(shares.mean()) if len(shares) else None,
-                "interval": clustered_mean_interval(shares.numpy(), shared[agent]) if len(shares) else None,
+                "interval": clustered_mean_interval(shares.numpy(), shared[agent], (0.0, 1.0)),
                 "infeasible": int((~found[agent].feasible & ~found[agent].values.isnan().any(-1)).sum()),
             }
             for agent, shares in covered.shares.items()
@@ -116,7 +116,7 @@ def _growth(curves: Mapping[str, Tensor], colors: Mapping[str, int], shared: Map
             agent,
             range(1, curve.shape[1] + 1),
             (100 * curve.mean(0)).tolist(),
-            [clustered_mean_interval(100 * column, shared[agent]) for column in curve.T.numpy()],
+            [clustered_mean_interval(100 * column, shared[agent], (0.0, 100.0)) for column in curve.T.numpy()],
             colors[agent],
         )
         for agent, curve in curves.items()

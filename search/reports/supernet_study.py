@@ -15,7 +15,7 @@ from search.reports.line_chart import Line
 from search.reports.page import ABSENT, duration, number, render_page
 from search.reports.provenance import provenance
 from search.reports.supernet_plots import Ranking, courses_svg, rankings_svg
-from search.reports.supernet_verdict import cut, ends_in_words, landmark_pairs, short, verdict, worth_decimals
+from search.reports.supernet_verdict import ends_in_words, landmark_pairs, short, verdict, worth_decimals
 from search.reports.svg import SERIES
 from search.reports.verdict import listed
 from search.runs.journal import Journal, Record
@@ -79,7 +79,7 @@ def _curves(study: SupernetStudy, summary: Mapping[str, Any], colors: Mapping[st
             name,
             [entry["epoch"] for entry in method["rounds"]],
             [entry["s_kdt"]["mean"] for entry in method["rounds"]],
-            [cut(entry["s_kdt"]["interval"]) for entry in method["rounds"]],
+            [entry["s_kdt"]["interval"] for entry in method["rounds"]],
             colors[name],
         )
         for name, method in summary["methods"].items()

@@ -159,11 +159,11 @@ def _compared(a: Sequence[float], b: Sequence[float]) -> tuple[float, str, float
     if len(a) != len(b):  # a trial without a correlation: what belongs together is not known
         return float(np.mean(a) - np.mean(b)), "", None
     differences = np.array(a) - np.array(b)
-    mean, interval = float(differences.mean()), mean_interval(differences)
+    mean, interval = float(differences.mean()), mean_interval(differences, (-2.0, 2.0))
     details = ""
     if interval is not None:
         agree = int((differences * mean > 0).sum())
-        details = f", so in {agree} of {len(a)} trials, 95% interval {ends_in_words(interval, 2.0)}"
+        details = f", so in {agree} of {len(a)} trials, 95% interval {ends_in_words(interval)}"
     return mean, details, paired_test(differences)
 
 
@@ -184,11 +184,6 @@ def worth_decimals(methods: Mapping[str, Any]) -> int:
     return decimals_for(each[key]["mean"] for each in methods.values() for key in ("found_mean", "found_best"))
 
 
-def cut(ends: Sequence[float] | None, most: float = 1.0) -> list[float] | None:
-    """An interval within the values that are possible; of few trials it may reach beyond."""
-    return None if ends is None else [min(max(end, -most), most) for end in ends]
-
-
-def ends_in_words(ends: Sequence[float], most: float = 1.0, by: str = " to ") -> str:
-    """An interval in words, cut to what is possible."""
-    return by.join(short(end) for end in cut(ends, most) or ())
+def ends_in_words(ends: Sequence[float], by: str = " to ") -> str:
+    """An interval in words."""
+    return by.join(map(short, ends))

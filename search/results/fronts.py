@@ -169,7 +169,7 @@ def summarise_front(
         "hypervolume": {
             agent: {
                 "mean": float(share.mean()) if len(share) else None,
-                "interval": clustered_mean_interval(share.numpy(), meta_trainings[agent]) if len(share) else None,
+                "interval": clustered_mean_interval(share.numpy(), meta_trainings[agent], (0.0, 1.0)),
             }
             for agent, share in shares.items()
         },

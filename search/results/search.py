@@ -149,9 +149,10 @@ def _standing(best: np.ndarray, ranked: np.ndarray, meta_trainings: int | None) 
         standing[f"{name}_interval"] = clustered_share_interval(hits, meta_trainings)
     lost = np.isnan(best)
     ranks = np.where(lost, np.nan, 1.0 + np.searchsorted(-ranked, -best, side="left"))
-    for name, values in (("mean_rank", ranks), ("regret", ranked[0] - best)):
+    every = {"mean_rank": (ranks, (1.0, 1.0 + len(ranked))), "regret": (ranked[0] - best, (0.0, math.inf))}
+    for name, (values, possible) in every.items():
         standing[name] = float(values[~lost].mean()) if not lost.all() else None
-        standing[f"{name}_interval"] = clustered_mean_interval(values, meta_trainings)
+        standing[f"{name}_interval"] = clustered_mean_interval(values, meta_trainings, possible)
     return standing
 
 

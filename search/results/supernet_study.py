@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FLOPS, PARAMETERS = "FLOPs", "parameters"
 """Rankings that need neither a supernet nor landmarks."""
+CORRELATIONS = (-1.0, 1.0)
+"""What a rank correlation can be."""
 
 
 def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
@@ -51,13 +53,13 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         ]
         method: dict[str, Any] = {"trials": len(trials), "seconds": [one.pop("seconds") for one in each]}
         for key in ("s_kdt", "kendall_tau", "s_kdt_by_loss", "kendall_tau_by_loss"):
-            method[key] = _spread([one["rounds"][-1][key] for one in each if one["rounds"]])
+            method[key] = _spread([one["rounds"][-1][key] for one in each if one["rounds"]], CORRELATIONS)
         epochs = [entry["epoch"] for entry in each[0]["rounds"]] if each else []
         method["rounds"] = [
             {
                 "epoch": epoch,
                 **{
-                    key: _spread([one["rounds"][k][key] for one in each if k < len(one["rounds"])])
+                    key: _spread([one["rounds"][k][key] for one in each if k < len(one["rounds"])], CORRELATIONS)
                     for key in ("s_kdt", "s_kdt_by_loss")
                 },
             }
@@ -120,14 +122,14 @@ def _trial(
     return {"rounds": entries, "found": outcome, "added": len(added), "seconds": seconds}
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def _spread(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
     known = np.array([value for value in values if value is not None and math.isfinite(value)])
     if not len(known):
         return {"mean": None, "std": None, "interval": None, "trials": []}
     return {
         "mean": float(known.mean()),
         "std": float(known.std(ddof=1)) if len(known) > 1 else 0.0,
-        "interval": mean_interval(known),
+        "interval": mean_interval(known, within),
         "trials": [float(value) for value in known],
     }
 
@@ -166,7 +168,7 @@ def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str
                     }
                 )
     return {
-        name: {key: _spread([one[key] for one in each]) for key in ("s_kdt", "kendall_tau")}
+        name: {key: _spread([one[key] for one in each], CORRELATIONS) for key in ("s_kdt", "kendall_tau")}
         for name, each in sorted(found.items())
     }
 

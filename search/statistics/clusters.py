@@ -8,6 +8,8 @@ said holds for its weights alone.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from search.statistics.intervals import mean_interval, share_interval
@@ -37,9 +39,17 @@ def independent_values(values: np.ndarray, clusters: int | None) -> np.ndarray:
     return np.array([row[~np.isnan(row)].mean() for row in rows if not np.isnan(row).all()])
 
 
-def clustered_mean_interval(values: np.ndarray, clusters: int | None) -> list[float] | None:
-    """95% interval of the mean of ``[trials]`` values, over meta-trainings (`independent_values`)."""
-    return mean_interval(independent_values(values, clusters))
+def clustered_mean_interval(
+    values: np.ndarray, clusters: int | None, within: tuple[float, float] = (-math.inf, math.inf)
+) -> list[float] | None:
+    """95% interval of the mean of ``[trials]`` values, over meta-trainings (`independent_values`).
+
+    Args:
+        values: float64 ``[trials]``, NaN where a trial has none.
+        clusters: as for `independent_values`.
+        within: as for `mean_interval`.
+    """
+    return mean_interval(independent_values(values, clusters), within)
 
 
 def clustered_share_interval(hits: np.ndarray, clusters: int | None) -> list[float]:

@@ -7,10 +7,16 @@ import math
 import numpy as np
 
 
-def mean_interval(values: np.ndarray) -> list[float] | None:
-    """95% confidence interval of the mean over the first axis of ``[n]`` values (Student's t).
+def mean_interval(values: np.ndarray, within: tuple[float, float] = (-math.inf, math.inf)) -> list[float] | None:
+    """95% confidence interval of the mean of some values (Student's t).
 
-    None for one value, and where values are so large that there is no number for it.
+    Args:
+        values: float64 ``[n]``.
+        within: the least and the largest value that there can be. Of few values an interval may reach beyond; it is cut
+            there, for the mean lies within.
+
+    Returns:
+        None for one value, and where values are so large that there is no number for it.
     """
     if len(values) < 2:
         return None
@@ -18,7 +24,7 @@ def mean_interval(values: np.ndarray) -> list[float] | None:
 
     half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values))
     ends = [float(values.mean() - half), float(values.mean() + half)]
-    return ends if all(map(math.isfinite, ends)) else None
+    return [min(max(end, within[0]), within[1]) for end in ends] if all(map(math.isfinite, ends)) else None
 
 
 def share_interval(hits: float, n: float) -> list[float]:

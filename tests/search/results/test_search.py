@@ -66,6 +66,14 @@ def test_mean_interval_of_few_values():
     assert mean_interval(np.array([2.0, 2.0, 2.0])) == [2.0, 2.0]
 
 
+def test_an_interval_stays_within_what_there_can_be():
+    """Of two values it is 12.7 times as wide as they are apart: of correlations it would leave -1 to 1."""
+    assert mean_interval(np.array([0.5, 0.9]), (-1.0, 1.0)) == [-1.0, 1.0]
+    low, high = mean_interval(np.array([0.90, 0.91]), (-1.0, 1.0))
+    assert (low, high) == pytest.approx((0.905 - 12.7062 * 0.005, 0.905 + 12.7062 * 0.005), abs=1e-4)
+    assert mean_interval(np.array([0.96, 0.98]), (-1.0, 1.0)) == pytest.approx([0.97 - 12.7062 * 0.01, 1.0], abs=1e-4)
+
+
 def test_intervals_cover_as_often_as_they_say():
     """95% of them hold the truth: a check that needs no formula."""
     generator = np.random.default_rng(0)
@@ -116,7 +124,7 @@ def test_everything_of_a_small_search():
     assert summary["found_best"] == pytest.approx(1 / 3) and summary["found_top3"] == pytest.approx(2 / 3)
     assert summary["found_top3_interval"] == share_interval(2, 3)
     assert summary["mean_rank"] == 3.0 and summary["best_possible"] == 9.0
-    assert summary["mean_rank_interval"] == pytest.approx([3 - half, 3 + half])
+    assert summary["mean_rank_interval"] == pytest.approx([1.0, 3 + half])  # 3 - half is below the best rank
 
 
 def test_ranks_with_ties_and_unmeasured_architectures():
