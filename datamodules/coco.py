@@ -8,17 +8,29 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datamodules.coco_annotations import CocoAnnotations
 from datamodules.coco_metric import box_metric
 from datamodules.coco_selection import SLACK, Selection, agree_on_classes, select, size_of
-from datamodules.openmmlab_data import OpenMMLabDataModule, Record, Records, Split, Transform, check_flip, find_folder
+from datamodules.openmmlab_data import (
+    LoadedRecords,
+    OpenMMLabDataModule,
+    Record,
+    Records,
+    Samples,
+    Split,
+    Transform,
+    check_flip,
+    find_folder,
+)
 from datamodules.picture_sizes import LoadPicture, Size
 from lightning_modules.spelling import nearest
 
 _MANY_IMAGES = 10_000
 """COCO's own are 118,287 and 5,000."""
+_PURPOSES = {"train": "training", "val": "validation", "test": "testing"}
+_Part = Literal["train", "val", "test"]
 _CURE = (
     "download train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org/#download and unpack "
     "them there, or set CATCHMARK_DATA to the folder that holds it"
@@ -53,6 +65,9 @@ class CocoDataModule(OpenMMLabDataModule):
         num_workers: processes that make batches.
         seed: of order and augmentation; `reseed` changes it.
         left_out: images that are passed over, by the ``file_name`` that the annotations have.
+        test_annotations: a third file, of images that choose nothing: `catchmark train` measures what it has trained on
+            them. None where there is none, as for COCO itself, whose test boxes nobody has.
+        test_folder: the images of ``test_annotations``, below ``root``; None for ``val_folder``.
 
     Raises:
         FileNotFoundError: there are no data, or an image is missing.
@@ -77,14 +92,20 @@ class CocoDataModule(OpenMMLabDataModule):
         num_workers: int = 0,
         seed: int = 0,
         left_out: list[str] | None = None,
+        test_annotations: str | None = None,
+        test_folder: str | None = None,
     ):
         super().__init__(batch_size, images, val_images, val_split, cache_megabytes, num_workers, seed)
         if len(resolution) != 2 or min(resolution) < 32:
             raise ValueError(f"resolution is {list(resolution)}, two sides of at least 32 pixels are needed")
         self.root, self.resolution, self.flip, self.wanted = root, resolution, check_flip(flip), classes
         self.left_out = left_out or []
-        self.annotations: dict[Split, str] = {"train": train_annotations, "val": val_annotations}
-        self.folders: dict[Split, str] = {"train": train_folder, "val": val_folder}
+        self.annotations: dict[_Part, str] = {"train": train_annotations, "val": val_annotations}
+        self.folders: dict[_Part, str] = {"train": train_folder, "val": val_folder}
+        if test_annotations is not None:
+            if test_annotations in self.annotations.values():
+                raise ValueError(f"test_annotations is {test_annotations}, whose images choose something already")
+            self.annotations["test"], self.folders["test"] = test_annotations, test_folder or val_folder
         self._look_at_files()
 
     @classmethod
@@ -103,7 +124,7 @@ class CocoDataModule(OpenMMLabDataModule):
         """The names of the ``classes`` and their ``palette``."""
         return self._metainfo
 
-    def load_records(self, split: Split, most: int | None) -> Records:
+    def load_records(self, split: _Part, most: int | None) -> Records:
         """The data set of mmdet, in which each record has the path, size and instances of an image."""
         from lightning_modules.openmmlab import prepare
 
@@ -143,30 +164,64 @@ class CocoDataModule(OpenMMLabDataModule):
 
     def val_metrics(self) -> list[Any]:
         """COCO's mean average precision of boxes: ``coco/bbox_mAP`` and its kin, from 0 to 1."""
+        return self._metrics(self.val_split, self.val_records)
+
+    def _metrics(self, split: _Part, records: Records) -> list[Any]:
         metric = box_metric(self.metainfo)
-        metric._coco_api = _index(self.selected(self.val_split))
+        metric._coco_api = _index(self.selected(split))
         # Of the images that are looked at; the annotations may hold more, each of which would count as missed.
-        metric.img_ids = [self.val_records.get_data_info(index)["img_id"] for index in range(len(self.val_records))]
+        metric.img_ids = [records.get_data_info(index)["img_id"] for index in range(len(records))]
         return [metric]
+
+    # ---- a third file ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are annotations of test images."""
+        return "test" in self.annotations
+
+    @cached_property
+    def test_records(self) -> Records:
+        """The test records, looked for on first use."""
+        return self.load_records("test", None)
+
+    def test_set(self) -> Samples:
+        """The test images, by index, read as those of validation.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.has_test:
+            return super().test_set()
+        loading, rest = self.transforms(augmented=False)
+        return Samples(LoadedRecords(self.test_records, loading), rest)
+
+    def test_metrics(self) -> list[Any]:
+        """The same of the test images; of those for validation where there are none."""
+        return self._metrics("test", self.test_records) if self.has_test else self.val_metrics()
+
+    # ---- what is in the files --------------------------------------------------------------------------------------
 
     def _look_at_files(self) -> None:
         """Notice data that cannot be right before a search has begun."""
-        splits: tuple[Split, ...] = ("train", "val") if self.val_split == "val" else ("train",)
         files = {
             split: CocoAnnotations(self.folder / self.annotations[split], self.folder / self.folders[split])
-            for split in splits
+            for split in self.annotations
+            if split != "val" or self.val_split == "val"
         }
         self._leave_out(files)
-        if len(files) == 2 and self.annotations["train"] == self.annotations["val"]:
-            for split, file in files.items():
-                file.keep_fold(held_out=split == "val")
-        known = agree_on_classes(files["train"], files.get("val"), self._check_classes(list(files["train"].ids)))
+        if "val" in files and self.annotations["train"] == self.annotations["val"]:
+            files["train"].keep_fold(held_out=False)
+            files["val"].keep_fold(held_out=True)
+        wanted = self._check_classes(list(files["train"].ids))
+        known = agree_on_classes(files["train"], files.get("val"), wanted)
+        agree_on_classes(files["train"], files.get("test"), wanted, _PURPOSES["test"])
         classes = tuple(name for name in known if self.wanted is None or name in self.wanted)
         self._metainfo = {"classes": classes, "palette": [_colour(known.index(name)) for name in classes]}
         most = {"train": self.images, "val": self.val_images}
         # Serialised, because workers can share that, and because mmdet and COCO's evaluation write into annotations.
         self._selections = {
-            split: json.dumps(select(file, classes, split == "train", most[split], _CURE))
+            split: json.dumps(select(file, classes, _PURPOSES[split], most.get(split), _CURE))
             for split, file in files.items()
         }
 
@@ -180,7 +235,7 @@ class CocoDataModule(OpenMMLabDataModule):
                 raise ValueError(f"classes is {self.wanted}, one or more different names are needed")
         return self.wanted
 
-    def _leave_out(self, files: Mapping[Split, CocoAnnotations]) -> None:
+    def _leave_out(self, files: Mapping[_Part, CocoAnnotations]) -> None:
         known = {image["file_name"] for file in files.values() for image in file.images}
         for name in self.left_out:
             if name not in known and self.val_split == "val":
@@ -188,7 +243,7 @@ class CocoDataModule(OpenMMLabDataModule):
         for file in files.values():
             file.leave_out(self.left_out)
 
-    def selected(self, split: Split) -> Selection:
+    def selected(self, split: _Part) -> Selection:
         """The images, boxes and categories that a split uses."""
         return Selection(*json.loads(self._selections[split]))
 

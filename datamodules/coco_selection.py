@@ -40,13 +40,16 @@ class Selection(NamedTuple):
     categories: list[Entry]
 
 
-def agree_on_classes(train: CocoAnnotations, val: CocoAnnotations | None, wanted: Sequence[str] | None) -> list[str]:
+def agree_on_classes(
+    train: CocoAnnotations, val: CocoAnnotations | None, wanted: Sequence[str] | None, purpose: str = "validation"
+) -> list[str]:
     """The names of the categories, by which labels go in both files.
 
     Args:
         train: training boxes.
         val: validation boxes; None where they are the same.
         wanted: names of those that count; None for all.
+        purpose: what ``val`` is for.
 
     Returns:
         All, in the order of the training file; by the ids of that where the two files differ in their order.
@@ -64,13 +67,13 @@ def agree_on_classes(train: CocoAnnotations, val: CocoAnnotations | None, wanted
             raise ValueError(f"{val.file} has boxes of '{name}', which is no category of {train.file}{hint}")
     lacking = [name for name in wanted or names if name not in val.ids]
     if lacking:
-        say(f"{val.file} has no category {listed(lacking)}, as {train.file} has; it does not count in validation")
+        say(f"{val.file} has no category {listed(lacking)}, as {train.file} has; it does not count in {purpose}")
     in_both = [name for name in names if name in val.ids]
     same_order = in_both == [name for name in val.ids if name in train.ids]
     return names if same_order else sorted(names, key=lambda name: train.ids[name])
 
 
-def select(file: CocoAnnotations, classes: Sequence[str], training: bool, most: int | None, cure: str) -> Selection:
+def select(file: CocoAnnotations, classes: Sequence[str], purpose: str, most: int | None, cure: str) -> Selection:
     """What a split is trained or evaluated on.
 
     In training, images without an annotation are left out, and those with a side below 32 pixels. Boxes that mmdet
@@ -79,7 +82,7 @@ def select(file: CocoAnnotations, classes: Sequence[str], training: bool, most: 
     Args:
         file: all that there is.
         classes: names of the categories that count.
-        training: whether to train on it.
+        purpose: ``training``, ``validation`` or ``testing``.
         most: only the first so many images; None for all.
         cure: closes the message where images are missing.
 
@@ -87,7 +90,7 @@ def select(file: CocoAnnotations, classes: Sequence[str], training: bool, most: 
         FileNotFoundError: an image is missing.
         ValueError: no box is left, boxes are not in COCO's form, or an image has another size than the file says.
     """
-    fresh = int(max(file.ids.values())) + 1
+    training, fresh = purpose == "training", int(max(file.ids.values())) + 1
     ids = {name: file.ids.get(name, fresh + index) for index, name in enumerate(classes)}
     wanted = set(ids.values())
     of_image: dict[Any, list[Entry]] = {}
@@ -104,7 +107,7 @@ def select(file: CocoAnnotations, classes: Sequence[str], training: bool, most: 
         is_drawn_upright(file.folder / each["file_name"], size_of(each), f"its annotations in {file.file}", SLACK)
     annotations = [each for image in images for each in of_image.get(image["id"], ())]
     selection = Selection(images, annotations, [{"id": ids[name], "name": name} for name in classes])
-    _check_boxes(file, selection, training, sum(len(of_image[number]) for number in small))
+    _check_boxes(file, selection, purpose, sum(len(of_image[number]) for number in small))
     return selection
 
 
@@ -137,7 +140,7 @@ def _check_there(file: CocoAnnotations, images: Sequence[Entry], cure: str) -> N
         )
 
 
-def _check_boxes(file: CocoAnnotations, selection: Selection, training: bool, on_small_images: int) -> None:
+def _check_boxes(file: CocoAnnotations, selection: Selection, purpose: str, on_small_images: int) -> None:
     """Tell of boxes that mmdet leaves out, and refuse to go on without any."""
     sizes = {image["id"]: size_of(image) for image in selection.images}
     faults, usable = Counter({_SMALL: on_small_images}), []
@@ -146,7 +149,7 @@ def _check_boxes(file: CocoAnnotations, selection: Selection, training: bool, on
             faults[fault] += 1
         else:
             usable.append((each, sizes[each["image_id"]]))
-    purpose = "training" if training else "validation"
+    training = purpose == "training"
     everything = len(usable) + faults.total()
     if not everything:
         raise ValueError(f"{file.file}: the {len(sizes)} images for {purpose} have no box of these classes")

@@ -162,6 +162,10 @@ class OpenMMLabDataModule(EpochDataModule):
 
     # ---- what follows from it --------------------------------------------------------------------------------------
 
+    def test_metrics(self) -> list[Any]:
+        """The same for the test set."""
+        return self.val_metrics()
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""

@@ -145,7 +145,7 @@ class _TestAsValidation(LightningDataModule):
         super().__init__()
         self._data = data
         self.pixels: _PixelTable | None = None
-        if callable(metrics := getattr(data, "val_metrics", None)):
+        if callable(metrics := getattr(data, "test_metrics", getattr(data, "val_metrics", None))):
             self.pixels = _PixelTable(data.num_classes)
             self.val_metrics = lambda: [*metrics(), self.pixels]
 

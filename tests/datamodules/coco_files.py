@@ -36,9 +36,9 @@ def content():
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def make(root, change=lambda split, found: None):
+def make(root, change=lambda split, found: None, splits=("train", "val")):
     """A data set whose annotations are changed in place, or replaced by what that gives."""
-    for split in ("train", "val"):
+    for split in splits:
         (root / split).mkdir(parents=True)
         found = content()
         for image in found["images"]:
@@ -83,17 +83,31 @@ def boxes(data):
                     yield data.metainfo["classes"][label], round(box[0])
 
 
-def score(data):
+def third_file(root):
+    """A data set with four test images, whose objects lie a little to the right and whose categories go backwards."""
+
+    def change(split, found):
+        if split == "test":
+            found["images"] = found["images"][:4]
+            found["annotations"] = [each for each in found["annotations"] if each["image_id"] <= 4]
+            for each in found["annotations"]:
+                each["bbox"][0] += 6
+            found["categories"].reverse()
+
+    return make(root, change, ("train", "val", "test"))
+
+
+def score(data, test=False):
     """Of a detector that answers with the truth that it is shown."""
-    evaluator = Evaluator(data.val_metrics())
-    for batch in data.val_dataloader():
+    evaluator = Evaluator(data.test_metrics() if test else data.val_metrics())
+    for batch in data.test_dataloader() if test else data.val_dataloader():
         for sample in batch["data_samples"]:
             truth = sample.gt_instances
             sample.pred_instances = InstanceData(
                 bboxes=truth.bboxes.tensor, labels=truth.labels, scores=torch.ones(len(truth))
             )
         evaluator.process(data_samples=batch["data_samples"], data_batch=batch)
-    return evaluator.evaluate(len(data.val_records))["coco/bbox_mAP"]
+    return evaluator.evaluate(len(data.test_set() if test else data.validation_set()))["coco/bbox_mAP"]
 
 
 def every(key, change):

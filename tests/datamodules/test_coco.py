@@ -15,6 +15,7 @@ from torch.utils.data import DistributedSampler
 from datamodules.batches import EpochLoader, whole
 from datamodules.coco import CocoDataModule
 from datamodules.three_parts import ThreePartsDataModule
+from tests.datamodules import coco_files
 
 COLOURS = {7: (250, 0, 0), 3: (0, 250, 0), 9: (0, 0, 250)}
 """Of the objects of each category; the image is black elsewhere."""
@@ -287,3 +288,34 @@ def test_no_images_at_all(tmp_path):
 def test_bad_arguments(root, settings, words):
     with pytest.raises(ValueError, match=words):
         _ = load(root, **settings).num_classes
+
+
+# ---- a third file --------------------------------------------------------------------------------------------------
+
+
+def test_images_of_a_third_file_choose_nothing_and_are_scored_by_their_own_boxes(tmp_path):
+    root, third = coco_files.third_file(tmp_path), {"test_annotations": "test.json", "test_folder": "test"}
+    data, two = coco_files.load(root, **third), coco_files.load(root)
+    assert (data.has_test, len(data.test_set()), len(data.validation_set())) == (True, 4, 6)
+    assert [*coco_files.boxes(data)] == [*coco_files.boxes(two)]
+    left = {
+        (two.metainfo["classes"][label], round(box[0]))
+        for batch in data.test_dataloader()
+        for sample in batch["data_samples"]
+        for label, box in zip(
+            sample.gt_instances.labels.tolist(), sample.gt_instances.bboxes.tensor.tolist(), strict=True
+        )
+    }
+    assert left == {(name, at + 6) for name, at in coco_files.LEFT.items()}
+    assert coco_files.score(data) == coco_files.score(data, test=True) == 1
+    # Of the file it knows, every image is scored: those that are not looked at would count as missed.
+    assert not two.has_test and len([*two.test_dataloader()]) == len([*two.val_dataloader()])
+    assert "whose images choose something already" in coco_files.refusal(root, test_annotations="val.json")
+    assert "the 6 images for testing have no box" in coco_files.refusal(
+        coco_files.make(
+            tmp_path / "none",
+            lambda split, found: found["annotations"].clear() if split == "test" else None,
+            ("train", "val", "test"),
+        ),
+        **third,
+    )

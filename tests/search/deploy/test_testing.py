@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
+from mmengine.structures import InstanceData
 from PIL import Image
+from pytorch_lightning import LightningModule
 from torch import nn
 
 from datamodules.arrays import ArrayDataModule
@@ -23,6 +26,7 @@ from search.errors import RunError
 from search.reports.tested_network import content_of_test
 from search.spaces.head import Head
 from search.spaces.residual_backbone import ResidualBackbone
+from tests.datamodules.coco_files import load, third_file
 from tests.search.deploy.test_training import CONVOLUTIONS, planned_run, training
 
 
@@ -142,3 +146,31 @@ def test_images_that_cannot_be_read_keep_the_training(scenes):
     module = PixelClassificationModule(nn.Conv2d(3, 2, 1))
     with pytest.raises(RunError, match=r"the test images: .*the same again tests it"):
         measure(SimpleNamespace(data=data, trainer={"accelerator": "cpu"}, threads=1), module)
+
+
+class Oracle(LightningModule):
+    """A detector that answers with the boxes that it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Identity()
+
+    def on_validation_start(self):
+        self.evaluator = Evaluator(self.trainer.datamodule.val_metrics())
+
+    def validation_step(self, batch, index):
+        for sample in batch["data_samples"]:
+            truth = sample.gt_instances
+            sample.pred_instances = InstanceData(
+                bboxes=truth.bboxes.tensor, labels=truth.labels, scores=torch.ones(len(truth))
+            )
+        self.evaluator.process(data_samples=batch["data_samples"], data_batch=batch)
+
+    def on_validation_epoch_end(self):
+        self.log("val_map", self.evaluator.evaluate(4)["coco/bbox_mAP"])
+
+
+def test_a_detector_is_measured_by_the_boxes_of_a_third_file(tmp_path):
+    data = load(third_file(tmp_path), test_annotations="test.json", test_folder="test")
+    tested = measure(SimpleNamespace(data=data, trainer={"accelerator": "cpu"}, threads=1), Oracle())
+    assert (tested.images, tested.metrics, tested.confusion) == (4, {"test_map": 1.0}, None)
