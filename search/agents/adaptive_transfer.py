@@ -15,6 +15,7 @@ from search.agents.catcher.agent import normalise
 from search.agents.catcher.gaussian_process import ArchitectureKernel, posterior
 from search.agents.naive_transfer import NaiveTransfer
 from search.agents.predictor.acquisition import acquire, most_promising
+from search.agents.whole_space import decode
 from search.spaces.base import SearchSpace
 
 _CONSTANT, _TRANSFER, _LOCAL, _NOISE, _WEIGHT = 4.0, 1.0, 0.5, 0.1, 0.3
@@ -92,7 +93,7 @@ class AdaptiveTransfer(NaiveTransfer):
             codes = self._most_promising(self._all)
             self._known = torch.cat([self._known, codes[:, None]], 1)
             asked.append(codes)
-        return self._decode(torch.stack(asked, 1))
+        return decode(self.space, torch.stack(asked, 1))
 
     @torch.no_grad()
     def _most_promising(self, everything: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class AdaptiveTransfer(NaiveTransfer):
 
     def _features(self, codes: Tensor) -> Tensor:
         """One-hot codes of the canonical architectures, float32."""
-        return self.space.one_hot(self.space.canonical(self._decode(codes)))
+        return self.space.one_hot(self.space.canonical(decode(self.space, codes)))
 
     def _kernel_of(self, trial: int) -> ArchitectureKernel:
         """The kernel of one trial alone."""

@@ -25,11 +25,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from search.agents.catcher.agent import CATCHer, few_threads, normalise, places, read_weights
+from search.agents.catcher.agent import AttributesFor, CATCHer, few_threads, normalise
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
+from search.agents.catcher.sources import SourceProcesses
+from search.agents.whole_space import codes_of_all, decode
+from search.attributes.base import Attribute
 from search.spaces.base import SearchSpace
+from search.statistics.places import places
 
+_NUMBERS = 2**23
+"""Covariances held at once where a space is looked at as a whole: 64 MB of them."""
+_CHOICE = 0.5
+"""Of contexts as searched: how many deviations of what is expected make a network e times as likely (assumed)."""
 _STRIDE = 7919
 """A prime: multiples of it, modulo a smaller number, visit every context size equally often and in no simple order."""
 
@@ -52,6 +60,14 @@ class BayesianSettings:
             a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then
             those more than three standard deviations below the mean are taken to be just there, and the evaluator's
             expectations are centred on the history's. Not measured.
+        prior: the mean of the process: what the ``evaluator`` expects, in the context; what ``sources`` show, the mean
+            over source tasks of a Gaussian process on each one's evaluations, in practice without the task practised
+            on; or ``both``, their sum.
+        opening: how a search begins that has learned from sources: with ``random`` networks, as the paper's does, or
+            with the best by the ``prior``.
+        whole: a space of at most so many networks is looked at as a whole on a target.
+        contexts: how contexts are drawn in practice: at ``random``, or every second one as ``searched``, the better the
+            more likely by what the other tasks' processes expect.
     """
 
     updates_per_network: int = 3
@@ -64,13 +80,23 @@ class BayesianSettings:
     parents: int = 3
     confidence: float = 1.0
     adapts_on: Literal["ranks", "rewards"] = "ranks"
+    prior: Literal["evaluator", "sources", "both"] = "evaluator"
+    opening: Literal["random", "prior"] = "random"
+    whole: int = 0
+    contexts: Literal["random", "searched"] = "random"
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
         if not 0 <= self.mutations <= 1:
             raise ValueError(f"mutations is {self.mutations}, it must lie in [0, 1]")
-        if self.adapts_on not in ("ranks", "rewards"):
-            raise ValueError(f"adapts_on is '{self.adapts_on}', allowed: ranks, rewards")
+        for name, allowed in (
+            ("adapts_on", ("ranks", "rewards")),
+            ("prior", ("evaluator", "sources", "both")),
+            ("opening", ("random", "prior")),
+            ("contexts", ("random", "searched")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, it must be above 0")
         for name in ("updates_per_network", "batch", "parents"):
@@ -95,7 +121,11 @@ class BayesianCATCHer(CATCHer):
         bayesian: what this variant adds.
         context: as in `CATCHer`.
         init: as in `CATCHer`.
+        attributes: as in `CATCHer`.
+        attributes_for: as in `CATCHer`; as features the process reads them too.
     """
+
+    caches = CATCHer.caches | {"_expected"}
 
     def __init__(
         self,
@@ -106,16 +136,23 @@ class BayesianCATCHer(CATCHer):
         bayesian: BayesianSettings = BayesianSettings(),
         context: Literal["posterior", "zero", "random"] = "posterior",
         init: str | None = None,
+        attributes: dict[str, Attribute] | None = None,
+        attributes_for: AttributesFor = "nothing",
     ):
         self.bayesian = bayesian
         self.archive: list[tuple[Tensor, Tensor]] = []
-        super().__init__(space, trials, seed, settings, context)
-        self.kernel = ArchitectureKernel(space, trials, self.dtype)
+        self.informed = False
+        self._expected: Tensor | None = None  # of all networks, by the sources
+        self.all = codes_of_all(space) if bayesian.whole else None
+        if self.all is not None and len(self.all) > bayesian.whole:
+            self.all = None
+        super().__init__(space, trials, seed, settings, context, None, attributes, attributes_for)
+        self.sources, self.starts = SourceProcesses(self.codes), torch.arange(trials)
+        self.kernel = ArchitectureKernel(space, trials, self.dtype, len(self.codes.names))
         self.networks["kernel"] = self.kernel
         with torch.no_grad():  # an agent that has learned from no task expects the same of every network
             self.evaluator.mlp.weights[-1] *= 0.01
-        if init is not None:
-            self.load_weights(read_weights(init, type(self).__name__, space))
+        self._start_from(init)
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
@@ -128,10 +165,32 @@ class BayesianCATCHer(CATCHer):
         }
 
     def _propose(self, n: int) -> tuple[Tensor, Tensor]:
-        if self.adapting:
-            return super()._propose(n)
+        opened = self.archs.shape[1] >= self.settings.initial_networks
+        if self.adapting and (opened or (self.informed and self.bayesian.opening == "prior")):
+            return super()._propose(n) if self.all is None else self._propose_of_all(self.all, n)
         archs = self.space.sample(self.rng, n)
         return archs, self._uniform_log_probs(archs)
+
+    def _propose_of_all(self, everything: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """The best new ones of a whole space, by their codes ``[size]``."""
+        archs = decode(self.space, everything)
+        if self.attributes_for in ("filter", "both"):
+            archs = self._sifted(archs[None])[0]
+        numbers = self.space.code(archs)
+        known = self.space.code(self.space.canonical(torch.cat([self.archs, self._pending], 1)))
+        expected, z, asked = self._expected_of(archs[None]), self._context(), []
+        part = max(1, _NUMBERS // (len(archs) * (1 + self.archs.shape[1])))
+        lots = (self.rng.uniform(1) * len(archs)).long()[:, 0].tolist()
+        for first in range(0, self.trials, part):
+            rows = slice(first, min(self.trials, first + part))
+            for k, worth in enumerate(self._preference(archs[None], z, expected[rows], rows), first):
+                worth = worth.masked_fill(torch.isin(numbers, known[k]), -torch.inf)
+                # Of equal ones any: which is asked must not hang on the order of the space.
+                order = worth.roll(-lots[k]).argsort(descending=True, stable=True)[:n]
+                asked.append(archs[(order + lots[k]) % len(archs)])
+        chosen = torch.stack(asked)
+        log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), chosen)
+        return chosen, log_probs
 
     @property
     def epsilon(self) -> float:
@@ -153,21 +212,56 @@ class BayesianCATCHer(CATCHer):
         The first refines what is known to be good, the second learns what is not known; which of them serves a target
         better differs from target to target (hence portfolios of both, Hoffman et al. 2011).
         """
-        codes, rewards = self._history()
-        asked = self.space.one_hot(candidates).to(self.dtype)
-        known, expected = self._prior(codes, z), self._prior(asked, z)
+        return self._preference(candidates, z, self._expected_of(candidates))
+
+    def _preference(self, candidates: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
+        """What candidates of some trials, or of all alike, are worth.
+
+        Args:
+            candidates: int64 ``[trials or 1, count, decisions]``.
+            z: the contexts of all trials ``[trials, latent]``.
+            expected: what sources say of the candidates ``[trials, count]``.
+            rows: which trials.
+        """
+        codes, rewards = (each[rows] for each in self._history())
+        asked = self.codes(candidates).to(self.dtype).expand(len(codes), -1, -1)
+        prior = self._prior(asked, z[rows], expected, rows)
+        if not rewards.shape[1]:
+            return prior.double()
+        known = self._prior(codes, z[rows], self._expected_of(self.archs)[rows], rows)
         if self.bayesian.adapts_on == "rewards":
-            rewards = standardised(self.rewards).to(self.dtype)
+            rewards = standardised(self.rewards[rows]).to(self.dtype)
             centre = known.mean(1, keepdim=True)
-            known, expected = known - centre, expected - centre
-        mean, variance = posterior(self.kernel, codes, known, rewards, asked, expected)
+            known, prior = known - centre, prior - centre
+        mean, variance = posterior(self.kernel.of_trials(rows), codes, known, rewards, asked, prior)
         if rewards.shape[1] % 2:
             return mean + self.bayesian.confidence * variance.sqrt()
         return log_expected_improvement(mean, variance, rewards.double().amax(1, keepdim=True))
 
-    def _prior(self, codes: Tensor, z: Tensor) -> Tensor:
-        """What the evaluator expects of networks ``[trials, n, code]`` in the context ``[trials, latent]``."""
-        return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1))
+    def _prior(self, codes: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The mean of the process at codes ``[trials, n, code]``, in contexts ``[trials, latent]``: ``[trials, n]``.
+
+        Args:
+            codes: of networks.
+            z: the contexts.
+            expected: what sources say of the networks, ``[trials, n]``.
+            rows: which trials these are.
+        """
+        if self.bayesian.prior == "sources":
+            return expected.to(self.dtype)
+        evaluated = self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1), rows)
+        return evaluated if self.bayesian.prior == "evaluator" else evaluated + expected.to(self.dtype)
+
+    def _expected_of(self, archs: Tensor) -> Tensor:
+        """What sources say of architectures ``[trials or 1, n, decisions]``: float64 ``[trials, n]``."""
+        if self.bayesian.prior == "evaluator" or not self.sources.sources:
+            return torch.zeros(self.trials, archs.shape[1], dtype=torch.float64)
+        if self.all is None:
+            return self.sources.expected(archs, self.starts.tolist())
+        if self._expected is None:
+            self._expected = self.sources.expected(decode(self.space, self.all)[None], self.starts.tolist())
+        places = torch.searchsorted(self.all, self.space.code(self.space.canonical(archs)))
+        return self._expected.gather(1, places.expand(self.trials, -1))
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -178,7 +272,10 @@ class BayesianCATCHer(CATCHer):
         self.rewards = torch.cat([self.rewards, rewards], 1)
         if not self.adapting and self.archs.shape[1] >= self.budget:
             self.archive.append((self.archs, self.rewards))
+            self.informed, self.starts, self._expected = True, torch.arange(self.trials), None
             with few_threads(self.trials):
+                if self._reads_sources:
+                    self.sources.learn(self.archs, self.rewards)
                 self._practise(self.bayesian.updates_per_network * self.archs.shape[1])
 
     def _practise(self, updates: int) -> None:
@@ -187,13 +284,23 @@ class BayesianCATCHer(CATCHer):
         optimizer = torch.optim.Adam(self.networks.parameters(), lr=rate, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, rate / 20)
         worths = [normalise(rewards, self.settings.normalisation) for _, rewards in self.archive]
+        others: list[Tensor | None] = [None] * len(self.archive)
+        if self._reads_sources:
+            trials = range(self.trials)
+            others = [self.sources.expected(archs, trials, k) for k, (archs, _) in enumerate(self.archive)]
         for update in range(updates):
             task = update % len(self.archive)
-            loss = self.practice_loss(*self.archive[task], worths[task], update)
+            loss = self.practice_loss(*self.archive[task], worths[task], update, others[task])
             self._step(optimizer, loss)
             schedule.step()
 
-    def practice_loss(self, archs: Tensor, rewards: Tensor, worth: Tensor, update: int) -> Tensor:
+    @property
+    def _reads_sources(self) -> bool:
+        return self.bayesian.prior != "evaluator" or self.bayesian.contexts == "searched"
+
+    def practice_loss(
+        self, archs: Tensor, rewards: Tensor, worth: Tensor, update: int, others_expect: Tensor | None = None
+    ) -> Tensor:
         """One draw of the objective on a stored task, to be minimised: ``[trials]``.
 
         A random part of the task's networks is the context, with rewards normalised within it, as they will be in a
@@ -205,24 +312,35 @@ class BayesianCATCHer(CATCHer):
             rewards: float64 ``[trials, n]``.
             worth: the same normalised over the whole task, ``[trials, n]``.
             update: decides how large the context is, the same for all trials; which networks fill it is drawn.
+            others_expect: what the other tasks' processes expect of the networks, ``[trials, n]``.
         """
         held = archs.shape[1]
         smallest = min(self.bayesian.smallest_context, max(1, held // 2))
         largest = max(smallest, min(self.bayesian.largest_context, held // 2))
         size = smallest + update * _STRIDE % (largest - smallest + 1)
-        order = self.rng.permutation(held)
+        expect = torch.zeros(rewards.shape, dtype=torch.float64) if others_expect is None else others_expect
+        if self.bayesian.contexts == "searched" and update // max(1, len(self.archive)) % 2:
+            gumbel = -(-self.rng.uniform(held).log()).log()
+            order = (expect / _CHOICE + gumbel).argsort(1, descending=True)
+        else:
+            order = self.rng.permutation(held)
         rows = torch.arange(self.trials).unsqueeze(1)
         chosen, others = order[:, :size], order[:, size : size + self.bayesian.batch]
-        codes = self.space.one_hot(archs[rows, chosen]).to(self.dtype)
+        codes = self.codes(archs[rows, chosen]).to(self.dtype)
         known = normalise(rewards[rows, chosen], self.settings.normalisation).to(self.dtype)
         mean, variance = self._posterior(codes, known)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
 
         networks = archs[rows, others]
-        asked = self.space.one_hot(networks).to(self.dtype)
+        asked = self.codes(networks).to(self.dtype)
         targets = normalise_among(rewards[rows, others], rewards[rows, chosen], self.settings.normalisation)
         predicted, uncertainty = posterior(
-            self.kernel, codes, self._prior(codes, z), known, asked, self._prior(asked, z)
+            self.kernel,
+            codes,
+            self._prior(codes, z, expect[rows, chosen]),
+            known,
+            asked,
+            self._prior(asked, z, expect[rows, others]),
         )
         uncertainty = uncertainty + self.kernel.noise()
         surprise = 0.5 * ((targets - predicted).square() / uncertainty + uncertainty.log()).mean(1)
@@ -237,14 +355,36 @@ class BayesianCATCHer(CATCHer):
 
     # ---- carrying over ---------------------------------------------------------------------------------------------
 
+    def weights(self) -> dict[str, Any]:
+        """Those of the CATCHer, and the processes of the source tasks."""
+        return {**super().weights(), "sources": self.sources.state_dict()}
+
+    def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
+        """Start from what was meta-trained; its trials are dealt out to this agent's in turn."""
+        super().load_weights(weights, first)
+        sources = weights.get("sources", [])
+        if self.bayesian.prior != "evaluator" and not sources:
+            raise ValueError(f"these weights hold no source tasks, which prior: {self.bayesian.prior} looks at")
+        self.sources.load_state_dict(sources)
+        count = len(sources[0]["archs"]) if sources else 1
+        self.starts, self.informed, self._expected = (first + torch.arange(self.trials)) % count, True, None
+
     def state_dict(self) -> dict[str, Any]:
-        """The CATCHer's state and the stored tasks."""
-        return {**super().state_dict(), "archive": [list(task) for task in self.archive]}
+        """The CATCHer's state, the stored tasks and their processes."""
+        return {
+            **super().state_dict(),
+            "archive": [list(task) for task in self.archive],
+            "sources": self.sources.state_dict(),
+            "starts": self.starts.clone(),
+            "informed": self.informed,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state`` was taken."""
         super().load_state_dict(state)
         self.archive = [(archs, rewards) for archs, rewards in state["archive"]]
+        self.sources.load_state_dict(state["sources"])
+        self.starts, self.informed, self._expected = state["starts"].clone(), state["informed"], None
 
 
 def standardised(rewards: Tensor) -> Tensor:

@@ -19,14 +19,16 @@ class ArchitectureKernel(nn.Module):
     f is the mean function, what other tasks say of an architecture. The transfer term lets the data scale it: if the
     sources mislead, its coefficient is inferred to be near zero. The local term, a product over decisions, is what the
     target's own evaluations say of similar architectures. All variances and the weights w are positive and learned.
+    An attribute is one more factor of the local term, exp(-w (a - b)^2 / 2) of its normal quantiles.
 
     Args:
         space: the decisions.
         trials: independent kernels.
         dtype: of the parameters.
+        attributes: how many columns of the codes come after the decisions.
     """
 
-    def __init__(self, space: SearchSpace, trials: int, dtype: torch.dtype):
+    def __init__(self, space: SearchSpace, trials: int, dtype: torch.dtype, attributes: int = 0):
         super().__init__()
 
         def positive(start: float, size: int = 1) -> nn.Parameter:
@@ -35,18 +37,35 @@ class ArchitectureKernel(nn.Module):
         # For normalised rewards, whose standard deviation is 1. Assumed; meta-training fits them.
         self.log_constant, self.log_transfer = positive(0.25), positive(0.25)
         self.log_local, self.log_noise = positive(0.25), positive(0.01)
-        self.log_weights = positive(0.5, len(space.sizes))
+        self.log_weights = positive(0.5, len(space.sizes) + attributes)
         self.decision = torch.repeat_interleave(torch.arange(len(space.sizes)), torch.tensor(space.sizes))
 
     def noise(self) -> Tensor:
         """Variance of an observed reward about its true value: ``[trials, 1]``."""
         return self.log_noise.exp() + _JITTER
 
+    def of_trials(self, rows: slice) -> ArchitectureKernel:
+        """The kernels of some trials alone; nothing is learned through them."""
+        some = ArchitectureKernel.__new__(ArchitectureKernel)
+        nn.Module.__init__(some)
+        some.decision = self.decision
+        for name, value in self.named_parameters():
+            some.register_parameter(name, nn.Parameter(value.detach()[rows], requires_grad=False))
+        return some
+
     def covariance(self, codes: Tensor, means: Tensor, others: Tensor, other_means: Tensor) -> Tensor:
         """The kernel of two sets, codes ``[trials, n, code]`` and f ``[trials, n]`` each: ``[trials, n, m]``."""
         weights = self.log_weights.exp()
-        agreement = (codes * weights[:, self.decision].unsqueeze(1)) @ others.transpose(1, 2)
-        local = (agreement - weights.sum(1).view(-1, 1, 1)).exp()
+        choices, decisions = len(self.decision), int(self.decision[-1]) + 1
+        chosen = codes[..., :choices] * weights[:, self.decision].unsqueeze(1)
+        exponent = chosen @ others[..., :choices].transpose(1, 2) - weights[:, :decisions].sum(1).view(-1, 1, 1)
+        if codes.shape[-1] > choices:
+            # Weighted by their roots, two points are as far apart as their exponent says.
+            roots = (weights[:, decisions:] / 2).sqrt().unsqueeze(1)
+            ours, theirs = codes[..., choices:] * roots, others[..., choices:] * roots
+            distances = ours.square().sum(-1, keepdim=True) + theirs.square().sum(-1).unsqueeze(1)
+            exponent = exponent - (distances - 2 * ours @ theirs.transpose(1, 2)).clamp(min=0)
+        local = exponent.exp()
         transfer = means.unsqueeze(2) * other_means.unsqueeze(1)
         constant, slope, height = (
             value.exp().unsqueeze(2) for value in (self.log_constant, self.log_transfer, self.log_local)

@@ -60,10 +60,11 @@ def test_a_search_may_be_conditioned_on_rewards_instead_of_ranks():
     with torch.no_grad():
         found = agent.preference(archs, z)
         codes, asked = (SPACE.one_hot(each).double() for each in (told, archs))
+        nothing = torch.zeros(2, 30)
         once = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, correction=0, keepdim=True)
         drawn_up = once.clamp(min=-3)
         values = (drawn_up - drawn_up.mean(1, keepdim=True)) / drawn_up.std(1, correction=0, keepdim=True)
-        known, expected = agent._prior(codes, z), agent._prior(asked, z)
+        known, expected = agent._prior(codes, z, nothing[:, :12]), agent._prior(asked, z, nothing)
         centre = known.mean(1, keepdim=True)
         mean, variance = posterior(agent.kernel, codes, known - centre, values, asked, expected - centre)
         improvement = log_expected_improvement(mean, variance, values.amax(1, keepdim=True))
@@ -154,3 +155,83 @@ def test_helps_where_sources_agree_and_is_not_fooled_where_they_mislead():
 def test_settings_out_of_range_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         BayesianSettings(**changes)
+
+
+# ---- the sources' processes as prior, whole spaces, attributes ------------------------------------------------------
+
+
+def of_sources(trials, seed, reward, practice, tasks=1):
+    agent = BayesianCATCHer(SPACE, trials, seed, SETTINGS, practice)
+    for _ in range(tasks):
+        agent.begin_task(60, adapting=False)
+        archs = agent.ask(60)
+        agent.tell(archs, reward(archs))
+    return agent
+
+
+@pytest.mark.parametrize("prior", ["sources", "both"])
+def test_a_search_may_open_with_what_the_sources_expect_most_of(prior):
+    practice = replace(PRACTICE, updates_per_network=1, prior=prior, opening="prior", whole=20_000)
+    agent = BayesianCATCHer(SPACE, 4, 0, SETTINGS, practice)
+    with pytest.raises(ValueError, match=f"these weights hold no source tasks, which prior: {prior} looks at"):
+        agent.load_weights(BayesianCATCHer(SPACE, 1, 0, SETTINGS, PRACTICE).weights())
+    agent.load_weights(of_sources(2, 50, lambda archs: integer_reward(SPACE, archs), practice).weights())
+    agent.begin_task(10, adapting=True)
+    first = agent.ask(1)
+    everything = torch.tensor(list(SPACE.enumerate()))[None]
+    expected = agent.sources.expected(everything, [0, 1, 0, 1])
+    if prior == "sources":
+        assert torch.equal(first[:, 0], everything[0][expected.argmax(1)])
+    best = best_reward(SPACE)
+    assert (integer_reward(SPACE, first) > 0.6 * best).all()
+
+
+def test_of_a_whole_space_the_one_is_asked_that_is_worth_most():
+    practice = replace(PRACTICE, updates_per_network=1, prior="both", whole=20_000, adapts_on="rewards")
+    agent = of_sources(3, 0, lambda archs: integer_reward(SPACE, archs), practice, tasks=2)
+    agent.begin_task(20, adapting=True)
+    told = SPACE.sample(TrialRandom(1, 3), 9)
+    agent.tell(told, integer_reward(SPACE, told, 7))
+    everything = torch.tensor(list(SPACE.enumerate())).expand(3, -1, -1)
+    before = agent.rng.state_dict()
+    with torch.no_grad():
+        worth = agent.preference(everything, agent._context())
+    worth.masked_fill_((SPACE.code(everything).unsqueeze(2) == SPACE.code(told).unsqueeze(1)).any(2), -torch.inf)
+    agent.rng.load_state_dict(before)
+    asked = agent.ask(2)
+    best = worth.topk(2, dim=1).indices
+    assert torch.equal(asked, everything.gather(1, best.unsqueeze(-1).expand(-1, -1, asked.shape[-1])))
+
+
+def test_practice_as_searched_draws_better_contexts():
+    """What the evaluator is shown: every second context is of networks that the other task expects much of."""
+    practice = replace(PRACTICE, updates_per_network=1, contexts="searched", smallest_context=10, largest_context=10)
+    agent = of_sources(4, 0, lambda archs: integer_reward(SPACE, archs), practice, tasks=2)
+    archs, rewards = agent.archive[0]
+    expect = agent.sources.expected(archs, range(4), without=0)
+    seen = []
+    agent._posterior = lambda codes, known: (seen.append(codes), BayesianCATCHer._posterior(agent, codes, known))[1]
+    for update in (0, 2):
+        agent.practice_loss(archs, rewards, normalise(rewards, "rank"), update, expect)
+    codes = SPACE.one_hot(archs).double()
+    means = []
+    for context in seen:
+        places = (context.unsqueeze(2) == codes.unsqueeze(1)).all(-1).double().argmax(2)
+        means.append(float(expect.gather(1, places).mean()))
+    assert means[1] > means[0] + 0.4, means
+
+
+@pytest.mark.parametrize("prior", ["sources", "both"])
+def test_a_search_with_sources_goes_on_exactly_where_it_was(prior):
+    practice = replace(PRACTICE, updates_per_network=1, prior=prior, opening="prior", whole=20_000)
+    agent = of_sources(2, 0, lambda archs: integer_reward(SPACE, archs), practice)
+    search(agent, 6)
+    again = BayesianCATCHer(SPACE, 2, 5, SETTINGS, practice)
+    again.load_state_dict(agent.state_dict())
+    assert torch.equal(agent.ask(3), again.ask(3))
+
+
+def test_settings_of_the_sources_are_checked():
+    for name in ("prior", "opening", "contexts"):
+        with pytest.raises(ValueError, match=f"{name} is 'none', allowed: "):
+            BayesianSettings(**{name: "none"})
