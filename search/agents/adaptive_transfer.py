@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from search.agents.catcher.agent import normalise
+from search.agents.catcher.codes import Codes
 from search.agents.catcher.gaussian_process import ArchitectureKernel, posterior
 from search.agents.naive_transfer import NaiveTransfer
 from search.agents.predictor.acquisition import acquire, most_promising
@@ -67,6 +68,7 @@ class AdaptiveTransfer(NaiveTransfer):
                 "needed"
             )
         self.refit, self.steps, self.confidence, self.count = refit, steps, confidence, candidates
+        self.codes = Codes(space)
         super().__init__(space, trials, seed, trees, model)
 
     @classmethod
@@ -148,9 +150,7 @@ class AdaptiveTransfer(NaiveTransfer):
     def _kernel_of(self, trial: int) -> ArchitectureKernel:
         """The kernel of one trial alone."""
         assert self._kernel is not None
-        alone = ArchitectureKernel(self.space, 1, torch.float32)
-        alone.load_state_dict({name: value[trial : trial + 1] for name, value in self._kernel.state_dict().items()})
-        return alone
+        return self._kernel.of_trials(slice(trial, trial + 1)).float()
 
     def _fit_kernel(self, everything: Tensor, prior: Tensor) -> None:
         """Fit the kernel where it is time; a resumed search fits again what had been fitted."""
@@ -159,7 +159,7 @@ class AdaptiveTransfer(NaiveTransfer):
             self.fitted, self._kernel = count, None
         if self._kernel is not None:
             return
-        self._kernel = ArchitectureKernel(self.space, self.trials, torch.float64)
+        self._kernel = ArchitectureKernel(self.codes, self.trials, torch.float64)
         start = (_CONSTANT, _TRANSFER, _LOCAL, _NOISE, _WEIGHT)
         parameters = list(self._kernel.parameters())
         for parameter, value in zip(parameters, start, strict=True):

@@ -448,7 +448,10 @@ class CATCHer(MetaAgent):
         if weights.get("attributes", []) != self.codes.names:
             theirs, ours = (", ".join(each) or "none" for each in (weights.get("attributes", []), self.codes.names))
             raise ValueError(f"these CATCHer weights read the attributes: {theirs}; this agent reads: {ours}")
-        if weights["networks"].keys() != self.networks.state_dict().keys():
+        own = self.networks.state_dict()
+        if {name: value.shape[1:] for name, value in weights["networks"].items()} != {
+            name: value.shape[1:] for name, value in own.items()
+        }:
             raise ValueError(f"these weights belong to another kind of agent than {type(self).__name__}")
         self.networks.load_state_dict(
             {

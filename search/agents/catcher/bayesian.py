@@ -19,6 +19,7 @@ network holds the best.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,15 +30,14 @@ from search.agents.catcher.agent import AttributesFor, CATCHer, few_threads, nor
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.sources import SourceProcesses
-from search.agents.whole_space import codes_of_all, decode
+from search.agents.predictor.candidates import Neighbourhood, Pool, WholeSpace
+from search.agents.predictor.encodings import OneHotEncoding, PathEncoding, SubtreeEncoding
 from search.attributes.base import Attribute
 from search.spaces.base import SearchSpace
 from search.statistics.places import places
 
 _NUMBERS = 2**23
 """Covariances held at once where a space is looked at as a whole: 64 MB of them."""
-_CHOICE = 0.5
-"""Of contexts as searched: how many deviations of what is expected make a network e times as likely (assumed)."""
 _STRIDE = 7919
 """A prime: multiples of it, modulo a smaller number, visit every context size equally often and in no simple order."""
 
@@ -60,14 +60,14 @@ class BayesianSettings:
             a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then
             those more than three standard deviations below the mean are taken to be just there, and the evaluator's
             expectations are centred on the history's. Not measured.
-        prior: the mean of the process: what the ``evaluator`` expects, in the context; what ``sources`` show, the mean
-            over source tasks of a Gaussian process on each one's evaluations, in practice without the task practised
-            on; or ``both``, their sum.
+        prior: the mean of the process: what the ``evaluator`` expects, in the context; or what ``sources`` show, the
+            mean over source tasks of a Gaussian process on each one's evaluations, in practice without the task
+            practised on.
         opening: how a search begins that has learned from sources: with ``random`` networks, as the paper's does, or
             with the best by the ``prior``.
-        whole: a space of at most so many networks is looked at as a whole on a target.
-        contexts: how contexts are drawn in practice: at ``random``, or every second one as ``searched``, the better the
-            more likely by what the other tasks' processes expect.
+        kernel: of the process, on ``decisions``; or on ``graphs`` too, the paths and subtrees of a cell, which know
+            equal networks and see a little more in what is alike.
+        whole: a space of at most so many combinations of choices is looked at as a whole on a target.
     """
 
     updates_per_network: int = 3
@@ -80,10 +80,10 @@ class BayesianSettings:
     parents: int = 3
     confidence: float = 1.0
     adapts_on: Literal["ranks", "rewards"] = "ranks"
-    prior: Literal["evaluator", "sources", "both"] = "evaluator"
+    prior: Literal["evaluator", "sources"] = "evaluator"
     opening: Literal["random", "prior"] = "random"
+    kernel: Literal["decisions", "graphs"] = "decisions"
     whole: int = 0
-    contexts: Literal["random", "searched"] = "random"
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -91,9 +91,9 @@ class BayesianSettings:
             raise ValueError(f"mutations is {self.mutations}, it must lie in [0, 1]")
         for name, allowed in (
             ("adapts_on", ("ranks", "rewards")),
-            ("prior", ("evaluator", "sources", "both")),
+            ("prior", ("evaluator", "sources")),
+            ("kernel", ("decisions", "graphs")),
             ("opening", ("random", "prior")),
-            ("contexts", ("random", "searched")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
@@ -125,7 +125,7 @@ class BayesianCATCHer(CATCHer):
         attributes_for: as in `CATCHer`; as features the process reads them too.
     """
 
-    caches = CATCHer.caches | {"_expected"}
+    caches = CATCHer.caches | {"pool", "_expected"}
 
     def __init__(
         self,
@@ -142,13 +142,13 @@ class BayesianCATCHer(CATCHer):
         self.bayesian = bayesian
         self.archive: list[tuple[Tensor, Tensor]] = []
         self.informed = False
-        self._expected: Tensor | None = None  # of all networks, by the sources
-        self.all = codes_of_all(space) if bayesian.whole else None
-        if self.all is not None and len(self.all) > bayesian.whole:
-            self.all = None
+        self._expected: Tensor | None = None  # of all networks of the space, by the sources
         super().__init__(space, trials, seed, settings, context, None, attributes, attributes_for)
-        self.sources, self.starts = SourceProcesses(self.codes), torch.arange(trials)
-        self.kernel = ArchitectureKernel(space, trials, self.dtype, len(self.codes.names))
+        self.pool = self._make_pool()
+        self.reads_graphs = self.pool is not None and bayesian.kernel == "graphs"
+        reader = self.pool if self.pool is not None and self.reads_graphs else self.codes
+        self.sources, self.starts = SourceProcesses(reader), torch.arange(trials)
+        self.kernel = ArchitectureKernel(reader, trials, self.dtype, 2.0 if self.reads_graphs else 0.5)
         self.networks["kernel"] = self.kernel
         with torch.no_grad():  # an agent that has learned from no task expects the same of every network
             self.evaluator.mlp.weights[-1] *= 0.01
@@ -164,30 +164,47 @@ class BayesianCATCHer(CATCHer):
             "bayesian": {"updates_per_network": 1},
         }
 
+    def _make_pool(self) -> Pool | None:
+        """All networks, where the space is small enough; else what reads graphs, if anything is to."""
+        encodings = [OneHotEncoding(), SubtreeEncoding(), PathEncoding(counts=True)]
+        read = self.attributes if self.codes.names and self.attributes else {}
+        if math.prod(self.space.sizes) <= self.bayesian.whole:
+            return WholeSpace(self.space, encodings, read)
+        return Neighbourhood(self.space, encodings, read, 1) if self.bayesian.kernel == "graphs" else None
+
+    def _read(self, archs: Tensor) -> Tensor:
+        """What the process reads of architectures: ``[..., columns]``."""
+        return (self.pool.features(archs) if self.pool and self.reads_graphs else self.codes(archs)).to(self.dtype)
+
     def _propose(self, n: int) -> tuple[Tensor, Tensor]:
         opened = self.archs.shape[1] >= self.settings.initial_networks
         if self.adapting and (opened or (self.informed and self.bayesian.opening == "prior")):
-            return super()._propose(n) if self.all is None else self._propose_of_all(self.all, n)
+            whole = isinstance(self.pool, WholeSpace)
+            return self._propose_of_all(self.pool, n) if whole else super()._propose(n)  # type: ignore[arg-type]
         archs = self.space.sample(self.rng, n)
         return archs, self._uniform_log_probs(archs)
 
-    def _propose_of_all(self, everything: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """The best new ones of a whole space, by their codes ``[size]``."""
-        archs = decode(self.space, everything)
-        if self.attributes_for in ("filter", "both"):
-            archs = self._sifted(archs[None])[0]
-        numbers = self.space.code(archs)
-        known = self.space.code(self.space.canonical(torch.cat([self.archs, self._pending], 1)))
-        expected, z, asked = self._expected_of(archs[None]), self._context(), []
-        part = max(1, _NUMBERS // (len(archs) * (1 + self.archs.shape[1])))
-        lots = (self.rng.uniform(1) * len(archs)).long()[:, 0].tolist()
+    def _propose_of_all(self, pool: WholeSpace, n: int) -> tuple[Tensor, Tensor]:
+        """The best new ones of a whole space."""
+        told = torch.cat([self.archs, self._pending], 1)
+        everything, known = pool.candidates(told[:, :0], self.rng), pool.names(told)
+        archs, names = everything.archs, everything.names[0]
+        if self._expected is None:
+            self._expected = self._expected_of(archs)
+        z, asked = self._context(), []
+        lots = (self.rng.uniform(1) * len(names)).long()[:, 0].tolist()
+        part = max(1, _NUMBERS // (len(names) * (1 + self.archs.shape[1])))
+        promising = torch.ones(len(names), dtype=torch.bool)
+        if self._drawn > 1:
+            promise = self.codes.promise(archs)[0]
+            promising = promise >= promise.topk(len(names) // self._drawn).values[-1]
         for first in range(0, self.trials, part):
             rows = slice(first, min(self.trials, first + part))
-            for k, worth in enumerate(self._preference(archs[None], z, expected[rows], rows), first):
-                worth = worth.masked_fill(torch.isin(numbers, known[k]), -torch.inf)
+            for k, worth in enumerate(self._preference(archs, z, self._expected[rows], rows), first):
+                worth = worth.masked_fill(torch.isin(names, known[k]) | ~promising, -torch.inf)
                 # Of equal ones any: which is asked must not hang on the order of the space.
                 order = worth.roll(-lots[k]).argsort(descending=True, stable=True)[:n]
-                asked.append(archs[(order + lots[k]) % len(archs)])
+                asked.append(archs[0, (order + lots[k]) % len(names)])
         chosen = torch.stack(asked)
         log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), chosen)
         return chosen, log_probs
@@ -223,45 +240,42 @@ class BayesianCATCHer(CATCHer):
             expected: what sources say of the candidates ``[trials, count]``.
             rows: which trials.
         """
-        codes, rewards = (each[rows] for each in self._history())
-        asked = self.codes(candidates).to(self.dtype).expand(len(codes), -1, -1)
-        prior = self._prior(asked, z[rows], expected, rows)
+        archs, (_, rewards) = self.archs[rows], self._history()
+        rewards = rewards[rows]
+        prior = self._prior(candidates, z[rows], expected, rows)
         if not rewards.shape[1]:
             return prior.double()
-        known = self._prior(codes, z[rows], self._expected_of(self.archs)[rows], rows)
+        known = self._prior(archs, z[rows], self._expected_of(archs, rows), rows)
         if self.bayesian.adapts_on == "rewards":
             rewards = standardised(self.rewards[rows]).to(self.dtype)
             centre = known.mean(1, keepdim=True)
             known, prior = known - centre, prior - centre
-        mean, variance = posterior(self.kernel.of_trials(rows), codes, known, rewards, asked, prior)
+        asked = self._read(candidates)
+        mean, variance = posterior(self.kernel.of_trials(rows), self._read(archs), known, rewards, asked, prior)
         if rewards.shape[1] % 2:
             return mean + self.bayesian.confidence * variance.sqrt()
         return log_expected_improvement(mean, variance, rewards.double().amax(1, keepdim=True))
 
-    def _prior(self, codes: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
-        """The mean of the process at codes ``[trials, n, code]``, in contexts ``[trials, latent]``: ``[trials, n]``.
+    def _prior(self, archs: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The mean of the process at ``[trials or 1, n, decisions]`` in contexts: ``[trials, n]``.
 
         Args:
-            codes: of networks.
-            z: the contexts.
+            archs: the networks.
+            z: the contexts ``[trials, latent]``.
             expected: what sources say of the networks, ``[trials, n]``.
             rows: which trials these are.
         """
         if self.bayesian.prior == "sources":
             return expected.to(self.dtype)
-        evaluated = self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1), rows)
-        return evaluated if self.bayesian.prior == "evaluator" else evaluated + expected.to(self.dtype)
+        codes = self.codes(archs).to(self.dtype).expand(len(z), -1, -1)
+        return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1), rows)
 
-    def _expected_of(self, archs: Tensor) -> Tensor:
+    def _expected_of(self, archs: Tensor, rows: slice = slice(None)) -> Tensor:
         """What sources say of architectures ``[trials or 1, n, decisions]``: float64 ``[trials, n]``."""
-        if self.bayesian.prior == "evaluator" or not self.sources.sources:
-            return torch.zeros(self.trials, archs.shape[1], dtype=torch.float64)
-        if self.all is None:
-            return self.sources.expected(archs, self.starts.tolist())
-        if self._expected is None:
-            self._expected = self.sources.expected(decode(self.space, self.all)[None], self.starts.tolist())
-        places = torch.searchsorted(self.all, self.space.code(self.space.canonical(archs)))
-        return self._expected.gather(1, places.expand(self.trials, -1))
+        starts = self.starts[rows].tolist()
+        if self.bayesian.prior == "evaluator":
+            return torch.zeros(len(starts), archs.shape[1], dtype=torch.float64)
+        return self.sources.expected(archs, starts)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -274,7 +288,7 @@ class BayesianCATCHer(CATCHer):
             self.archive.append((self.archs, self.rewards))
             self.informed, self.starts, self._expected = True, torch.arange(self.trials), None
             with few_threads(self.trials):
-                if self._reads_sources:
+                if self.bayesian.prior == "sources":
                     self.sources.learn(self.archs, self.rewards)
                 self._practise(self.bayesian.updates_per_network * self.archs.shape[1])
 
@@ -285,7 +299,7 @@ class BayesianCATCHer(CATCHer):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, rate / 20)
         worths = [normalise(rewards, self.settings.normalisation) for _, rewards in self.archive]
         others: list[Tensor | None] = [None] * len(self.archive)
-        if self._reads_sources:
+        if self.bayesian.prior == "sources":
             trials = range(self.trials)
             others = [self.sources.expected(archs, trials, k) for k, (archs, _) in enumerate(self.archive)]
         for update in range(updates):
@@ -293,10 +307,6 @@ class BayesianCATCHer(CATCHer):
             loss = self.practice_loss(*self.archive[task], worths[task], update, others[task])
             self._step(optimizer, loss)
             schedule.step()
-
-    @property
-    def _reads_sources(self) -> bool:
-        return self.bayesian.prior != "evaluator" or self.bayesian.contexts == "searched"
 
     def practice_loss(
         self, archs: Tensor, rewards: Tensor, worth: Tensor, update: int, others_expect: Tensor | None = None
@@ -319,28 +329,24 @@ class BayesianCATCHer(CATCHer):
         largest = max(smallest, min(self.bayesian.largest_context, held // 2))
         size = smallest + update * _STRIDE % (largest - smallest + 1)
         expect = torch.zeros(rewards.shape, dtype=torch.float64) if others_expect is None else others_expect
-        if self.bayesian.contexts == "searched" and update // max(1, len(self.archive)) % 2:
-            gumbel = -(-self.rng.uniform(held).log()).log()
-            order = (expect / _CHOICE + gumbel).argsort(1, descending=True)
-        else:
-            order = self.rng.permutation(held)
+        order = self.rng.permutation(held)
         rows = torch.arange(self.trials).unsqueeze(1)
         chosen, others = order[:, :size], order[:, size : size + self.bayesian.batch]
-        codes = self.codes(archs[rows, chosen]).to(self.dtype)
+        context = archs[rows, chosen]
+        codes = self.codes(context).to(self.dtype)
         known = normalise(rewards[rows, chosen], self.settings.normalisation).to(self.dtype)
         mean, variance = self._posterior(codes, known)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
 
         networks = archs[rows, others]
-        asked = self.codes(networks).to(self.dtype)
         targets = normalise_among(rewards[rows, others], rewards[rows, chosen], self.settings.normalisation)
         predicted, uncertainty = posterior(
             self.kernel,
-            codes,
-            self._prior(codes, z, expect[rows, chosen]),
+            self._read(context),
+            self._prior(context, z, expect[rows, chosen]),
             known,
-            asked,
-            self._prior(asked, z, expect[rows, others]),
+            self._read(networks),
+            self._prior(networks, z, expect[rows, others]),
         )
         uncertainty = uncertainty + self.kernel.noise()
         surprise = 0.5 * ((targets - predicted).square() / uncertainty + uncertainty.log()).mean(1)
@@ -361,10 +367,10 @@ class BayesianCATCHer(CATCHer):
 
     def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
         """Start from what was meta-trained; its trials are dealt out to this agent's in turn."""
-        super().load_weights(weights, first)
-        sources = weights.get("sources", [])
+        sources = weights.get("sources", []) if isinstance(weights, dict) else []
         if self.bayesian.prior != "evaluator" and not sources:
             raise ValueError(f"these weights hold no source tasks, which prior: {self.bayesian.prior} looks at")
+        super().load_weights(weights, first)
         self.sources.load_state_dict(sources)
         count = len(sources[0]["archs"]) if sources else 1
         self.starts, self.informed, self._expected = (first + torch.arange(self.trials)) % count, True, None

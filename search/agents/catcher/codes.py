@@ -27,6 +27,7 @@ class Codes:
 
     Attributes:
         names: of the columns after the decisions.
+        blocks: int64 ``[length]``: 0 of decisions, 1 of attributes.
         groups: int64 ``[length]``: which decision or attribute each column is of, attributes numbered last.
         scale: float32 ``[length]``: factors that make the mean squared distance between random architectures 1 over the
             number of groups, in every group.
@@ -40,6 +41,7 @@ class Codes:
         count = len(self.names)
         sizes = torch.tensor([*space.sizes, *[1] * count])
         self.groups = torch.arange(len(sizes)).repeat_interleave(sizes)
+        self.blocks = (self.groups >= len(space.sizes)).long()
         # The one-hot code of k choices has variance 1 - 1/k, a normal quantile 1; two differ by twice of that.
         variances = [max(1e-9, 1 - 1 / size) for size in space.sizes] + [1.0] * count
         self.scale = torch.tensor([math.sqrt(0.5 / each / len(sizes)) for each in variances])[self.groups]
@@ -52,6 +54,10 @@ class Codes:
         """Of architectures, int64 ``[..., decisions]``: float32 ``[..., length]``."""
         codes = self.space.one_hot(archs)
         return torch.cat([codes, self._quantiles(archs)], -1) if self.names and self._quantiles else codes
+
+    def features(self, archs: Tensor) -> Tensor:
+        """The same scaled."""
+        return self(archs) * self.scale
 
     def promise(self, archs: Tensor) -> Tensor:
         """What the attributes say of architectures ``[..., decisions]``: their mean quantile, float32 ``[...]``."""

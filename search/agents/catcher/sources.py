@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from search.agents.catcher.agent import normalise
-from search.agents.catcher.codes import Codes
+from search.agents.catcher.gaussian_process import Columns
 from search.agents.predictor.base import Examples
 from search.agents.predictor.gaussian_process import BlockKernel, GaussianProcess
 
@@ -20,6 +20,13 @@ _TOGETHER = 16
 """Trials fitted together: the distances of 250 networks take half a megabyte a trial and decision."""
 _PART = 4096
 """Architectures asked about together."""
+
+
+class Reader(Columns, Protocol):
+    """What reads architectures: `Codes`, or a `search.agents.predictor.candidates.Pool`."""
+
+    def features(self, archs: Tensor) -> Tensor:
+        """Int64 ``[trials, n, decisions]`` to float32 ``[trials, n, columns]``."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,14 @@ class Source:
 class SourceProcesses:
     """The processes of all source tasks so far.
 
-    The kernel is that of `GaussianProcess` on one-hot decisions (and attributes), with a length scale for each.
+    The kernel is that of `GaussianProcess`, with a length scale for each group of columns.
 
     Args:
-        codes: what is read of an architecture.
+        reader: what is read of an architecture, in columns as `Examples` wants them.
     """
 
-    def __init__(self, codes: Codes):
-        self.codes = codes
+    def __init__(self, reader: Reader):
+        self.reader = reader
         self.sources: list[Source] = []
         self._solved: dict[int, list[tuple[BlockKernel, Tensor, Tensor]]] = {}
 
@@ -60,11 +67,8 @@ class SourceProcesses:
         self.sources.append(Source(archs, targets, torch.cat(parameters)))
 
     def _examples(self, archs: Tensor, targets: Tensor) -> Examples:
-        groups = self.codes.groups
-        return Examples(self._features(archs), targets, 0 * groups, groups, (0,) * len(targets))  # nothing is random
-
-    def _features(self, archs: Tensor) -> Tensor:
-        return self.codes(archs) * self.codes.scale
+        reader, seeds = self.reader, (0,) * len(targets)  # nothing is random
+        return Examples(reader.features(archs), targets, reader.blocks, reader.groups, seeds)
 
     def expected(self, archs: Tensor, trials: Sequence[int], without: int | None = None) -> Tensor:
         """The mean over tasks of what their processes expect; 0 where there is none.
@@ -78,7 +82,7 @@ class SourceProcesses:
             Float64 ``[trials, n]``, normal quantiles.
         """
         places = [place for place in range(len(self.sources)) if place != without]
-        features = self._features(archs)
+        features = self.reader.features(archs)
         found: dict[int, Tensor] = {}  # of architectures that all trials share, once a meta-trained trial
         rows = []
         for row, trial in enumerate(trials):

@@ -47,7 +47,7 @@ def test_attributes_that_only_promise_are_no_columns():
 
 def by_hand(processes, task, trial, asked):
     """The mean of one process, from inverses and loops."""
-    source, codes = processes.sources[task], processes.codes
+    source, codes = processes.sources[task], processes.reader
     noise, constant, height, *weights = source.parameters[trial].exp().tolist()
 
     def kernel(ours, theirs):
@@ -76,7 +76,7 @@ def test_what_is_expected_is_the_mean_of_the_tasks_processes(processes):
 
 def test_nothing_is_expected_before_there_is_a_task_and_a_state_brings_back_all(processes):
     asked = SPACE.sample(TrialRandom(9, 2), 7)
-    again = SourceProcesses(processes.codes)
+    again = SourceProcesses(processes.reader)
     assert torch.equal(again.expected(asked, [0, 1]), torch.zeros(2, 7, dtype=torch.float64))
     again.load_state_dict(processes.state_dict())
     assert torch.equal(again.expected(asked, [0, 1]), processes.expected(asked, [0, 1]))
