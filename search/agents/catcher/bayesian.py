@@ -30,8 +30,8 @@ from search.agents.catcher.agent import AttributesFor, CATCHer, few_threads, nor
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.sources import SourceProcesses
-from search.agents.predictor.candidates import Neighbourhood, Pool, WholeSpace
-from search.agents.predictor.encodings import OneHotEncoding, PathEncoding, SubtreeEncoding
+from search.agents.predictor.candidates import WholeSpace
+from search.agents.predictor.encodings import OneHotEncoding
 from search.attributes.base import Attribute
 from search.spaces.base import SearchSpace
 from search.statistics.places import places
@@ -65,9 +65,8 @@ class BayesianSettings:
             practised on.
         opening: how a search begins that has learned from sources: with ``random`` networks, as the paper's does, or
             with the best by the ``prior``.
-        kernel: of the process, on ``decisions``; or on ``graphs`` too, the paths and subtrees of a cell, which know
-            equal networks and see a little more in what is alike.
-        whole: a space of at most so many combinations of choices is looked at as a whole on a target.
+        whole: a space of at most so many combinations of choices is looked at as a whole on a target, each network
+            once, by its graph.
     """
 
     updates_per_network: int = 3
@@ -82,7 +81,6 @@ class BayesianSettings:
     adapts_on: Literal["ranks", "rewards"] = "ranks"
     prior: Literal["evaluator", "sources"] = "evaluator"
     opening: Literal["random", "prior"] = "random"
-    kernel: Literal["decisions", "graphs"] = "decisions"
     whole: int = 0
 
     def __post_init__(self) -> None:
@@ -92,7 +90,6 @@ class BayesianSettings:
         for name, allowed in (
             ("adapts_on", ("ranks", "rewards")),
             ("prior", ("evaluator", "sources")),
-            ("kernel", ("decisions", "graphs")),
             ("opening", ("random", "prior")),
         ):
             if getattr(self, name) not in allowed:
@@ -144,11 +141,11 @@ class BayesianCATCHer(CATCHer):
         self.informed = False
         self._expected: Tensor | None = None  # of all networks of the space, by the sources
         super().__init__(space, trials, seed, settings, context, None, attributes, attributes_for)
-        self.pool = self._make_pool()
-        self.reads_graphs = self.pool is not None and bayesian.kernel == "graphs"
-        reader = self.pool if self.pool is not None and self.reads_graphs else self.codes
-        self.sources, self.starts = SourceProcesses(reader), torch.arange(trials)
-        self.kernel = ArchitectureKernel(reader, trials, self.dtype, 2.0 if self.reads_graphs else 0.5)
+        self.pool: WholeSpace | None = None
+        if math.prod(space.sizes) <= bayesian.whole:
+            self.pool = WholeSpace(space, [OneHotEncoding()], {})
+        self.sources, self.starts = SourceProcesses(self.codes), torch.arange(trials)
+        self.kernel = ArchitectureKernel(self.codes, trials, self.dtype)
         self.networks["kernel"] = self.kernel
         with torch.no_grad():  # an agent that has learned from no task expects the same of every network
             self.evaluator.mlp.weights[-1] *= 0.01
@@ -164,23 +161,14 @@ class BayesianCATCHer(CATCHer):
             "bayesian": {"updates_per_network": 1},
         }
 
-    def _make_pool(self) -> Pool | None:
-        """All networks, where the space is small enough; else what reads graphs, if anything is to."""
-        encodings = [OneHotEncoding(), SubtreeEncoding(), PathEncoding(counts=True)]
-        read = self.attributes if self.codes.names and self.attributes else {}
-        if math.prod(self.space.sizes) <= self.bayesian.whole:
-            return WholeSpace(self.space, encodings, read)
-        return Neighbourhood(self.space, encodings, read, 1) if self.bayesian.kernel == "graphs" else None
-
-    def _read(self, archs: Tensor) -> Tensor:
-        """What the process reads of architectures: ``[..., columns]``."""
-        return (self.pool.features(archs) if self.pool and self.reads_graphs else self.codes(archs)).to(self.dtype)
+    def _coded(self, archs: Tensor) -> Tensor:
+        """What process and evaluator read of architectures: ``[..., code]``."""
+        return self.codes(archs).to(self.dtype)
 
     def _propose(self, n: int) -> tuple[Tensor, Tensor]:
         opened = self.archs.shape[1] >= self.settings.initial_networks
         if self.adapting and (opened or (self.informed and self.bayesian.opening == "prior")):
-            whole = isinstance(self.pool, WholeSpace)
-            return self._propose_of_all(self.pool, n) if whole else super()._propose(n)  # type: ignore[arg-type]
+            return self._propose_of_all(self.pool, n) if self.pool else super()._propose(n)
         archs = self.space.sample(self.rng, n)
         return archs, self._uniform_log_probs(archs)
 
@@ -250,8 +238,8 @@ class BayesianCATCHer(CATCHer):
             rewards = standardised(self.rewards[rows]).to(self.dtype)
             centre = known.mean(1, keepdim=True)
             known, prior = known - centre, prior - centre
-        asked = self._read(candidates)
-        mean, variance = posterior(self.kernel.of_trials(rows), self._read(archs), known, rewards, asked, prior)
+        asked = self._coded(candidates)
+        mean, variance = posterior(self.kernel.of_trials(rows), self._coded(archs), known, rewards, asked, prior)
         if rewards.shape[1] % 2:
             return mean + self.bayesian.confidence * variance.sqrt()
         return log_expected_improvement(mean, variance, rewards.double().amax(1, keepdim=True))
@@ -267,7 +255,7 @@ class BayesianCATCHer(CATCHer):
         """
         if self.bayesian.prior == "sources":
             return expected.to(self.dtype)
-        codes = self.codes(archs).to(self.dtype).expand(len(z), -1, -1)
+        codes = self._coded(archs).expand(len(z), -1, -1)
         return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1), rows)
 
     def _expected_of(self, archs: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -342,10 +330,10 @@ class BayesianCATCHer(CATCHer):
         targets = normalise_among(rewards[rows, others], rewards[rows, chosen], self.settings.normalisation)
         predicted, uncertainty = posterior(
             self.kernel,
-            self._read(context),
+            self._coded(context),
             self._prior(context, z, expect[rows, chosen]),
             known,
-            self._read(networks),
+            self._coded(networks),
             self._prior(networks, z, expect[rows, others]),
         )
         uncertainty = uncertainty + self.kernel.noise()

@@ -39,10 +39,9 @@ class ArchitectureKernel(nn.Module):
         columns: what is read.
         trials: independent kernels.
         dtype: of the parameters.
-        weight: what w begins with.
     """
 
-    def __init__(self, columns: Columns, trials: int, dtype: torch.dtype, weight: float = 0.5):
+    def __init__(self, columns: Columns, trials: int, dtype: torch.dtype):
         super().__init__()
         self.blocks, self.groups = int(columns.blocks.max()) + 1, columns.groups
         self.columns = [(columns.blocks == block).nonzero()[:, 0] for block in range(self.blocks)]
@@ -53,7 +52,7 @@ class ArchitectureKernel(nn.Module):
         # For normalised rewards, whose standard deviation is 1. Assumed; meta-training fits them.
         self.log_constant, self.log_transfer = positive(0.25), positive(0.25)
         self.log_local, self.log_noise = positive(0.25 / self.blocks, self.blocks), positive(0.01)
-        self.log_weights = positive(weight, int(columns.groups.max()) + 1)
+        self.log_weights = positive(0.5, int(columns.groups.max()) + 1)
 
     def noise(self) -> Tensor:
         """Variance of an observed reward about its true value: ``[trials, 1]``."""

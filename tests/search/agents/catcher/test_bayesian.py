@@ -173,17 +173,17 @@ def of_sources(trials, seed, practice, tasks=1, networks=40):
     return agent
 
 
-@pytest.mark.parametrize("kernel", ["decisions", "graphs"])
-def test_a_search_may_open_with_what_the_sources_expect_most_of(kernel):
+@pytest.mark.parametrize("whole", [0, 20_000])
+def test_a_search_may_open_with_what_the_sources_expect_most_of(whole):
     """Of the whole space the very best, else the best of what is proposed."""
-    practice = OF_SOURCES if kernel == "decisions" else replace(OF_SOURCES, kernel=kernel, whole=0)
+    practice = replace(OF_SOURCES, whole=whole)
     agent = BayesianCATCHer(STAIRS, 4, 0, SETTINGS, practice)
     with pytest.raises(ValueError, match="these weights hold no source tasks, which prior: sources looks at"):
         agent.load_weights(BayesianCATCHer(STAIRS, 1, 0, SETTINGS, PRACTICE).weights())
     agent.load_weights(of_sources(2, 50, practice).weights())
     agent.begin_task(10, adapting=True)
     first = agent.ask(1)
-    if kernel == "decisions":
+    if whole:
         expected = agent.sources.expected(EVERYTHING, [0, 1, 0, 1])
         assert torch.equal(first[:, 0], EVERYTHING[0][expected.argmax(1)])
     rewards = integer_reward(STAIRS, EVERYTHING)[0]
@@ -191,7 +191,7 @@ def test_a_search_may_open_with_what_the_sources_expect_most_of(kernel):
 
 
 def test_of_a_whole_space_the_one_is_asked_that_is_worth_most():
-    practice = replace(OF_SOURCES, kernel="graphs", adapts_on="rewards")
+    practice = replace(OF_SOURCES, adapts_on="rewards")
     agent = of_sources(3, 0, practice, tasks=2)
     agent.begin_task(20, adapting=True)
     told = STAIRS.sample(TrialRandom(1, 3), 9)
@@ -208,17 +208,16 @@ def test_of_a_whole_space_the_one_is_asked_that_is_worth_most():
 
 
 def test_a_search_with_sources_goes_on_exactly_where_it_was():
-    practice = replace(OF_SOURCES, kernel="graphs")
-    agent = of_sources(2, 0, practice)
+    agent = of_sources(2, 0, OF_SOURCES)
     agent.begin_task(10, adapting=True)
     archs = agent.ask(6)
     agent.tell(archs, integer_reward(STAIRS, archs))
-    again = BayesianCATCHer(STAIRS, 2, 5, SETTINGS, practice)
+    again = BayesianCATCHer(STAIRS, 2, 5, SETTINGS, OF_SOURCES)
     again.load_state_dict(agent.state_dict())
     assert torch.equal(agent.ask(3), again.ask(3))
 
 
 def test_settings_of_the_sources_are_checked():
-    for name in ("prior", "opening", "kernel"):
+    for name in ("prior", "opening"):
         with pytest.raises(ValueError, match=f"{name} is 'none', allowed: "):
             BayesianSettings(**{name: "none"})
