@@ -40,6 +40,10 @@ _DRAWN = 4
 """Candidates drawn for each that is kept where attributes filter them (assumed)."""
 
 
+_PARENTS = 3
+"""Best networks whose mutations are candidates (assumed)."""
+
+
 def normalise(rewards: Tensor, how: str) -> Tensor:
     """Rewards relative to their history (CATCH, sec. 3.1).
 
@@ -276,7 +280,7 @@ class CATCHer(MetaAgent):
         return self.space.mutate(self.archs.gather(1, best), self.rng)
 
     def candidates(self, z: Tensor, count: int) -> Tensor:
-        """What the evaluator chooses among: ``count`` samples of the controller (CATCH, sec. 3.2).
+        """What the evaluator chooses among: samples of the controller (CATCH, sec. 3.2), and mutants if set.
 
         Args:
             z: the context ``[trials, latent]``.
@@ -285,7 +289,17 @@ class CATCHer(MetaAgent):
         Returns:
             Int64 ``[trials, count, decisions]``.
         """
-        return self.controller.sample(z, self.rng, count)
+        mutants = int(self.settings.mutations_adapting * count) if self.adapting else 0
+        proposed = self.controller.sample(z, self.rng, count - mutants)
+        return torch.cat([proposed, self._mutants(mutants, _PARENTS)], 1) if mutants else proposed
+
+    def _mutants(self, count: int, parents: int) -> Tensor:
+        """One-step mutations of so many best networks, in turn: int64 ``[trials, count, decisions]``."""
+        best = self.rewards.topk(min(parents, self.rewards.shape[1]), dim=1).indices
+        places = best[:, torch.arange(count) % best.shape[1]]
+        return self.space.mutate(
+            self.archs.gather(1, places.unsqueeze(-1).expand(-1, -1, self.archs.shape[-1])), self.rng
+        )
 
     def preference(self, candidates: Tensor, z: Tensor) -> Tensor:
         """How much each candidate is worth evaluating: the evaluator's prediction (CATCH, sec. 3.3).

@@ -205,11 +205,10 @@ class BayesianCATCHer(CATCHer):
     def candidates(self, z: Tensor, count: int) -> Tensor:
         """The controller's proposals, and mutations of the best networks so far."""
         mutants = int(self.bayesian.mutations * count)
-        proposed = super().candidates(z, count - mutants)
-        best = self.rewards.topk(min(self.bayesian.parents, self.rewards.shape[1]), dim=1).indices
-        places = best[:, torch.arange(mutants) % best.shape[1]]
-        parents = self.archs.gather(1, places.unsqueeze(-1).expand(-1, -1, self.archs.shape[-1]))
-        return torch.cat([proposed, self.space.mutate(parents, self.rng)], 1)
+        if not self.archs.shape[1]:
+            return self.controller.sample(z, self.rng, count)
+        proposed = self.controller.sample(z, self.rng, count - mutants)
+        return torch.cat([proposed, self._mutants(mutants, self.bayesian.parents)], 1)
 
     def preference(self, candidates: Tensor, z: Tensor) -> Tensor:
         """Expected improvement and upper confidence bound in turn, float64 ``[trials, count]``.
