@@ -210,6 +210,21 @@ def test_random_streams_of_the_networks_do_not_depend_on_the_number_of_trials():
     assert TrialRandom(7).uniform(3)[0].equal(TrialRandom(6, 3).uniform(3)[1])
 
 
+def test_on_a_target_candidates_may_be_mutants_of_the_best():
+    agent = CATCHer(Grid(), 2, 0, replace(SETTINGS, mutations_adapting=0.5))
+    z = torch.zeros(2, agent.settings.latent, dtype=torch.float64)
+    told = Grid().sample(TrialRandom(4, 2), 10)
+    for adapting in (True, False):
+        agent.begin_task(20, adapting)
+        agent.tell(told, reward(told))
+        best = told.gather(1, reward(told).topk(3).indices.unsqueeze(-1).expand(-1, -1, told.shape[-1]))
+        distance = Grid().distance(agent.candidates(z, 12).unsqueeze(2), best.unsqueeze(1)).min(2).values
+        assert (distance[:, 6:] <= 1).all() == adapting
+        assert not (distance[:, :6] <= 1).all()
+    with pytest.raises(ValueError, match="mutations_adapting is 2, it must lie in"):
+        CatcherSettings(mutations_adapting=2)
+
+
 # ---- attributes ------------------------------------------------------------------------------------------------------
 
 
