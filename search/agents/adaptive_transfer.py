@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from search.agents.catcher.agent import normalise
+from search.agents.catcher.bayesian import standardised
+from search.agents.catcher.codes import Codes
 from search.agents.catcher.gaussian_process import ArchitectureKernel, posterior
 from search.agents.naive_transfer import NaiveTransfer
 from search.agents.predictor.acquisition import acquire, most_promising
+from search.agents.whole_space import decode
 from search.spaces.base import SearchSpace
 
 _CONSTANT, _TRANSFER, _LOCAL, _NOISE, _WEIGHT = 4.0, 1.0, 0.5, 0.1, 0.3
@@ -42,6 +45,8 @@ class AdaptiveTransfer(NaiveTransfer):
         confidence: standard deviations above the mean, of the confidence bound.
         candidates: a larger space is not looked at as a whole, but so many of its architectures, drawn for each choice.
         model: as for `NaiveTransfer`.
+        adapts_on: the process is conditioned on ``ranks`` of the target's rewards, their normal quantiles; or on
+            ``rewards``, as `BayesianSettings.adapts_on` has them.
     """
 
     batched = False
@@ -59,13 +64,17 @@ class AdaptiveTransfer(NaiveTransfer):
         confidence: float = 1.0,
         candidates: int = 50_000,
         model: Literal["forest", "gp"] = "forest",
+        adapts_on: Literal["ranks", "rewards"] = "ranks",
     ):
+        if adapts_on not in ("ranks", "rewards"):
+            raise ValueError(f"AdaptiveTransfer: adapts_on is '{adapts_on}', allowed: ranks, rewards")
         if refit < 1 or steps < 0 or candidates < 1:
             raise ValueError(
                 f"AdaptiveTransfer: refit is {refit}, steps {steps}, candidates {candidates}; at least 1, 0 and 1 are "
                 "needed"
             )
         self.refit, self.steps, self.confidence, self.count = refit, steps, confidence, candidates
+        self.codes, self.adapts_on = Codes(space), adapts_on
         super().__init__(space, trials, seed, trees, model)
 
     @classmethod
@@ -92,7 +101,7 @@ class AdaptiveTransfer(NaiveTransfer):
             codes = self._most_promising(self._all)
             self._known = torch.cat([self._known, codes[:, None]], 1)
             asked.append(codes)
-        return self._decode(torch.stack(asked, 1))
+        return decode(self.space, torch.stack(asked, 1))
 
     @torch.no_grad()
     def _most_promising(self, everything: Tensor) -> Tensor:
@@ -120,7 +129,7 @@ class AdaptiveTransfer(NaiveTransfer):
 
     def _worth(self, everything: Tensor, places: Tensor, prior: Tensor) -> Tensor:
         """What evaluating those in some places of the space is worth: ``[trials, m]``."""
-        rewards = normalise(self.rewards, "rank").double()
+        rewards = self._relative(self.rewards)
         self._fit_kernel(everything, prior)
         found = []
         for trial in range(self.trials):  # one after another: all at once would take gigabytes
@@ -140,16 +149,18 @@ class AdaptiveTransfer(NaiveTransfer):
         mean, variance = (torch.cat(each) for each in zip(*found, strict=True))
         return acquire("in turn", mean, variance.sqrt(), rewards, self.rng, self.confidence)
 
+    def _relative(self, rewards: Tensor) -> Tensor:
+        """Rewards relative to each other: float64 ``[trials, n]``."""
+        return standardised(rewards) if self.adapts_on == "rewards" else normalise(rewards, "rank").double()
+
     def _features(self, codes: Tensor) -> Tensor:
         """One-hot codes of the canonical architectures, float32."""
-        return self.space.one_hot(self.space.canonical(self._decode(codes)))
+        return self.space.one_hot(self.space.canonical(decode(self.space, codes)))
 
     def _kernel_of(self, trial: int) -> ArchitectureKernel:
         """The kernel of one trial alone."""
         assert self._kernel is not None
-        alone = ArchitectureKernel(self.space, 1, torch.float32)
-        alone.load_state_dict({name: value[trial : trial + 1] for name, value in self._kernel.state_dict().items()})
-        return alone
+        return self._kernel.of_trials(slice(trial, trial + 1)).float()
 
     def _fit_kernel(self, everything: Tensor, prior: Tensor) -> None:
         """Fit the kernel where it is time; a resumed search fits again what had been fitted."""
@@ -158,7 +169,7 @@ class AdaptiveTransfer(NaiveTransfer):
             self.fitted, self._kernel = count, None
         if self._kernel is not None:
             return
-        self._kernel = ArchitectureKernel(self.space, self.trials, torch.float64)
+        self._kernel = ArchitectureKernel(self.codes, self.trials, torch.float64)
         start = (_CONSTANT, _TRANSFER, _LOCAL, _NOISE, _WEIGHT)
         parameters = list(self._kernel.parameters())
         for parameter, value in zip(parameters, start, strict=True):
@@ -167,7 +178,7 @@ class AdaptiveTransfer(NaiveTransfer):
         told = self.told[:, : self.fitted].contiguous()
         features = self._features(told).double()
         means = prior.gather(1, torch.searchsorted(everything, told))
-        residual = (normalise(self.rewards[:, : self.fitted], "rank").double() - means).unsqueeze(2)
+        residual = (self._relative(self.rewards[:, : self.fitted]) - means).unsqueeze(2)
         optimizer = torch.optim.Adam(parameters, lr=0.1)
         for _ in range(self.steps):
             with torch.enable_grad():

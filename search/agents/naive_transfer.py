@@ -5,27 +5,22 @@ The baseline that any claim of transfer must beat: it spends the same source eva
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from search.agents.base import MetaAgent
 from search.agents.catcher.agent import normalise
-from search.agents.predictor.base import Examples
-from search.agents.predictor.gaussian_process import GaussianProcess
+from search.agents.catcher.codes import Codes
+from search.agents.catcher.sources import SourceProcesses
+from search.agents.whole_space import MOST_ARCHITECTURES, codes_of_all, combinations, decode
 from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
 
-_MOST_ARCHITECTURES = 2**20
-"""Larger spaces are not ranked as a whole: of a million architectures the codes take some tens of megabytes."""
 _TRIES = 32
 """Draws for each architecture in a larger space; that all of them are known already is as good as impossible there."""
-_KNOWN: WeakKeyDictionary[SearchSpace, Tensor] = WeakKeyDictionary()
-"""The codes of all networks of a space, for as long as there is the space: a run makes agents for every search."""
 
 
 class NaiveTransfer(MetaAgent):
@@ -65,11 +60,7 @@ class NaiveTransfer(MetaAgent):
         if trees < 1:
             raise ValueError(f"NaiveTransfer: trees is {trees}, it must be at least 1")
         self.trees = trees
-        self._all: Tensor | None = None  # codes of the space's architectures, ascending
-        if math.prod(space.sizes) <= _MOST_ARCHITECTURES:
-            self._all = _KNOWN.get(space)
-            if self._all is None:
-                self._all = _KNOWN[space] = self._codes_of_all()
+        self._all = codes_of_all(space)
         # Codes and rewards, [trials, n] each, of every source task.
         self._sources: list[tuple[Tensor, Tensor]] = []
         # Places in `_all`, the best first: int32 [meta-trained trials, size]; None until there is something to rank by.
@@ -90,8 +81,8 @@ class NaiveTransfer(MetaAgent):
         super().begin_task(budget, adapting)
         if not adapting and self._all is None:
             raise ValueError(
-                f"NaiveTransfer: the space '{self.space.name}' has {math.prod(self.space.sizes)} combinations of "
-                f"choices, at most {_MOST_ARCHITECTURES} can be ranked; leave this agent out of meta_training.agents"
+                f"NaiveTransfer: the space '{self.space.name}' has {combinations(self.space)} combinations of "
+                f"choices, at most {MOST_ARCHITECTURES} can be ranked; leave this agent out of meta_training.agents"
             )
         self.adapting = adapting
         self._known = torch.zeros(self.trials, 0, dtype=torch.long)  # codes asked and told
@@ -116,7 +107,7 @@ class NaiveTransfer(MetaAgent):
         places = old.int().argsort(dim=1, stable=True)[:, torch.arange(n) % codes.shape[1]]
         chosen = codes.gather(1, places)
         self._known = torch.cat([self._known, chosen], dim=1)
-        return self._decode(chosen) if drawn is None else drawn[torch.arange(self.trials)[:, None], places]
+        return decode(self.space, chosen) if drawn is None else drawn[torch.arange(self.trials)[:, None], places]
 
     def _candidates(self, n: int) -> Tensor:
         """Codes of a space that can be ranked ``[trials, m]``, at least ``n`` of them new where it has so many."""
@@ -165,31 +156,25 @@ class NaiveTransfer(MetaAgent):
         from sklearn.ensemble import RandomForestRegressor
 
         assert self._all is not None
-        space_features = self.space.one_hot(self._decode(self._all)).numpy()
+        space_features = self.space.one_hot(decode(self.space, self._all)).numpy()
         for trial in range(self.trials):
             seed = derive_seed(self.rng.seed + trial, "naive transfer")
             predicted = torch.zeros(len(self._all), dtype=torch.float64)
             for known, wanted in zip(codes, scores, strict=True):
                 forest = RandomForestRegressor(self.trees, random_state=seed)
-                forest.fit(self.space.one_hot(self._decode(known[trial])).numpy(), wanted[trial].numpy())
+                forest.fit(self.space.one_hot(decode(self.space, known[trial])).numpy(), wanted[trial].numpy())
                 predicted += torch.from_numpy(forest.predict(space_features)) / len(codes)
             yield predicted
 
     def _by_processes(self, codes: Sequence[Tensor], scores: Sequence[Tensor]) -> Iterator[Tensor]:
         """The same by a Gaussian process for each source task."""
         assert self._all is not None
-        # Two random architectures are 1 apart in the mean square over all decisions, as the kernel's fit expects.
-        scales = [math.sqrt(0.5 / max(1e-9, 1 - 1 / size) / len(self.space.sizes)) for size in self.space.sizes]
-        sizes = torch.tensor(self.space.sizes)
-        groups, scale = torch.arange(len(sizes)).repeat_interleave(sizes), torch.tensor(scales).repeat_interleave(sizes)
-        everything = self.space.one_hot(self._decode(self._all)) * scale
-        models = []
+        processes = SourceProcesses(Codes(self.space))
         for known, wanted in zip(codes, scores, strict=True):
-            features = self.space.one_hot(self._decode(known)) * scale
-            seeds = (0,) * self.trials  # nothing is random
-            models.append(GaussianProcess(steps=60).fit(Examples(features, wanted, 0 * groups, groups, seeds)))
+            processes.learn(decode(self.space, known), wanted)
+        everything = decode(self.space, self._all)[None]
         for trial in range(self.trials):
-            yield torch.stack([model.mean_of(trial, everything) for model in models]).mean(0)
+            yield processes.expected(everything, [trial])[0]
 
     def weights(self) -> dict[str, Any]:
         """The space ranked by each trial's models; no ranking where there was no source task."""
@@ -235,17 +220,3 @@ class NaiveTransfer(MetaAgent):
             random = TrialRandom(0)
             random.load_state_dict(self._shuffled_at)
             self._order = self._all[random.permutation(len(self._all))]
-
-    def _codes_of_all(self) -> Tensor:
-        """Each network of the space once: int64 ``[size]``."""
-        archs = self._decode(torch.arange(math.prod(self.space.sizes)))
-        archs = archs[self.space.is_valid(archs)]
-        return self.space.code(archs)[(self.space.canonical(archs) == archs).all(-1)]
-
-    def _decode(self, codes: Tensor) -> Tensor:
-        """The architectures of codes, valid or not: int64 ``[...]`` to ``[..., decisions]``."""
-        choices = []
-        for size in reversed(self.space.sizes):
-            choices.append(codes % size)
-            codes = codes // size
-        return torch.stack(choices[::-1], dim=-1)

@@ -56,6 +56,10 @@ ADDED = {
     "opening": "random",
     "worth": "trained",
     "workers": 1,
+    "mutations_adapting": 0.0,
+    "prior": "evaluator",
+    "whole": 0,
+    "attributes_for": "nothing",
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 

@@ -101,8 +101,30 @@ def read_recipe(path: Path) -> dict[str, Any]:
         contents.append(_read_file(chain[-1]))
     content = contents.pop()
     while contents:  # from the lowest up: what a recipe takes out must not come back from further below
-        content = _laid_over(content, contents.pop())
+        above = contents.pop()
+        content = _laid_over(content, above)
+        agents = above.get("agents")
+        for name in [each for each, value in agents.items() if value is None] if isinstance(agents, dict) else ():
+            _leave_untrained(content, name)
     return content
+
+
+def _leave_untrained(recipe: dict[str, Any], agent: str) -> None:
+    """Take an agent that was left out of what is meta-trained too, and with the last one its meta-training."""
+
+    def kept(phase: Any) -> bool:
+        if isinstance(phase, dict) and isinstance(phase.get("agents"), list) and agent in phase["agents"]:
+            phase["agents"] = [each for each in phase["agents"] if each != agent]
+            return bool(phase["agents"])
+        return True
+
+    if not kept(recipe.get("meta_training")):
+        del recipe["meta_training"]
+    of_targets = recipe.get("meta_training_for")
+    if isinstance(of_targets, dict):
+        for target, phases in of_targets.items():
+            if isinstance(phases, list):
+                of_targets[target] = [phase for phase in phases if kept(phase)]
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any], named: bool = False) -> dict[str, Any]:
@@ -169,6 +191,8 @@ def _override(recipe: dict[str, Any], key: str, text: str, trust: Trust) -> None
         if depth == len(parts) - 1:
             if value is None and isinstance(at.get(part), (dict, str)) and depth == 1 and parts[0] in NAMED:
                 del at[part]  # as `null` over a mapping takes it out in a recipe with a base
+                if parts[0] == "agents":
+                    _leave_untrained(recipe, part)
             else:
                 at[part] = value
             return

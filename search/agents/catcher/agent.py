@@ -13,22 +13,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from search.agents.base import MetaAgent
+from search.agents.catcher.codes import Codes
 from search.agents.catcher.controller import Controller, ppo_loss
 from search.agents.catcher.encoder import ContextEncoder, kl_to_standard_normal
 from search.agents.catcher.evaluator import Evaluator, PrioritizedReplay, huber
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
+from search.attributes.base import Attribute
 from search.spaces.base import SearchSpace
+from search.statistics.places import places
 from search.training.tensor_files import load_tensors
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Weights that ship with the package, ``AGENT_SPACE.pt``; the README beside them says how each was made."""
+
+
+AttributesFor = Literal["nothing", "features", "filter", "both"]
+"""What a CATCHer does with the attributes of architectures; see `CATCHer`."""
+_DRAWN = 4
+"""Candidates drawn for each that is kept where attributes filter them (assumed)."""
+
+
+_PARENTS = 3
+"""Best networks whose mutations are candidates (assumed)."""
 
 
 def normalise(rewards: Tensor, how: str) -> Tensor:
@@ -45,18 +58,6 @@ def normalise(rewards: Tensor, how: str) -> Tensor:
     if how == "zscore":
         return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, correction=0, keepdim=True) + 1e-8)
     return torch.special.ndtri(places(rewards, rewards).float() / rewards.shape[1])
-
-
-def places(rewards: Tensor, history: Tensor) -> Tensor:
-    """How many of a history's rewards each reward exceeds, an equal one counting half: float64 ``[trials, m]``.
-
-    Args:
-        rewards: ``[trials, m]``.
-        history: ``[trials, n]``.
-    """
-    below = (history.unsqueeze(1) < rewards.unsqueeze(2)).sum(2)
-    equal = (history.unsqueeze(1) == rewards.unsqueeze(2)).sum(2)
-    return below.double() + 0.5 * equal
 
 
 def read_weights(init: str, agent: str, space: SearchSpace) -> dict[str, Any]:
@@ -114,7 +115,13 @@ class CATCHer(MetaAgent):
             CATCH-zero and CATCH-random of sec. 5.
         init: a weights file of a meta-trained CATCHer to start from, or ``pretrained`` for the one that ships
             with the package; without one it searches from scratch.
+        attributes: what is known of architectures before their evaluation, by name; None for those of the recipe.
+        attributes_for: what to do with them; not in the paper. ``nothing``; ``features``: encoder and evaluator read
+            them beside the decisions; ``filter``: of four times as many candidates the quarter is kept whose attributes
+            are best, by the mean of their normal quantiles; or ``both``.
     """
+
+    caches = frozenset({"attributes", "codes"})
 
     def __init__(
         self,
@@ -124,11 +131,19 @@ class CATCHer(MetaAgent):
         settings: CatcherSettings = CatcherSettings(),  # noqa: B008 - frozen
         context: Literal["posterior", "zero", "random"] = "posterior",
         init: str | None = None,
+        attributes: dict[str, Attribute] | None = None,
+        attributes_for: AttributesFor = "nothing",
     ):
         super().__init__(space, trials, seed)
+        if attributes_for not in get_args(AttributesFor):
+            allowed = ", ".join(get_args(AttributesFor))
+            raise ValueError(f"{type(self).__name__}: attributes_for is '{attributes_for}', allowed: {allowed}")
+        self.attributes = {} if attributes_for == "nothing" else attributes
+        self.attributes_for = attributes_for
         self.settings, self.context = settings, context
         self.dtype = torch.float64 if settings.double else torch.float32
-        code_length = space.offsets[-1]
+        self.codes = Codes(space, self.attributes, attributes_for in ("features", "both"))
+        code_length = len(self.codes)
         self.encoder = ContextEncoder(self.rng, code_length, settings, self.dtype)
         self.controller = Controller(space, self.rng, settings, self.dtype)
         self.evaluator = Evaluator(self.rng, code_length, settings, self.dtype)
@@ -144,8 +159,12 @@ class CATCHer(MetaAgent):
             fused=True,
         )
         self.begin_task(budget=50, adapting=True)
-        if init is not None:
-            self.load_weights(read_weights(init, type(self).__name__, space))
+        self._start_from(init)
+
+    def _start_from(self, init: str | None) -> None:
+        """Load a weights file, once the recipe's attributes are known that its networks may read."""
+        if init is not None and not (self.attributes is None and self.attributes_for != "nothing"):
+            self.load_weights(read_weights(init, type(self).__name__, self.space))
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -208,12 +227,10 @@ class CATCHer(MetaAgent):
         if self.archs.shape[1] < self.settings.initial_networks:
             archs = self.space.sample(self.rng, n)
             return archs, self._uniform_log_probs(archs)
-        codes, rewards = self._history()
-        mean, variance = self._posterior(codes, rewards)
-        z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
+        z = self._context()
         few = self.settings.candidates
         count = max(self.settings.candidates_adapting or few if self.adapting else few, 2 * n)
-        candidates = self.candidates(z, count)
+        candidates = self._sifted(self.candidates(z, count * self._drawn))
         scores = self.preference(candidates, z)
         fallback = self._fallback(n)
         # Two architectures of one network are one evaluation.
@@ -223,7 +240,7 @@ class CATCHer(MetaAgent):
         asked = []
         for k in range(n):
             explore = self.rng.uniform(1) < self.epsilon
-            lottery = self.rng.uniform(count)
+            lottery = self.rng.uniform(candidates.shape[1])
             preference = torch.where(explore, lottery, scores).masked_fill(~fresh, -torch.inf)
             best = preference.argmax(1, keepdim=True)
             index = best.unsqueeze(-1).expand(-1, -1, candidates.shape[-1])
@@ -234,6 +251,27 @@ class CATCHer(MetaAgent):
         log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), archs)
         return archs, log_probs
 
+    def _context(self) -> Tensor:
+        """A draw from the posterior given the history, from the prior while there is none: ``[trials, latent]``."""
+        if not self.archs.shape[1]:
+            empty = torch.zeros(self.trials, 1, self.settings.latent, dtype=self.dtype)
+            spread = torch.full_like(empty, float(self.context != "zero"))
+            return self._draw_context(empty, spread).squeeze(1)
+        mean, variance = self._posterior(*self._history())
+        return self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
+
+    @property
+    def _drawn(self) -> int:
+        """Candidates drawn for each that the evaluator sees."""
+        return _DRAWN if self.attributes and self.attributes_for in ("filter", "both") else 1
+
+    def _sifted(self, candidates: Tensor) -> Tensor:
+        """Of ``[trials, more, decisions]`` the share whose attributes are best."""
+        if self._drawn == 1:
+            return candidates
+        best = self.codes.promise(candidates).topk(candidates.shape[1] // self._drawn, dim=1).indices
+        return candidates.gather(1, best.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
+
     def _fallback(self, n: int) -> Tensor:
         """What is asked where the policy has nothing new left to propose: ``[trials, n, decisions]``."""
         if self.settings.fallback == "random":
@@ -242,7 +280,7 @@ class CATCHer(MetaAgent):
         return self.space.mutate(self.archs.gather(1, best), self.rng)
 
     def candidates(self, z: Tensor, count: int) -> Tensor:
-        """What the evaluator chooses among: ``count`` samples of the controller (CATCH, sec. 3.2).
+        """What the evaluator chooses among: samples of the controller (CATCH, sec. 3.2), and mutants if set.
 
         Args:
             z: the context ``[trials, latent]``.
@@ -251,7 +289,17 @@ class CATCHer(MetaAgent):
         Returns:
             Int64 ``[trials, count, decisions]``.
         """
-        return self.controller.sample(z, self.rng, count)
+        mutants = int(self.settings.mutations_adapting * count) if self.adapting else 0
+        proposed = self.controller.sample(z, self.rng, count - mutants)
+        return torch.cat([proposed, self._mutants(mutants, _PARENTS)], 1) if mutants else proposed
+
+    def _mutants(self, count: int, parents: int) -> Tensor:
+        """One-step mutations of so many best networks, in turn: int64 ``[trials, count, decisions]``."""
+        best = self.rewards.topk(min(parents, self.rewards.shape[1]), dim=1).indices
+        places = best[:, torch.arange(count) % best.shape[1]]
+        return self.space.mutate(
+            self.archs.gather(1, places.unsqueeze(-1).expand(-1, -1, self.archs.shape[-1])), self.rng
+        )
 
     def preference(self, candidates: Tensor, z: Tensor) -> Tensor:
         """How much each candidate is worth evaluating: the evaluator's prediction (CATCH, sec. 3.3).
@@ -263,7 +311,7 @@ class CATCHer(MetaAgent):
         Returns:
             Float64 ``[trials, count]``.
         """
-        codes = self.space.one_hot(candidates).to(self.dtype)
+        codes = self.codes(candidates).to(self.dtype)
         return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1)).double()
 
     def _uniform_log_probs(self, archs: Tensor) -> Tensor:
@@ -369,9 +417,9 @@ class CATCHer(MetaAgent):
         return settings.kl_weight / (predicted if settings.kl_per_reward else 1) * kl
 
     def _history(self) -> tuple[Tensor, Tensor]:
-        """One-hot codes ``[trials, n, code]`` and normalised rewards ``[trials, n]`` of every network so far."""
+        """Codes ``[trials, n, code]`` and normalised rewards ``[trials, n]`` of every network so far."""
         rewards = normalise(self.rewards, self.settings.normalisation)
-        return self.space.one_hot(self.archs).to(self.dtype), rewards.to(self.dtype)
+        return self.codes(self.archs).to(self.dtype), rewards.to(self.dtype)
 
     def _posterior(self, codes: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of z after each prefix of the history: ``[trials, n, latent]``."""
@@ -395,6 +443,7 @@ class CATCHer(MetaAgent):
             "sizes": list(self.space.sizes),
             "settings": asdict(self.settings),
             "context": self.context,
+            "attributes": list(self.codes.names),
             "networks": {name: value.clone() for name, value in self.networks.state_dict().items()},
         }
 
@@ -410,7 +459,13 @@ class CATCHer(MetaAgent):
             theirs, ours = weights["settings"].get(name, False), getattr(self.settings, name)
             if theirs != ours:
                 raise ValueError(f"these CATCHer weights have {name}={theirs}, this agent has {name}={ours}")
-        if weights["networks"].keys() != self.networks.state_dict().keys():
+        if weights.get("attributes", []) != self.codes.names:
+            theirs, ours = (", ".join(each) or "none" for each in (weights.get("attributes", []), self.codes.names))
+            raise ValueError(f"these CATCHer weights read the attributes: {theirs}; this agent reads: {ours}")
+        own = self.networks.state_dict()
+        if {name: value.shape[1:] for name, value in weights["networks"].items()} != {
+            name: value.shape[1:] for name, value in own.items()
+        }:
             raise ValueError(f"these weights belong to another kind of agent than {type(self).__name__}")
         self.networks.load_state_dict(
             {

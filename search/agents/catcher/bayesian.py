@@ -19,17 +19,25 @@ network holds the best.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from search.agents.catcher.agent import CATCHer, few_threads, normalise, places, read_weights
+from search.agents.catcher.agent import AttributesFor, CATCHer, few_threads, normalise
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
+from search.agents.catcher.sources import SourceProcesses
+from search.agents.predictor.candidates import WholeSpace
+from search.agents.predictor.encodings import OneHotEncoding
+from search.attributes.base import Attribute
 from search.spaces.base import SearchSpace
+from search.statistics.places import places
 
+_NUMBERS = 2**23
+"""Covariances held at once where a space is looked at as a whole: 64 MB of them."""
 _STRIDE = 7919
 """A prime: multiples of it, modulo a smaller number, visit every context size equally often and in no simple order."""
 
@@ -52,6 +60,13 @@ class BayesianSettings:
             a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then
             those more than three standard deviations below the mean are taken to be just there, and the evaluator's
             expectations are centred on the history's. Not measured.
+        prior: the mean of the process: what the ``evaluator`` expects, in the context; or what ``sources`` show, the
+            mean over source tasks of a Gaussian process on each one's evaluations, in practice without the task
+            practised on.
+        opening: how a search begins that has learned from sources: with ``random`` networks, as the paper's does, or
+            with the best by the ``prior``.
+        whole: a space of at most so many combinations of choices is looked at as a whole on a target, each network
+            once, by its graph.
     """
 
     updates_per_network: int = 3
@@ -64,13 +79,21 @@ class BayesianSettings:
     parents: int = 3
     confidence: float = 1.0
     adapts_on: Literal["ranks", "rewards"] = "ranks"
+    prior: Literal["evaluator", "sources"] = "evaluator"
+    opening: Literal["random", "prior"] = "random"
+    whole: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
         if not 0 <= self.mutations <= 1:
             raise ValueError(f"mutations is {self.mutations}, it must lie in [0, 1]")
-        if self.adapts_on not in ("ranks", "rewards"):
-            raise ValueError(f"adapts_on is '{self.adapts_on}', allowed: ranks, rewards")
+        for name, allowed in (
+            ("adapts_on", ("ranks", "rewards")),
+            ("prior", ("evaluator", "sources")),
+            ("opening", ("random", "prior")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, it must be above 0")
         for name in ("updates_per_network", "batch", "parents"):
@@ -95,7 +118,11 @@ class BayesianCATCHer(CATCHer):
         bayesian: what this variant adds.
         context: as in `CATCHer`.
         init: as in `CATCHer`.
+        attributes: as in `CATCHer`.
+        attributes_for: as in `CATCHer`; as features the process reads them too.
     """
+
+    caches = CATCHer.caches | {"pool", "_expected"}
 
     def __init__(
         self,
@@ -106,16 +133,23 @@ class BayesianCATCHer(CATCHer):
         bayesian: BayesianSettings = BayesianSettings(),
         context: Literal["posterior", "zero", "random"] = "posterior",
         init: str | None = None,
+        attributes: dict[str, Attribute] | None = None,
+        attributes_for: AttributesFor = "nothing",
     ):
         self.bayesian = bayesian
         self.archive: list[tuple[Tensor, Tensor]] = []
-        super().__init__(space, trials, seed, settings, context)
-        self.kernel = ArchitectureKernel(space, trials, self.dtype)
+        self.informed = False
+        self._expected: Tensor | None = None  # of all networks of the space, by the sources
+        super().__init__(space, trials, seed, settings, context, None, attributes, attributes_for)
+        self.pool: WholeSpace | None = None
+        if math.prod(space.sizes) <= bayesian.whole:
+            self.pool = WholeSpace(space, [OneHotEncoding()], {})
+        self.sources, self.starts = SourceProcesses(self.codes), torch.arange(trials)
+        self.kernel = ArchitectureKernel(self.codes, trials, self.dtype)
         self.networks["kernel"] = self.kernel
         with torch.no_grad():  # an agent that has learned from no task expects the same of every network
             self.evaluator.mlp.weights[-1] *= 0.01
-        if init is not None:
-            self.load_weights(read_weights(init, type(self).__name__, space))
+        self._start_from(init)
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
@@ -127,11 +161,41 @@ class BayesianCATCHer(CATCHer):
             "bayesian": {"updates_per_network": 1},
         }
 
+    def _coded(self, archs: Tensor) -> Tensor:
+        """What process and evaluator read of architectures: ``[..., code]``."""
+        return self.codes(archs).to(self.dtype)
+
     def _propose(self, n: int) -> tuple[Tensor, Tensor]:
-        if self.adapting:
-            return super()._propose(n)
+        opened = self.archs.shape[1] >= self.settings.initial_networks
+        if self.adapting and (opened or (self.informed and self.bayesian.opening == "prior")):
+            return self._propose_of_all(self.pool, n) if self.pool else super()._propose(n)
         archs = self.space.sample(self.rng, n)
         return archs, self._uniform_log_probs(archs)
+
+    def _propose_of_all(self, pool: WholeSpace, n: int) -> tuple[Tensor, Tensor]:
+        """The best new ones of a whole space."""
+        told = torch.cat([self.archs, self._pending], 1)
+        everything, known = pool.candidates(told[:, :0], self.rng), pool.names(told)
+        archs, names = everything.archs, everything.names[0]
+        if self._expected is None:
+            self._expected = self._expected_of(archs)
+        z, asked = self._context(), []
+        lots = (self.rng.uniform(1) * len(names)).long()[:, 0].tolist()
+        part = max(1, _NUMBERS // (len(names) * (1 + self.archs.shape[1])))
+        promising = torch.ones(len(names), dtype=torch.bool)
+        if self._drawn > 1:
+            promise = self.codes.promise(archs)[0]
+            promising = promise >= promise.topk(len(names) // self._drawn).values[-1]
+        for first in range(0, self.trials, part):
+            rows = slice(first, min(self.trials, first + part))
+            for k, worth in enumerate(self._preference(archs, z, self._expected[rows], rows), first):
+                worth = worth.masked_fill(torch.isin(names, known[k]) | ~promising, -torch.inf)
+                # Of equal ones any: which is asked must not hang on the order of the space.
+                order = worth.roll(-lots[k]).argsort(descending=True, stable=True)[:n]
+                asked.append(archs[0, (order + lots[k]) % len(names)])
+        chosen = torch.stack(asked)
+        log_probs, _ = self.controller.log_probs(z.unsqueeze(1).expand(-1, n, -1), chosen)
+        return chosen, log_probs
 
     @property
     def epsilon(self) -> float:
@@ -141,11 +205,10 @@ class BayesianCATCHer(CATCHer):
     def candidates(self, z: Tensor, count: int) -> Tensor:
         """The controller's proposals, and mutations of the best networks so far."""
         mutants = int(self.bayesian.mutations * count)
-        proposed = super().candidates(z, count - mutants)
-        best = self.rewards.topk(min(self.bayesian.parents, self.rewards.shape[1]), dim=1).indices
-        places = best[:, torch.arange(mutants) % best.shape[1]]
-        parents = self.archs.gather(1, places.unsqueeze(-1).expand(-1, -1, self.archs.shape[-1]))
-        return torch.cat([proposed, self.space.mutate(parents, self.rng)], 1)
+        if not self.archs.shape[1]:
+            return self.controller.sample(z, self.rng, count)
+        proposed = self.controller.sample(z, self.rng, count - mutants)
+        return torch.cat([proposed, self._mutants(mutants, self.bayesian.parents)], 1)
 
     def preference(self, candidates: Tensor, z: Tensor) -> Tensor:
         """Expected improvement and upper confidence bound in turn, float64 ``[trials, count]``.
@@ -153,21 +216,53 @@ class BayesianCATCHer(CATCHer):
         The first refines what is known to be good, the second learns what is not known; which of them serves a target
         better differs from target to target (hence portfolios of both, Hoffman et al. 2011).
         """
-        codes, rewards = self._history()
-        asked = self.space.one_hot(candidates).to(self.dtype)
-        known, expected = self._prior(codes, z), self._prior(asked, z)
+        return self._preference(candidates, z, self._expected_of(candidates))
+
+    def _preference(self, candidates: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
+        """What candidates of some trials, or of all alike, are worth.
+
+        Args:
+            candidates: int64 ``[trials or 1, count, decisions]``.
+            z: the contexts of all trials ``[trials, latent]``.
+            expected: what sources say of the candidates ``[trials, count]``.
+            rows: which trials.
+        """
+        archs, (_, rewards) = self.archs[rows], self._history()
+        rewards = rewards[rows]
+        prior = self._prior(candidates, z[rows], expected, rows)
+        if not rewards.shape[1]:
+            return prior.double()
+        known = self._prior(archs, z[rows], self._expected_of(archs, rows), rows)
         if self.bayesian.adapts_on == "rewards":
-            rewards = standardised(self.rewards).to(self.dtype)
+            rewards = standardised(self.rewards[rows]).to(self.dtype)
             centre = known.mean(1, keepdim=True)
-            known, expected = known - centre, expected - centre
-        mean, variance = posterior(self.kernel, codes, known, rewards, asked, expected)
+            known, prior = known - centre, prior - centre
+        asked = self._coded(candidates)
+        mean, variance = posterior(self.kernel.of_trials(rows), self._coded(archs), known, rewards, asked, prior)
         if rewards.shape[1] % 2:
             return mean + self.bayesian.confidence * variance.sqrt()
         return log_expected_improvement(mean, variance, rewards.double().amax(1, keepdim=True))
 
-    def _prior(self, codes: Tensor, z: Tensor) -> Tensor:
-        """What the evaluator expects of networks ``[trials, n, code]`` in the context ``[trials, latent]``."""
-        return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1))
+    def _prior(self, archs: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The mean of the process at ``[trials or 1, n, decisions]`` in contexts: ``[trials, n]``.
+
+        Args:
+            archs: the networks.
+            z: the contexts ``[trials, latent]``.
+            expected: what sources say of the networks, ``[trials, n]``.
+            rows: which trials these are.
+        """
+        if self.bayesian.prior == "sources":
+            return expected.to(self.dtype)
+        codes = self._coded(archs).expand(len(z), -1, -1)
+        return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1), rows)
+
+    def _expected_of(self, archs: Tensor, rows: slice = slice(None)) -> Tensor:
+        """What sources say of architectures ``[trials or 1, n, decisions]``: float64 ``[trials, n]``."""
+        starts = self.starts[rows].tolist()
+        if self.bayesian.prior == "evaluator":
+            return torch.zeros(len(starts), archs.shape[1], dtype=torch.float64)
+        return self.sources.expected(archs, starts)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -178,7 +273,10 @@ class BayesianCATCHer(CATCHer):
         self.rewards = torch.cat([self.rewards, rewards], 1)
         if not self.adapting and self.archs.shape[1] >= self.budget:
             self.archive.append((self.archs, self.rewards))
+            self.informed, self.starts, self._expected = True, torch.arange(self.trials), None
             with few_threads(self.trials):
+                if self.bayesian.prior == "sources":
+                    self.sources.learn(self.archs, self.rewards)
                 self._practise(self.bayesian.updates_per_network * self.archs.shape[1])
 
     def _practise(self, updates: int) -> None:
@@ -187,13 +285,19 @@ class BayesianCATCHer(CATCHer):
         optimizer = torch.optim.Adam(self.networks.parameters(), lr=rate, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, rate / 20)
         worths = [normalise(rewards, self.settings.normalisation) for _, rewards in self.archive]
+        others: list[Tensor | None] = [None] * len(self.archive)
+        if self.bayesian.prior == "sources":
+            trials = range(self.trials)
+            others = [self.sources.expected(archs, trials, k) for k, (archs, _) in enumerate(self.archive)]
         for update in range(updates):
             task = update % len(self.archive)
-            loss = self.practice_loss(*self.archive[task], worths[task], update)
+            loss = self.practice_loss(*self.archive[task], worths[task], update, others[task])
             self._step(optimizer, loss)
             schedule.step()
 
-    def practice_loss(self, archs: Tensor, rewards: Tensor, worth: Tensor, update: int) -> Tensor:
+    def practice_loss(
+        self, archs: Tensor, rewards: Tensor, worth: Tensor, update: int, others_expect: Tensor | None = None
+    ) -> Tensor:
         """One draw of the objective on a stored task, to be minimised: ``[trials]``.
 
         A random part of the task's networks is the context, with rewards normalised within it, as they will be in a
@@ -205,24 +309,31 @@ class BayesianCATCHer(CATCHer):
             rewards: float64 ``[trials, n]``.
             worth: the same normalised over the whole task, ``[trials, n]``.
             update: decides how large the context is, the same for all trials; which networks fill it is drawn.
+            others_expect: what the other tasks' processes expect of the networks, ``[trials, n]``.
         """
         held = archs.shape[1]
         smallest = min(self.bayesian.smallest_context, max(1, held // 2))
         largest = max(smallest, min(self.bayesian.largest_context, held // 2))
         size = smallest + update * _STRIDE % (largest - smallest + 1)
+        expect = torch.zeros(rewards.shape, dtype=torch.float64) if others_expect is None else others_expect
         order = self.rng.permutation(held)
         rows = torch.arange(self.trials).unsqueeze(1)
         chosen, others = order[:, :size], order[:, size : size + self.bayesian.batch]
-        codes = self.space.one_hot(archs[rows, chosen]).to(self.dtype)
+        context = archs[rows, chosen]
+        codes = self.codes(context).to(self.dtype)
         known = normalise(rewards[rows, chosen], self.settings.normalisation).to(self.dtype)
         mean, variance = self._posterior(codes, known)
         z = self._draw_context(mean[:, -1:], variance[:, -1:]).squeeze(1)
 
         networks = archs[rows, others]
-        asked = self.space.one_hot(networks).to(self.dtype)
         targets = normalise_among(rewards[rows, others], rewards[rows, chosen], self.settings.normalisation)
         predicted, uncertainty = posterior(
-            self.kernel, codes, self._prior(codes, z), known, asked, self._prior(asked, z)
+            self.kernel,
+            self._coded(context),
+            self._prior(context, z, expect[rows, chosen]),
+            known,
+            self._coded(networks),
+            self._prior(networks, z, expect[rows, others]),
         )
         uncertainty = uncertainty + self.kernel.noise()
         surprise = 0.5 * ((targets - predicted).square() / uncertainty + uncertainty.log()).mean(1)
@@ -237,14 +348,36 @@ class BayesianCATCHer(CATCHer):
 
     # ---- carrying over ---------------------------------------------------------------------------------------------
 
+    def weights(self) -> dict[str, Any]:
+        """Those of the CATCHer, and the processes of the source tasks."""
+        return {**super().weights(), "sources": self.sources.state_dict()}
+
+    def load_weights(self, weights: dict[str, Any], first: int = 0) -> None:
+        """Start from what was meta-trained; its trials are dealt out to this agent's in turn."""
+        sources = weights.get("sources", []) if isinstance(weights, dict) else []
+        if self.bayesian.prior != "evaluator" and not sources:
+            raise ValueError(f"these weights hold no source tasks, which prior: {self.bayesian.prior} looks at")
+        super().load_weights(weights, first)
+        self.sources.load_state_dict(sources)
+        count = len(sources[0]["archs"]) if sources else 1
+        self.starts, self.informed, self._expected = (first + torch.arange(self.trials)) % count, True, None
+
     def state_dict(self) -> dict[str, Any]:
-        """The CATCHer's state and the stored tasks."""
-        return {**super().state_dict(), "archive": [list(task) for task in self.archive]}
+        """The CATCHer's state, the stored tasks and their processes."""
+        return {
+            **super().state_dict(),
+            "archive": [list(task) for task in self.archive],
+            "sources": self.sources.state_dict(),
+            "starts": self.starts.clone(),
+            "informed": self.informed,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state`` was taken."""
         super().load_state_dict(state)
         self.archive = [(archs, rewards) for archs, rewards in state["archive"]]
+        self.sources.load_state_dict(state["sources"])
+        self.starts, self.informed, self._expected = state["starts"].clone(), state["informed"], None
 
 
 def standardised(rewards: Tensor) -> Tensor:

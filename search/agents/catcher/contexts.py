@@ -30,7 +30,7 @@ def encode_histories(agent: CATCHer, archs: Tensor, rewards: Tensor) -> tuple[Te
     """
     worst = rewards.nan_to_num(nan=torch.inf).min(1, keepdim=True).values
     told = torch.where(rewards.isnan(), torch.where(worst.isinf(), 0.0, worst), rewards)
-    codes = agent.space.one_hot(archs).to(agent.dtype)
+    codes = agent.codes(archs).to(agent.dtype)
     relative = normalise(told.double(), agent.settings.normalisation).to(agent.dtype)
     # The encoder takes a history a trial: trial 0's weights stand in for every one, without being copied.
     weights = {

@@ -27,9 +27,12 @@ class Evaluator(nn.Module):
         hidden = [settings.hidden] * settings.layers
         self.mlp = StackedMLP(rng, [settings.latent + code_length, *hidden, 1], dtype)
 
-    def forward(self, codes: Tensor, context: Tensor) -> Tensor:
-        """Predicted scores ``[trials, n]`` of codes ``[trials, n, code]`` in contexts ``[trials, n, latent]``."""
-        return self.mlp(torch.cat([context, codes], dim=-1)).squeeze(-1)
+    def forward(self, codes: Tensor, context: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Predicted scores ``[trials, n]`` of codes ``[trials, n, code]`` in contexts ``[trials, n, latent]``.
+
+        Codes and contexts may be those of some trials, ``rows``, alone.
+        """
+        return self.mlp(torch.cat([context, codes], dim=-1), rows).squeeze(-1)
 
 
 def huber(errors: Tensor, delta: float) -> Tensor:

@@ -3,59 +3,91 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-
-from search.spaces.base import SearchSpace
 
 _JITTER = 1e-4
 """Smallest noise variance: keeps a kernel matrix of near-equal architectures positive definite."""
 
 
+class Columns(Protocol):
+    """Numbers that a kernel reads of an architecture.
+
+    Attributes:
+        blocks: int64 ``[columns]``: which way of seeing an architecture each column belongs to.
+        groups: int64 ``[columns]``: which columns have a weight in common, numbered over all blocks.
+    """
+
+    blocks: Tensor
+    groups: Tensor
+
+
 class ArchitectureKernel(nn.Module):
-    """k(a, b) = constant + transfer f(a) f(b) + local exp(-sum_d w_d [a_d != b_d]), one kernel a trial.
+    """k(a, b) = constant + transfer f(a) f(b) + sum over blocks of local exp(-sum_g w_g |a_g - b_g|^2 / 2).
+
+    Each trial has a kernel of its own.
 
     f is the mean function, what other tasks say of an architecture. The transfer term lets the data scale it: if the
-    sources mislead, its coefficient is inferred to be near zero. The local term, a product over decisions, is what the
-    target's own evaluations say of similar architectures. All variances and the weights w are positive and learned.
+    sources mislead, its coefficient is inferred to be near zero. The local terms are what the target's own evaluations
+    say of similar architectures: a block is one way of seeing them, and within it a product over groups of columns. Of
+    one-hot decisions |a_g - b_g|^2 / 2 is whether they differ. All variances and the weights w are positive and
+    learned.
 
     Args:
-        space: the decisions.
+        columns: what is read.
         trials: independent kernels.
         dtype: of the parameters.
     """
 
-    def __init__(self, space: SearchSpace, trials: int, dtype: torch.dtype):
+    def __init__(self, columns: Columns, trials: int, dtype: torch.dtype):
         super().__init__()
+        self.blocks, self.groups = int(columns.blocks.max()) + 1, columns.groups
+        self.columns = [(columns.blocks == block).nonzero()[:, 0] for block in range(self.blocks)]
 
         def positive(start: float, size: int = 1) -> nn.Parameter:
             return nn.Parameter(torch.full((trials, size), math.log(start), dtype=dtype))
 
         # For normalised rewards, whose standard deviation is 1. Assumed; meta-training fits them.
         self.log_constant, self.log_transfer = positive(0.25), positive(0.25)
-        self.log_local, self.log_noise = positive(0.25), positive(0.01)
-        self.log_weights = positive(0.5, len(space.sizes))
-        self.decision = torch.repeat_interleave(torch.arange(len(space.sizes)), torch.tensor(space.sizes))
+        self.log_local, self.log_noise = positive(0.25 / self.blocks, self.blocks), positive(0.01)
+        self.log_weights = positive(0.5, int(columns.groups.max()) + 1)
 
     def noise(self) -> Tensor:
         """Variance of an observed reward about its true value: ``[trials, 1]``."""
         return self.log_noise.exp() + _JITTER
 
+    def of_trials(self, rows: slice) -> ArchitectureKernel:
+        """The kernels of some trials alone; nothing is learned through them."""
+        some = ArchitectureKernel.__new__(ArchitectureKernel)
+        nn.Module.__init__(some)
+        some.blocks, some.groups, some.columns = self.blocks, self.groups, self.columns
+        for name, value in self.named_parameters():
+            some.register_parameter(name, nn.Parameter(value.detach()[rows], requires_grad=False))
+        return some
+
     def covariance(self, codes: Tensor, means: Tensor, others: Tensor, other_means: Tensor) -> Tensor:
-        """The kernel of two sets, codes ``[trials, n, code]`` and f ``[trials, n]`` each: ``[trials, n, m]``."""
-        weights = self.log_weights.exp()
-        agreement = (codes * weights[:, self.decision].unsqueeze(1)) @ others.transpose(1, 2)
-        local = (agreement - weights.sum(1).view(-1, 1, 1)).exp()
-        transfer = means.unsqueeze(2) * other_means.unsqueeze(1)
-        constant, slope, height = (
-            value.exp().unsqueeze(2) for value in (self.log_constant, self.log_transfer, self.log_local)
-        )
-        return constant + slope * transfer + height * local
+        """The kernel of two sets, columns ``[trials, n, columns]`` and f ``[trials, n]`` each: ``[trials, n, m]``.
+
+        The columns of the second set may be ``[1, m, columns]`` for all trials.
+        """
+        weights, heights = self.log_weights.exp(), self.log_local.exp()
+        constant, slope = (value.exp().unsqueeze(2) for value in (self.log_constant, self.log_transfer))
+        total = constant + slope * (means.unsqueeze(2) * other_means.unsqueeze(1))
+        for block, columns in enumerate(self.columns):
+            ours, theirs = (codes, others) if self.blocks == 1 else (codes[..., columns], others[..., columns])
+            weight = weights[:, self.groups[columns]]
+            weighted = ours * weight.unsqueeze(1)
+            squares = (weighted * ours).sum(2, keepdim=True) + (theirs.square() @ weight.unsqueeze(2)).transpose(1, 2)
+            exponent = torch.add(weighted @ theirs.transpose(1, 2), squares, alpha=-0.5)
+            total = torch.addcmul(total, heights[:, block, None, None], exponent.clamp(max=0).exp())
+        return total
 
     def variance(self, means: Tensor) -> Tensor:
         """k(a, a) of architectures with mean function f, ``[trials, n]``."""
-        return self.log_constant.exp() + self.log_transfer.exp() * means.square() + self.log_local.exp()
+        local = self.log_local.exp().sum(1, keepdim=True)
+        return self.log_constant.exp() + self.log_transfer.exp() * means.square() + local
 
 
 def posterior(
@@ -65,10 +97,10 @@ def posterior(
 
     Args:
         kernel: the covariance.
-        codes: one-hot codes of the evaluated ones ``[trials, n, code]``.
+        codes: columns of the evaluated ones ``[trials, n, columns]``.
         means: their mean function ``[trials, n]``.
         rewards: their normalised rewards ``[trials, n]``.
-        others: one-hot codes of those asked about ``[trials, m, code]``.
+        others: columns of those asked about ``[trials, m, columns]``.
         other_means: their mean function ``[trials, m]``.
 
     Returns:

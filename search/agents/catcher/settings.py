@@ -34,6 +34,8 @@ class CatcherSettings:
         initial_networks: random networks that open a search; they count as evaluations. Paper, sec. 3.1 ("a few").
         candidates: networks the controller samples a step. Paper, sec. 3.2 (count not given).
         candidates_adapting: the same on a target; 0 for as many.
+        mutations_adapting: share of these that are one-step mutations of the best three networks so far. 0, as in the
+            paper.
         uniform_floor: share of every decision's probability that is spread evenly over the valid choices. 0, as in the
             paper, lets a choice die out.
         fallback: what is asked where no candidate is new: a ``random`` network, or a ``mutation`` of the best one.
@@ -71,6 +73,7 @@ class CatcherSettings:
     initial_networks: int = 5
     candidates: int = 20
     candidates_adapting: int = 0
+    mutations_adapting: float = 0.0
     uniform_floor: float = 0.0
     fallback: Literal["random", "mutation"] = "random"
     normalisation: str = "rank"
@@ -108,6 +111,8 @@ class CatcherSettings:
         for name in ("latent", "hidden", "layers", "initial_networks", "candidates", "policy_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 <= self.mutations_adapting <= 1:
+            raise ValueError(f"mutations_adapting is {self.mutations_adapting}, it must lie in [0, 1]")
         for name in ("epsilon_start", "epsilon_end", "epsilon_start_adapting", "epsilon_end_adapting"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must lie in [0, 1]")

@@ -29,10 +29,10 @@ class StackedMLP(nn.Module):
             self.weights.append(nn.Parameter(((2 * rng.uniform(fan_in, fan_out) - 1) * scale).to(dtype)))
             self.biases.append(nn.Parameter(((2 * rng.uniform(1, fan_out) - 1) * scale).to(dtype)))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """``[trials, batch, in]`` to ``[trials, batch, out]``; ReLU between layers."""
+    def forward(self, inputs: Tensor, rows: slice = slice(None)) -> Tensor:
+        """``[trials, batch, in]`` to ``[trials, batch, out]``; ReLU between layers, of all trials or some ``rows``."""
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            inputs = torch.baddbmm(bias, inputs if layer == 0 else inputs.relu(), weight)
+            inputs = torch.baddbmm(bias[rows], inputs if layer == 0 else inputs.relu(), weight[rows])
         return inputs
 
 

@@ -146,8 +146,7 @@ class PredictorAgent(Agent):
         count = candidates.names.shape[1]
         if self.opening == "random" or not self.attributes:
             return torch.zeros(self.trials, count, dtype=torch.float64)
-        signs = torch.tensor([1.0 if each.direction == "max" else -1.0 for each in self.attributes.values()])
-        promise = (candidates.features[..., -len(signs) :] * signs).mean(-1).double().expand(self.trials, -1)
+        promise = candidates.features[..., -len(self.attributes) :].mean(-1).double().expand(self.trials, -1)
         # Of a sample: of a whole space all trials would begin with the same few.
         lots = self.rng.uniform(count)
         drawn = lots >= lots.topk(min(self.count, count), dim=1).values[:, -1:]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search.agents.catcher.agent import places
 from search.agents.predictor.encodings import Encoding, SideBySide, names_of
 from search.attributes.base import Attribute
+from search.attributes.quantiles import QuantileColumns
 from search.randomness import TrialRandom
 from search.spaces.base import SearchSpace
 
@@ -156,13 +156,12 @@ class _Columns:
     """
 
     def __init__(self, encoder: SideBySide, attributes: Mapping[str, Attribute], reference: Tensor):
-        self._encoder, self._attributes = encoder, attributes
+        self._encoder, self._attributes = encoder, QuantileColumns(attributes, reference)
         self.blocks, self.groups = encoder.blocks, encoder.groups
         if attributes:
             numbers = torch.arange(len(attributes))
             self.blocks = torch.cat([self.blocks, torch.full_like(numbers, int(self.blocks.max()) + 1)])
             self.groups = torch.cat([self.groups, numbers + int(self.groups.max()) + 1])
-        self._known = {name: each.values(reference) for name, each in attributes.items()}
         self._scale = torch.ones(len(self.blocks))
         self._scale = self._scales(self(reference).double()).float()
 
@@ -177,10 +176,4 @@ class _Columns:
 
     def __call__(self, archs: Tensor) -> Tensor:
         """Int64 ``[n, decisions]`` to float32 ``[n, columns]``."""
-        columns = [self._encoder(archs)]
-        for name, attribute in self._attributes.items():
-            known = self._known[name]
-            known, values = known[~known.isnan()], attribute.values(archs)
-            quantile = torch.special.ndtri((places(values[None], known[None])[0] + 0.5) / (len(known) + 1))
-            columns.append(torch.where(values.isnan(), 0.0, quantile)[:, None].float())
-        return torch.cat(columns, 1) * self._scale
+        return torch.cat([self._encoder(archs), self._attributes(archs)], 1) * self._scale

@@ -172,17 +172,3 @@ class FittedProcess(Model):
             )
         mean, variance = (torch.cat(each) for each in zip(*found, strict=True))
         return mean, variance.sqrt()
-
-    def mean_of(self, trial: int, features: Tensor) -> Tensor:
-        """The mean alone of one trial, which costs a part of `predict`: float32 ``[m, columns]`` to float64 ``[m]``."""
-        kernel, known = self.kernel.of_trial(trial), self.examples.features[trial][None].double()
-        targets = self.examples.targets[trial][:, None]
-        none = known.new_zeros(1, len(targets))
-        between = kernel.covariance(known, none, known, none)[0] + kernel.noise().double() * torch.eye(len(targets))
-        solved = torch.cholesky_solve(targets.double(), torch.linalg.cholesky(between))
-        return torch.cat(
-            [
-                (kernel.covariance(part[None].double(), none, known, none)[0] @ solved)[:, 0]
-                for part in features.split(4096)
-            ]
-        )

@@ -14,8 +14,8 @@ from .walking import walk
 SPACE = Grid(4, 4)
 
 
-def meta_trained(reward, kind=AdaptiveTransfer, trials=4):
-    agent = kind(SPACE, trials=trials, seed=0, trees=10)
+def meta_trained(reward, kind=AdaptiveTransfer, trials=4, **arguments):
+    agent = kind(SPACE, trials=trials, seed=0, trees=10, **arguments)
     walk(agent, 60, n=60, adapting=False, reward=reward)
     return agent
 
@@ -31,11 +31,12 @@ def test_prior_is_the_normal_quantile_of_the_naive_ranking():
         assert np.allclose(prior[trial], norm.ppf((256 - place[everything] - 0.5) / 256))
 
 
-def test_begins_where_the_sources_point_and_leaves_where_they_mislead():
+@pytest.mark.parametrize("adapts_on", ["ranks", "rewards"])
+def test_begins_where_the_sources_point_and_leaves_where_they_mislead(adapts_on):
     """Sources whose best is the target's worst: the naive transfer stays, this one turns round."""
     sources = [
-        meta_trained(lambda space, archs: -integer_reward(space, archs), kind)
-        for kind in (AdaptiveTransfer, NaiveTransfer)
+        meta_trained(lambda space, archs: -integer_reward(space, archs), kind, **arguments)
+        for kind, arguments in ((AdaptiveTransfer, {"adapts_on": adapts_on}), (NaiveTransfer, {}))
     ]
     ours, naive = (walk(agent, 40) for agent in sources)
     assert torch.equal(ours[:, 0], naive[:, 0])

@@ -697,6 +697,33 @@ def test_what_is_taken_out_does_not_come_back_from_below(tmp_path):
     assert read_recipe(tmp_path / "c.yaml") == {"agents": {"two": {"x": 2}}}
 
 
+LEARNED = """
+agents: {one: X, two: X, three: X}
+meta_training: {pool: P, agents: [one]}
+meta_training_for:
+  a: [{pool: P, agents: [two]}, {pool: Q, agents: &some [two, three]}]
+  b: [{pool: Q, agents: *some}]
+"""
+
+
+def test_an_agent_that_is_taken_out_is_not_meta_trained(tmp_path):
+    (tmp_path / "low.yaml").write_text(LEARNED)
+    (tmp_path / "top.yaml").write_text("base: low.yaml\nagents: {one: null, two: null}\n")
+    third = {"pool": "Q", "agents": ["three"]}
+    assert read_recipe(tmp_path / "top.yaml") == {
+        "agents": {"three": "X"},
+        "meta_training_for": {"a": [third], "b": [third]},
+    }
+
+
+def test_an_agent_that_the_command_line_takes_out_is_not_meta_trained(folder, capsys):
+    agents = {"one": "NaiveTransfer", "two": "NaiveTransfer"}
+    training = {"pool": POOL, "agents": ["one", "two"], "epochs": 1, "networks": 2, "trials": 1}
+    recipe = changed(agents=agents, meta_training=training)
+    got = resolved(capsys, "--agents.two", "null", recipe=recipe)
+    assert got["meta_training"]["agents"] == ["one"] and list(got["agents"]) == ["one"]
+
+
 def test_bases_that_can_not_be_followed(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")

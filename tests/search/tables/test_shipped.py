@@ -12,7 +12,9 @@ import yaml
 
 from search.cli import main
 from search.recipes.recipe import RECIPES
+from search.spaces.head import Head
 from search.spaces.nasbench201 import NASBench201
+from search.spaces.transnasbench101 import TransNASBench101Micro
 from search.tables import SHIPPED, SHIPPED_FOLDER
 from search.tables.table import file_digest, find_table
 
@@ -100,7 +102,7 @@ def test_every_array_opens_without_pickle_and_is_whole(name):
     with zipfile.ZipFile(SHIPPED_FOLDER / name) as archive:
         assert archive.testzip() is None
     # Of cells from whose input nothing reaches the output most proxies say nothing.
-    dead = 400 if name == "nasbench201_proxies.npz" else 0
+    dead = 400 if name.endswith("_proxies.npz") else 0
     for array in arrays_of(name).values():
         assert array.dtype.kind != "O"
         if array.dtype.kind == "f":
@@ -166,4 +168,21 @@ def test_proxies_stand_beside_the_accuracies_of_their_cells():
         np.testing.assert_allclose(proxies[name], benchmark[column][order.numpy()], rtol=1e-6)
     same = space.code(space.representative(torch.from_numpy(proxies["arch"].astype(np.int64)))).numpy()
     for name in ("synflow", "jacov", "zen", "zico", "grasp"):
+        np.testing.assert_array_equal(proxies[name], proxies[name][same])
+
+
+def test_proxies_of_transnasbench101_stand_beside_its_tasks():
+    proxies, benchmark = arrays_of("transnasbench101_proxies.npz"), arrays_of("transnasbench101.npz")
+    space = TransNASBench101Micro()
+    archs = [torch.from_numpy(table["arch"].astype(np.int64)) for table in (proxies, benchmark)]
+    assert space.code(archs[0]).tolist() == list(range(4096))
+    order = space.code(archs[1]).argsort().numpy()
+    for name, metric in (("class_scene", "val_acc"), ("room_layout", "val_neg_loss"), ("normal", "val_ssim")):
+        np.testing.assert_allclose(proxies[name], benchmark[f"{name}_{metric}"][order], rtol=1e-6)
+    # Two of its cells, counted again from their networks.
+    for row in (4095, 1234):
+        network = space.build(tuple(archs[0][row].tolist()), Head(classes=10), channels=16)
+        assert proxies["parameters"][row] == pytest.approx(sum(p.numel() for p in network.parameters()) / 1e6, rel=1e-5)
+    same = space.code(space.representative(archs[0])).numpy()
+    for name in ("synflow", "jacov"):
         np.testing.assert_array_equal(proxies[name], proxies[name][same])

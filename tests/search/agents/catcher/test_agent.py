@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from search.agents.catcher.agent import CATCHer, normalise
+from search.agents.catcher.bayesian import BayesianCATCHer
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.stacked import clip_gradients_per_trial
+from search.attributes.base import Attribute
 from search.randomness import TrialRandom
 from search.spaces.nasbench201 import NASBench201
-from tests.search.agents.toy_spaces import Grid
+from tests.search.agents.toy_spaces import Grid, integer_reward
 
 SETTINGS = CatcherSettings(hidden=16, candidates=8, policy_updates=2, evaluator_updates=4, double=True)
 
@@ -206,3 +208,82 @@ def test_random_streams_of_the_networks_do_not_depend_on_the_number_of_trials():
     one, three = CATCHer(NASBench201(), 1, 7, SETTINGS), CATCHer(NASBench201(), 3, 6, SETTINGS)
     assert torch.equal(one.encoder.mlp.weights[0][0], three.encoder.mlp.weights[0][1])
     assert TrialRandom(7).uniform(3)[0].equal(TrialRandom(6, 3).uniform(3)[1])
+
+
+def test_on_a_target_candidates_may_be_mutants_of_the_best():
+    agent = CATCHer(Grid(), 2, 0, replace(SETTINGS, mutations_adapting=0.5))
+    z = torch.zeros(2, agent.settings.latent, dtype=torch.float64)
+    told = Grid().sample(TrialRandom(4, 2), 10)
+    for adapting in (True, False):
+        agent.begin_task(20, adapting)
+        agent.tell(told, reward(told))
+        best = told.gather(1, reward(told).topk(3).indices.unsqueeze(-1).expand(-1, -1, told.shape[-1]))
+        distance = Grid().distance(agent.candidates(z, 12).unsqueeze(2), best.unsqueeze(1)).min(2).values
+        assert (distance[:, 6:] <= 1).all() == adapting
+        assert not (distance[:, :6] <= 1).all()
+    with pytest.raises(ValueError, match="mutations_adapting is 2, it must lie in"):
+        CatcherSettings(mutations_adapting=2)
+
+
+# ---- attributes ------------------------------------------------------------------------------------------------------
+
+
+class Reward(Attribute):
+    """What a network will get, known beforehand."""
+
+    name = "reward"
+
+    def measure(self, architectures):
+        return integer_reward(self.space, torch.tensor(architectures)).tolist()
+
+
+@pytest.mark.parametrize("kind", [CATCHer, BayesianCATCHer])
+def test_an_evaluator_that_reads_the_answer_finds_it(kind):
+    """As a feature an attribute is learned from, as a filter it is followed; with neither it has no effect."""
+    space = Grid()
+
+    def late(attributes_for):
+        agent = kind(space, 6, 0, attributes={"reward": Reward(space)}, attributes_for=attributes_for)
+        agent.begin_task(14, adapting=True)
+        for _ in range(14):
+            archs = agent.ask(1)
+            agent.tell(archs, integer_reward(space, archs))
+        return agent.rewards[:, 5:].mean()
+
+    without, read, sifted = late("nothing"), late("features"), late("filter")
+    assert sifted > without and (read > without or kind is CATCHer)
+    plain = kind(space, 2, 0)
+    ignoring = kind(space, 2, 0, attributes={"reward": Reward(space)})
+    for agent in (plain, ignoring):
+        agent.begin_task(14, adapting=True)
+        archs = space.sample(TrialRandom(3, 2), 6)
+        agent.tell(archs, integer_reward(space, archs))
+    assert torch.equal(plain.ask(2), ignoring.ask(2)) and ignoring.attributes == {}
+
+
+def test_a_filter_keeps_the_quarter_that_promises_most():
+    space = Grid()
+    agent = CATCHer(space, 2, 0, attributes={"reward": Reward(space)}, attributes_for="filter")
+    drawn = space.sample(TrialRandom(1, 2), 40)
+    kept = agent._sifted(drawn)
+    for trial in range(2):
+        wanted = integer_reward(space, drawn[trial : trial + 1])[0].sort(descending=True).values[:10]
+        assert (
+            integer_reward(space, kept[trial : trial + 1])[0].sort(descending=True).values.tolist() == wanted.tolist()
+        )
+
+
+def test_weights_that_read_attributes_fit_agents_that_read_the_same(tmp_path):
+    space = Grid()
+    attributes = {"reward": Reward(space)}
+    reading = CATCHer(space, 1, 0, attributes=attributes, attributes_for="features")
+    torch.save(reading.weights(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="these CATCHer weights read the attributes: reward; this agent reads: none"):
+        CATCHer(space, init=str(tmp_path / "weights.pt"))
+    with pytest.raises(ValueError, match="attributes_for is 'all', allowed: nothing, features, filter, both"):
+        CATCHer(space, attributes_for="all")
+    # A recipe's attributes are not known yet where an agent is made for the first time.
+    assert CATCHer(space, init=str(tmp_path / "weights.pt"), attributes_for="features").attributes is None
+    again = CATCHer(space, 1, 1, init=str(tmp_path / "weights.pt"), attributes=attributes, attributes_for="features")
+    for name, value in reading.networks.state_dict().items():
+        assert torch.equal(again.networks.state_dict()[name], value), name

@@ -11,11 +11,12 @@ from search.agents.catcher.gaussian_process import log_expected_improvement, pos
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.random_search import RandomSearch
 from search.randomness import TrialRandom
-from tests.search.agents.toy_spaces import Grid, best_reward, integer_reward
+from tests.search.agents.toy_spaces import Grid, Staircase, best_reward, integer_reward
 
 SPACE = Grid()
 SETTINGS = CatcherSettings(hidden=16, initial_networks=3, candidates=40, double=True)
 PRACTICE = BayesianSettings(updates_per_network=3, batch=32)
+OF_SOURCES = replace(PRACTICE, updates_per_network=1, prior="sources", opening="prior", whole=20_000)
 
 
 def meta_trained(trials, seed, reward, networks=100, tasks=1, **changes):
@@ -60,10 +61,11 @@ def test_a_search_may_be_conditioned_on_rewards_instead_of_ranks():
     with torch.no_grad():
         found = agent.preference(archs, z)
         codes, asked = (SPACE.one_hot(each).double() for each in (told, archs))
+        nothing = torch.zeros(2, 30)
         once = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, correction=0, keepdim=True)
         drawn_up = once.clamp(min=-3)
         values = (drawn_up - drawn_up.mean(1, keepdim=True)) / drawn_up.std(1, correction=0, keepdim=True)
-        known, expected = agent._prior(codes, z), agent._prior(asked, z)
+        known, expected = agent._prior(told, z, nothing[:, :12]), agent._prior(archs, z, nothing)
         centre = known.mean(1, keepdim=True)
         mean, variance = posterior(agent.kernel, codes, known - centre, values, asked, expected - centre)
         improvement = log_expected_improvement(mean, variance, values.amax(1, keepdim=True))
@@ -154,3 +156,68 @@ def test_helps_where_sources_agree_and_is_not_fooled_where_they_mislead():
 def test_settings_out_of_range_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         BayesianSettings(**changes)
+
+
+# ---- the sources' processes as prior, whole spaces ------------------------------------------------------------------
+
+STAIRS = Staircase()
+EVERYTHING = torch.tensor(list(STAIRS.enumerate()))[None]
+
+
+def of_sources(trials, seed, practice, tasks=1, networks=40):
+    agent = BayesianCATCHer(STAIRS, trials, seed, SETTINGS, practice)
+    for _ in range(tasks):
+        agent.begin_task(networks, adapting=False)
+        archs = agent.ask(networks)
+        agent.tell(archs, integer_reward(STAIRS, archs))
+    return agent
+
+
+@pytest.mark.parametrize("whole", [0, 20_000])
+def test_a_search_may_open_with_what_the_sources_expect_most_of(whole):
+    """Of the whole space the very best, else the best of what is proposed."""
+    practice = replace(OF_SOURCES, whole=whole)
+    agent = BayesianCATCHer(STAIRS, 4, 0, SETTINGS, practice)
+    with pytest.raises(ValueError, match="these weights hold no source tasks, which prior: sources looks at"):
+        agent.load_weights(BayesianCATCHer(STAIRS, 1, 0, SETTINGS, PRACTICE).weights())
+    agent.load_weights(of_sources(2, 50, practice).weights())
+    agent.begin_task(10, adapting=True)
+    first = agent.ask(1)
+    if whole:
+        expected = agent.sources.expected(EVERYTHING, [0, 1, 0, 1])
+        assert torch.equal(first[:, 0], EVERYTHING[0][expected.argmax(1)])
+    rewards = integer_reward(STAIRS, EVERYTHING)[0]
+    assert integer_reward(STAIRS, first).mean() > rewards.mean() + 0.5 * rewards.std()
+
+
+def test_of_a_whole_space_the_one_is_asked_that_is_worth_most():
+    practice = replace(OF_SOURCES, adapts_on="rewards")
+    agent = of_sources(3, 0, practice, tasks=2)
+    agent.begin_task(20, adapting=True)
+    told = STAIRS.sample(TrialRandom(1, 3), 9)
+    agent.tell(told, integer_reward(STAIRS, told, 7))
+    everything = EVERYTHING.expand(3, -1, -1)
+    before = agent.rng.state_dict()
+    with torch.no_grad():
+        worth = agent.preference(everything, agent._context())
+    worth.masked_fill_((STAIRS.code(everything).unsqueeze(2) == STAIRS.code(told).unsqueeze(1)).any(2), -torch.inf)
+    agent.rng.load_state_dict(before)
+    asked = agent.ask(2)
+    best = worth.topk(2, dim=1).indices
+    assert torch.equal(asked, everything.gather(1, best.unsqueeze(-1).expand(-1, -1, asked.shape[-1])))
+
+
+def test_a_search_with_sources_goes_on_exactly_where_it_was():
+    agent = of_sources(2, 0, OF_SOURCES)
+    agent.begin_task(10, adapting=True)
+    archs = agent.ask(6)
+    agent.tell(archs, integer_reward(STAIRS, archs))
+    again = BayesianCATCHer(STAIRS, 2, 5, SETTINGS, OF_SOURCES)
+    again.load_state_dict(agent.state_dict())
+    assert torch.equal(agent.ask(3), again.ask(3))
+
+
+def test_settings_of_the_sources_are_checked():
+    for name in ("prior", "opening"):
+        with pytest.raises(ValueError, match=f"{name} is 'none', allowed: "):
+            BayesianSettings(**{name: "none"})

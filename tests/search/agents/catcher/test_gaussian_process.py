@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from search.agents.catcher.codes import Codes
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
 from search.spaces.nasbench201 import NASBench201
 from search.spaces.transnasbench101 import TransNASBench101Micro
@@ -12,7 +13,7 @@ from tests.search.agents.toy_spaces import Staircase
 
 
 def random_kernel(space, trials=3):
-    kernel = ArchitectureKernel(space, trials, torch.float64)
+    kernel = ArchitectureKernel(Codes(space), trials, torch.float64)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in kernel.parameters():
@@ -63,7 +64,7 @@ def streams():
 def test_sources_that_mislead_are_found_out():
     """With rewards opposite to the mean function, a few evaluations turn the prediction round; with equal ones, not."""
     space = NASBench201()
-    kernel = ArchitectureKernel(space, 1, torch.float64)
+    kernel = ArchitectureKernel(Codes(space), 1, torch.float64)
     archs = space.sample(streams()[0], 30)
     expected = torch.randn(1, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     codes = space.one_hot(archs).double()
@@ -76,7 +77,7 @@ def test_sources_that_mislead_are_found_out():
 
 def test_an_evaluated_architecture_is_known_up_to_noise():
     space = NASBench201()
-    kernel = ArchitectureKernel(space, 1, torch.float64)
+    kernel = ArchitectureKernel(Codes(space), 1, torch.float64)
     archs = space.sample(streams()[0], 20)
     codes, zero = space.one_hot(archs).double(), torch.zeros(1, 20, dtype=torch.float64)
     rewards = torch.randn(1, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -33,8 +33,8 @@ def test_they_expect_more_of_networks_with_convolutions():
     space = NASBench201()
     agent = BayesianCATCHer(space, trials=8, init="pretrained")
     good, bad = ([OPERATION_NAMES.index(name)] * 6 for name in ("nor_conv_3x3", "none"))
-    codes = space.one_hot(torch.tensor([[good, bad]]).expand(8, -1, -1)).float()
-    scores = agent._prior(codes, torch.zeros(8, agent.settings.latent))
+    archs = torch.tensor([[good, bad]]).expand(8, -1, -1)
+    scores = agent._prior(archs, torch.zeros(8, agent.settings.latent), torch.zeros(8, 2))
     assert (scores[:, 0] > scores[:, 1]).all()
 
 
