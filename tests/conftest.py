@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from tests import forks
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests, and ours that they import, are compiled once and not by every process, also where Python is told to write no
+# bytecode: half of what collecting takes. What is imported from the first test on is as the environment says.
+_WRITES_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 
 # Whenever Lightning makes a Trainer it looks through all that is installed, which does not change while tests run.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
@@ -62,6 +66,7 @@ def _place(item: pytest.Item) -> int:
 
 def pytest_collection_finish() -> None:
     """Leave what is there before the first test out of every search for garbage: half a million objects, seldom any."""
+    sys.dont_write_bytecode = _WRITES_NO_BYTECODE
     gc.collect()
     gc.freeze()
 

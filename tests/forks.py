@@ -1,4 +1,7 @@
-"""Processes that need no fresh interpreter: forked from a server, one for all tests, that has imported everything.
+"""Processes that need no fresh interpreter: forked from a server that has imported everything.
+
+There is one server for all tests, also those of several processes of pytest-xdist: the first who needs it starts it,
+and it ends with the tests.
 
 Torch and Lightning take seconds to import; a child of a process that has them is there in a hundredth of one. It
 has its own folder, environment, arguments, ``__main__`` and standard streams, and ends as any process does; that it has
@@ -8,13 +11,17 @@ starts, starts one of its own.
 
 import atexit
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib
 import importlib.metadata
 import json
 import os
+import selectors
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +30,7 @@ import traceback
 import types
 from pathlib import Path
 
-from tests.processes import PATIENCE, alive, wait_until
+from tests.processes import alive, wait_until
 
 ROOT = Path(__file__).parents[1]
 COMMAND_LINE = "import sys; from search.cli import main; sys.exit(main())"
@@ -47,31 +54,54 @@ HEAVY = (
 )
 """What commands import late, beside what recipes name."""
 ENVIRONMENT = dict(os.environ)
-"""As it was before any test changed it."""
+TEMPORARY = tempfile.gettempdir()
+"""As they were before any test changed them."""
 
 # ---- in the server -------------------------------------------------------------------------------------------------
 
 
-def serve():
-    """Fork a process for every line of the input that describes one; for a line with its number, say how it ended.
+def serve(path, tests):
+    """Fork a process for every line that describes one; for a line with its number, say how it ended.
 
     A line of code is run here.
+
+    Args:
+        path: the socket at which lines come, and on which each is answered by one.
+        tests: the number of the process that it ends with.
     """
     _import_everything()
     gc.collect()
     gc.freeze()  # a child that collects garbage does not copy, nor look at, what it shares
-    print("ready", flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if isinstance(order, str):
-            exec(order, {})
-            print("ready", flush=True)
-        elif isinstance(order, int):
-            print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
-        elif (child := os.fork()) == 0:
-            _live(order)
-        else:
-            print(child, flush=True)
+    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as waiting:
+        listener.bind(path)
+        listener.listen()
+        waiting.register(listener, selectors.EVENT_READ)
+        print("ready", flush=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # who has started it may be gone before it
+        while alive(tests):
+            for key, _ in waiting.select(timeout=1):
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    waiting.register(connection, selectors.EVENT_READ, connection.makefile("rw"))
+                elif line := key.data.readline():
+                    print(_answer(json.loads(line), waiting), file=key.data, flush=True)
+                else:
+                    waiting.unregister(key.fileobj)
+                    key.data.close(), key.fileobj.close()
+    shutil.rmtree(Path(path).parent)
+
+
+def _answer(order, waiting):
+    if isinstance(order, str):
+        exec(order, {})
+        return "ready"
+    if isinstance(order, int):
+        return os.waitstatus_to_exitcode(os.waitpid(order, 0)[1])
+    if (child := os.fork()) == 0:
+        for key in waiting.get_map().values():
+            os.close(key.fd)
+        _live(order)
+    return child
 
 
 def _import_everything():
@@ -136,36 +166,36 @@ def _enter(namespace):
 class Server:
     """The process that has imported everything and forks others."""
 
-    def __init__(self, folder):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.forks import serve; serve()"],
-            cwd=folder,
-            # Strings hash otherwise than in the tests themselves: an order that comes from a set would show.
-            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "12345"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, tests):
         self.started = set()
-        self._until_ready()
-
-    def _until_ready(self):
-        while self._read() != "ready":
-            pass
+        self._socket = socket.socket(socket.AF_UNIX)
+        (folder := Path(TEMPORARY, f"catchmark-{tests}")).mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self._socket.connect(str(folder / "socket"))
+            except (FileNotFoundError, ConnectionRefusedError):  # the latter left by tests that were killed
+                (folder / "socket").unlink(missing_ok=True)
+                _start(folder, tests)
+                self._socket.connect(str(folder / "socket"))
+        self._lines = self._socket.makefile("rw")
 
     def _read(self):
-        line = self.process.stdout.readline()
+        line = self._lines.readline()
         assert line, "the server has died"
         return line.strip()
 
+    def _write(self, what):
+        print(json.dumps(what), file=self._lines, flush=True)
+
     def _order(self, what):
-        print(json.dumps(what), file=self.process.stdin, flush=True)
+        self._write(what)
         return int(self._read())
 
     def prepare(self, code):
         """Run some code in the server itself: what it imports, all processes that are started later have."""
-        print(json.dumps(code), file=self.process.stdin, flush=True)
-        self._until_ready()
+        self._write(code)
+        assert self._read() == "ready"
 
     def start(
         self,
@@ -224,16 +254,28 @@ class Server:
     def close(self):
         for child in self.started:
             os.kill(child, signal.SIGKILL)
-        self.process.stdin.close()
-        self.process.wait(timeout=PATIENCE)
-        self.process.stdout.close()
+        self._lines.close()
+        self._socket.close()
+
+
+def _start(folder, tests):
+    """Start the server, and wait until it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from tests.forks import serve; serve({str(folder / 'socket')!r}, {tests})"],
+        cwd=folder,
+        # Strings hash otherwise than in the tests themselves: an order that comes from a set would show.
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "12345"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert "ready\n" in iter(process.stdout.readline, ""), "the server has died"
+    process.stdout.close()
 
 
 @functools.cache
 def server():
     """The server of these tests, from when it is first asked for until they end."""
-    folder = tempfile.TemporaryDirectory()
-    made = Server(folder.name)
-    atexit.register(folder.cleanup)
+    made = Server(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid())
     atexit.register(made.close)
     return made

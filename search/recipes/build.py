@@ -5,17 +5,15 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search.errors import CatchmarkError, explain, one_line
-from search.recipes.check import RecipeCheck, new_parser
+from search.recipes.check import Described, RecipeCheck
+from search.recipes.parts import Part, parse_part
 from search.recipes.trust import RECIPE, Trust
 from search.studies.base import Study
 from search.studies.experiment import Experiment
 from search.tasks.base import Task
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 _descriptions: dict[int, Any] = {}
 """By the numbers of the objects that are there."""
@@ -37,11 +35,11 @@ def build(described: Any, annotation: Any, key: str, trust: Trust = RECIPE, give
     Raises:
         CatchmarkError: the description is wrong; one line that names the key, the value and what is allowed.
     """
-    check, parser = RecipeCheck(trust), new_parser()
-    checked = check.value(described, annotation, key)
-    parser.add_argument("--part", type=annotation)
+    check = RecipeCheck(trust)
+    part = check.described(check.value(described, annotation, key))
+    assert part is not None, f"{annotation} is no class"
     with trust.held():
-        built, description = _build(parser, "part", checked, check, key)
+        built, description = _build(parse_part(part, check), check)
     if given:
         built = built(*given)
     _note(built, description)
@@ -63,10 +61,8 @@ def build_study(checked: dict[str, Any], check: RecipeCheck, owner: type[Study])
     Raises:
         CatchmarkError: a value is wrong; one line that names the key, the value and what is allowed.
     """
-    parser = new_parser()
-    parser.add_class_arguments(owner, "study")
     study: Study
-    study, recipe = _build(parser, "study", checked, check)
+    study, recipe = _build(parse_part(Described(owner, None, checked, ""), check), check)
     study.recipe = recipe
     _note(study.space, recipe["space"])
     for name, task in study.targets.items() if isinstance(study, Experiment) else ():
@@ -87,11 +83,8 @@ def description_of(built: object) -> dict[str, Any]:
     return _descriptions[id(built)]
 
 
-def _build(
-    parser: ArgumentParser, name: str, checked: Any, check: RecipeCheck, key: str = ""
-) -> tuple[Any, dict[str, Any]]:
-    """What a parser's only argument describes, and the description with every default."""
-    import yaml
+def _build(part: Part, check: RecipeCheck) -> tuple[Any, Any]:
+    """What a part of a recipe describes, and its description with every default."""
     from jsonargparse import ArgumentError
 
     def construct(owner: type, *arguments: Any, **options: Any) -> Any:
@@ -109,15 +102,13 @@ def _build(
         return made
 
     try:
-        config = parser.parse_object({name: checked})
-        text = parser.dump(config, skip_unset=False, skip_validation=True)  # which parsing has done
-        description = yaml.safe_load(text)[name]  # what PyYAML wrote it reads
-        return parser.instantiate(config, instantiators=[(construct, object, True)])[name], description
+        description = part.description()
+        return part.make(construct), description
     except CatchmarkError:
         raise
     except (ArgumentError, ValueError, TypeError) as error:
-        message = one_line(error).replace(f'"{name}.', '"')
-        raise CatchmarkError(f"{key}: {message}" if key else message) from error
+        at = part.described.key
+        raise CatchmarkError(f"{at}: {one_line(error)}" if at else one_line(error)) from error
 
 
 def _note(built: object, description: Any) -> None:

@@ -18,16 +18,13 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from search.errors import CatchmarkError, join, kind, nearest
 from search.recipes.classes import find_class, find_parameters
 from search.recipes.trust import RECIPE, Trust, Untrusted
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -54,6 +51,27 @@ class _Mismatch(CatchmarkError):
         super().__init__(f"{key}: {needed} is needed, this is {kind(value)}{'; put it in quotes' if unquoted else ''}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A class that a recipe describes.
+
+    Args:
+        owner: the class.
+        class_path: its name; None of settings, which stand without one.
+        arguments: as they were checked.
+        key: where they stand.
+        skip: leading constructor arguments that the recipe does not give.
+        is_factory: what is asked for is not the object, but what makes it of those.
+    """
+
+    owner: type
+    class_path: str | None
+    arguments: dict[Any, Any]
+    key: str
+    skip: int = 0
+    is_factory: bool = False
+
+
 class RecipeCheck:
     """One walk over one recipe; it remembers which arguments stood where.
 
@@ -68,6 +86,15 @@ class RecipeCheck:
     def __init__(self, trust: Trust = RECIPE, tiny: Callable[..., dict[str, Any]] | None = None) -> None:
         self._trust, self._tiny = trust, tiny
         self._places: list[tuple[type, dict[Any, Any], str]] = []
+        self._described: dict[int, tuple[Any, Described]] = {}
+
+    def described(self, checked: Any) -> Described | None:
+        """Which class a part of what was checked describes, the very object; None if none."""
+        return self._described.get(id(checked), (None, None))[1]
+
+    def _note(self, checked: Any, described: Described) -> Any:
+        self._described[id(checked)] = checked, described  # whose number is its own as long as it is there
+        return checked
 
     def key_of(self, owner: type, arguments: dict[str, Any]) -> str:
         """Where the recipe describes an object, told from others of its class by its arguments; empty if nowhere."""
@@ -139,7 +166,8 @@ class RecipeCheck:
         takes, result = arguments or (..., Any)
         if takes is ... or not inspect.isclass(result):
             return self._left_to_others(value, key)
-        return self.class_(value, result, key, skip=len(takes))
+        checked = self.class_(value, result, key, skip=len(takes))
+        return self._note(checked, dataclasses.replace(self._described[id(checked)][1], is_factory=True))
 
     def _mapping(self, value: Any, names: Any, inside: Any, key: str) -> dict[Any, Any]:
         if not isinstance(value, dict):
@@ -191,7 +219,8 @@ class RecipeCheck:
             raise _Mismatch(key, "a mapping of settings", value)
         if "class_path" in value:
             raise CatchmarkError(f"{key}.class_path: there is no such key; the settings stand directly below '{key}'")
-        return self.arguments(value, owner, key)
+        checked = self.arguments(value, owner, key)
+        return self._note(checked, Described(owner, None, checked, key))
 
     # ---- classes ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +254,8 @@ class RecipeCheck:
         if not isinstance(arguments, dict):
             raise _Mismatch(join(key, "init_args"), "a mapping of arguments", arguments)
         checked = self.arguments(arguments, found, join(key, "init_args"), skip)
-        return {"class_path": f"{found.__module__}.{found.__qualname__}", "init_args": checked}
+        described = Described(found, f"{found.__module__}.{found.__qualname__}", checked, join(key, "init_args"), skip)
+        return self._note({"class_path": described.class_path, "init_args": checked}, described)
 
     def arguments(self, given: dict[Any, Any], owner: type, key: str, skip: int = 0) -> dict[str, Any]:
         """Arguments of a class beside its constructor's signature; ``skip`` as for `class_`."""
@@ -258,17 +288,6 @@ def _refuse_described(text: str, key: str) -> None:
             waiting += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
             if isinstance(each, str) and each != text:
                 _refuse_described(each, key)
-
-
-def new_parser() -> ArgumentParser:
-    """A parser of jsonargparse that builds a class only where a constructor asks for one.
-
-    Left to itself it also builds what is named in plain values, in text that is YAML for instance.
-    """
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(instantiate_subclass_spec_in_any=False)
-    return ArgumentParser(exit_on_error=False)
 
 
 def _finite(value: Any, key: str) -> float:

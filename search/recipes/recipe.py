@@ -1,7 +1,8 @@
 """Reads a recipe: a YAML file that names classes and their arguments.
 
 Two passes. `search.recipes.check` walks the YAML beside the signatures of the classes it names and says what is wrong
-where. Then jsonargparse, which LightningCLI uses too, parses types and builds the objects.
+where. Then jsonargparse, which LightningCLI uses too, parses types and builds the objects, class by class
+(`search.recipes.parts`).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from search.spaces.base import SearchSpace
 from search.spaces.nasbench201 import NASBench201
 from search.tasks.base import Task
 from search.tasks.trained import TrainedTask
+from tests.search.studies.test_supernet_study import recipe as supernets
 
 TRAINED = {"class_path": "TrainedTask", "init_args": {"data": "DigitsDataModule", "epochs": 3}}
 WEIGHED = {"class_path": "MeasuredLatencyTask", "init_args": {"task": TRAINED, "target_milliseconds": 1.0}}
@@ -48,6 +49,20 @@ def test_a_study_is_described_as_its_resolved_recipe_says(tmp_path):
     assert description_of(study.targets["digits"]) == written["targets"]["digits"]
     inner = study.targets["digits"].task
     assert description_of(inner) == written["targets"]["digits"]["init_args"]["task"]
+
+
+def test_classes_are_written_as_they_always_were(tmp_path):
+    """A run goes on with the recipe that it began with, which is compared as text."""
+    adam = {"class_path": "torch.optim.adam.Adam", "init_args": {"lr": 0.1}}
+    sampler = {"class_path": "GDASSampler", "init_args": {"optimizer": adam}}
+    written = load_recipe(supernets(tmp_path, methods={"gdas": {"sampler": sampler}}))[0].recipe
+    assert written["space"] == {"class_path": "search.spaces.nasbench201.NASBench201"}
+    described = written["methods"]["gdas"]["sampler"]["init_args"]["optimizer"]
+    assert described["class_path"] == "torch.optim.Adam" and described["init_args"]["lr"] == 0.1
+    searches = {"space": "NASBench201", "targets": {"digits": TRAINED}, "agents": {"random": "RandomSearch"}}
+    (tmp_path / "r.yaml").write_text(dump_yaml(searches))
+    agents = load_recipe(tmp_path / "r.yaml")[0].recipe["agents"]
+    assert agents == {"random": {"class_path": "search.agents.random_search.RandomSearch", "init_args": {}}}
 
 
 def test_what_no_recipe_described_is_refused_and_what_is_gone_is_forgotten():

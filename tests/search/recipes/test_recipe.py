@@ -285,7 +285,7 @@ TEXTS = {
         + "".join(f"a{k + 1}: &a{k + 1} [{', '.join([f'*a{k}'] * 10)}]\n" for k in range(9)),
         ["r.yaml:", "100,000 entries"],
     ),
-    "nested too deeply": ("[" * 5000, ["r.yaml:", "too deeply"]),
+    "nested too deeply": ("[" * 1000, ["r.yaml:", "too deeply"]),
     "duplicate key": ("budget: 3\nspace: A\nbudget: 4\n", ["line 3, column 1", "'budget' stands twice", "line 1"]),
     "duplicate nested key": ("agents: {a: A, b: B, a: C}\n", ["line 1, column 22", "'a' stands twice"]),
     "empty": ("", ["r.yaml:", "a recipe is a mapping", "empty"]),
