@@ -59,7 +59,7 @@ class BayesianSettings:
         adapts_on: what the process is conditioned on in a search: ``ranks``, as in practice, which stretch the top of
             a history of good networks; or ``rewards``, standardised, so that the size of an improvement counts. Then
             those more than three standard deviations below the mean are taken to be just there, and the evaluator's
-            expectations are centred on the history's. Not measured.
+            expectations are centred on the history's. Better with ``sources`` as prior, not with the ``evaluator``.
         prior: the mean of the process: what the ``evaluator`` expects, in the context; or what ``sources`` show, the
             mean over source tasks of a Gaussian process on each one's evaluations, in practice without the task
             practised on.
