@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from search.attributes.base import Attribute
+from search.spaces.base import SearchSpace
 from search.statistics.places import places
 
 
@@ -18,16 +19,20 @@ class QuantileColumns:
     """A column an attribute, larger where `Attribute.direction` says that networks are better.
 
     Args:
+        space: of the architectures.
         attributes: by name, in the order of the columns.
         reference: int64 ``[n, decisions]``, the sample; its networks are measured now.
     """
 
-    def __init__(self, attributes: Mapping[str, Attribute], reference: Tensor):
-        self._attributes = dict(attributes)
+    def __init__(self, space: SearchSpace, attributes: Mapping[str, Attribute], reference: Tensor):
+        self._space, self._attributes = space, dict(attributes)
         self._known = {}
         for name, attribute in self._attributes.items():
             values = attribute.values(reference)
             self._known[name] = values[~values.isnan()]
+        # What was asked before, in the order of codes: networks are asked about again and again.
+        self._codes = torch.zeros(0, dtype=torch.long)
+        self._columns = torch.zeros(0, len(self._attributes))
 
     def __len__(self) -> int:
         """How many columns."""
@@ -35,11 +40,26 @@ class QuantileColumns:
 
     def __call__(self, archs: Tensor) -> Tensor:
         """Of architectures, int64 ``[..., decisions]``: float32 ``[..., columns]``, 0, the middle, for no value."""
-        columns = [torch.zeros(*archs.shape[:-1], 0)]
-        for name, attribute in self._attributes.items():
-            known, values = self._known[name], attribute.values(archs)
-            below = places(values.reshape(1, -1), known[None])[0].reshape(values.shape)
-            quantile = torch.special.ndtri((below + 0.5) / (len(known) + 1))
-            sign = 1.0 if attribute.direction == "max" else -1.0
-            columns.append(torch.where(values.isnan(), 0.0, sign * quantile).float().unsqueeze(-1))
-        return torch.cat(columns, -1)
+        if not self._attributes:
+            return torch.zeros(*archs.shape[:-1], 0)
+        flat = archs.reshape(-1, archs.shape[-1])
+        codes = self._space.code(flat)
+        if not (seen := torch.isin(codes, self._codes)).all():
+            self._learn(codes[~seen], flat[~seen])
+        return self._columns[torch.searchsorted(self._codes, codes)].reshape(*archs.shape[:-1], len(self))
+
+    def _learn(self, codes: Tensor, archs: Tensor) -> None:
+        """Work out the columns of architectures ``[n, decisions]`` and keep them."""
+        new, place = codes.unique(return_inverse=True)
+        first = torch.full_like(new, len(codes)).scatter_reduce_(0, place, torch.arange(len(codes)), "amin")
+        columns = torch.stack([self._quantiles(name, archs[first]) for name in self._attributes], -1)
+        self._codes, order = torch.cat([self._codes, new]).sort()
+        self._columns = torch.cat([self._columns, columns])[order]
+
+    def _quantiles(self, name: str, archs: Tensor) -> Tensor:
+        """Of one attribute: float32 ``[n]``."""
+        attribute, known = self._attributes[name], self._known[name]
+        values = attribute.values(archs)
+        quantile = torch.special.ndtri((places(values[None], known[None])[0] + 0.5) / (len(known) + 1))
+        sign = 1.0 if attribute.direction == "max" else -1.0
+        return torch.where(values.isnan(), 0.0, sign * quantile).float()

@@ -37,7 +37,7 @@ class Codes:
         self.space, self.names = space, list(attributes or ()) if read else []
         self._quantiles: QuantileColumns | None = None
         if attributes:
-            self._quantiles = QuantileColumns(attributes, space.sample(TrialRandom(0), _REFERENCE)[0])
+            self._quantiles = QuantileColumns(space, attributes, space.sample(TrialRandom(0), _REFERENCE)[0])
         count = len(self.names)
         sizes = torch.tensor([*space.sizes, *[1] * count])
         self.groups = torch.arange(len(sizes)).repeat_interleave(sizes)

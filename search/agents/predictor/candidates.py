@@ -82,7 +82,7 @@ class WholeSpace(Pool):
         self._by_code[space.code(archs)] = place
         archs, names = archs[first], names[first]
         encoder = SideBySide([encoding.open(space, archs) for encoding in encodings])
-        columns = _Columns(encoder, attributes, archs)
+        columns = _Columns(space, encoder, attributes, archs)
         self.blocks, self.groups = columns.blocks, columns.groups
         self._all = Candidates(archs[None], columns(archs)[None], names[None])
 
@@ -115,7 +115,7 @@ class Neighbourhood(Pool):
         self.space, self.count = space, count
         reference = space.sample(TrialRandom(0), _REFERENCE)[0]
         encoder = SideBySide([encoding.open(space) for encoding in encodings])
-        self._columns = _Columns(encoder, attributes, reference)
+        self._columns = _Columns(space, encoder, attributes, reference)
         self.blocks, self.groups = self._columns.blocks, self._columns.groups
 
     def candidates(self, best: Tensor, rng: TrialRandom) -> Candidates:
@@ -150,13 +150,14 @@ class _Columns:
     """Scaled codes and attributes.
 
     Args:
+        space: of the architectures.
         encoder: of the codes.
         attributes: each a column of normal quantiles of ranks; 0, the middle, where there is no value.
         reference: int64 ``[n, decisions]``, by which columns are scaled and attributes ranked.
     """
 
-    def __init__(self, encoder: SideBySide, attributes: Mapping[str, Attribute], reference: Tensor):
-        self._encoder, self._attributes = encoder, QuantileColumns(attributes, reference)
+    def __init__(self, space: SearchSpace, encoder: SideBySide, attributes: Mapping[str, Attribute], reference: Tensor):
+        self._encoder, self._attributes = encoder, QuantileColumns(space, attributes, reference)
         self.blocks, self.groups = encoder.blocks, encoder.groups
         if attributes:
             numbers = torch.arange(len(attributes))

@@ -34,9 +34,11 @@ def test_places_count_what_is_below_and_half_of_what_is_equal():
 def test_a_column_is_the_normal_quantile_among_the_reference_and_larger_is_better():
     decisions = len(SPACE.sizes)
     reference = torch.tensor([[k % size for size in SPACE.sizes] for k in range(4)])
-    columns = QuantileColumns({"sum": Sum(SPACE), "cost": Cost(SPACE)}, reference)
+    columns = QuantileColumns(SPACE, {"sum": Sum(SPACE), "cost": Cost(SPACE)}, reference)
     asked = torch.cat([reference, torch.zeros(1, decisions, dtype=torch.long)])
+    some = columns(asked[:2])
     found = columns(asked.view(1, 5, decisions))
+    assert torch.equal(found[0, :2], some) and torch.equal(columns(asked.flip(0)), found[0].flip(0))
     assert found.shape == (1, 5, 2) and len(columns) == 2
     known = [sum(row) for row in reference.tolist() if sum(row)]
     for row, (up, down) in zip(asked.tolist(), found[0].tolist(), strict=True):
