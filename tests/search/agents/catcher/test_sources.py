@@ -48,14 +48,19 @@ def test_attributes_that_only_promise_are_no_columns():
 def by_hand(processes, task, trial, asked):
     """The mean of one process, from inverses and loops."""
     source, codes = processes.sources[task], processes.reader
-    noise, constant, height, *weights = source.parameters[trial].exp().tolist()
+    blocks = 1 + int(codes.blocks.max())
+    noise, constant, *others = source.parameters[trial].exp().tolist()
+    heights, weights = others[:blocks], others[blocks:]
 
     def kernel(ours, theirs):
         a, b = ((codes(each) * codes.scale).double().numpy() for each in (ours, theirs))
         squares = (a[:, None] - b[None]) ** 2
-        groups = codes.groups.numpy()
-        exponent = sum(weight * squares[..., groups == group].sum(-1) for group, weight in enumerate(weights))
-        return constant + height * np.exp(-exponent)
+        total = constant
+        for block, height in enumerate(heights):
+            inside = [k for k in range(len(codes)) if codes.blocks[k] == block]
+            exponent = sum(weights[codes.groups[k]] * squares[..., k] for k in inside)
+            total = total + height * np.exp(-exponent)
+        return total
 
     known = source.archs[trial]
     between = kernel(known, known) + (noise + 1e-4) * np.eye(len(known))
