@@ -1,5 +1,8 @@
 """The Gaussian process against textbook formulas written out with loops and inverses."""
 
+import itertools
+from types import SimpleNamespace
+
 import mpmath
 import numpy as np
 import pytest
@@ -107,3 +110,25 @@ def test_log_expected_improvement_grows_with_mean_and_uncertainty():
     assert (log_expected_improvement(means, torch.ones_like(means), best).diff() > 0).all()
     variances = torch.linspace(0.01, 4, 2000, dtype=torch.float64)[None]
     assert (log_expected_improvement(torch.full_like(variances, -1.0), variances, best).diff() > 0).all()
+
+
+def test_blocks_add_up_and_their_groups_multiply():
+    """Any columns: two blocks of two and one groups; the second set shared by all trials."""
+    columns = SimpleNamespace(blocks=torch.tensor([0, 0, 0, 1]), groups=torch.tensor([0, 0, 1, 2]))
+    kernel = ArchitectureKernel(columns, 2, torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in kernel.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    a, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 3, 4), (1, 5, 4)))
+    f, g = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 3), (2, 5)))
+    with torch.no_grad():
+        found, alone = kernel.covariance(a, f, b, g), kernel.of_trials(slice(1, 2)).covariance(a[1:], f[1:], b, g[1:])
+        heights, weights = kernel.log_local.exp(), kernel.log_weights.exp()
+        for t, i, j in itertools.product(range(2), range(3), range(5)):
+            square = (a[t, i] - b[0, j]) ** 2 / 2
+            first = heights[t, 0] * (-weights[t, 0] * (square[0] + square[1]) - weights[t, 1] * square[2]).exp()
+            second = heights[t, 1] * (-weights[t, 2] * square[3]).exp()
+            slope = kernel.log_transfer[t, 0].exp() * f[t, i] * g[t, j]
+            assert found[t, i, j] == pytest.approx(float(kernel.log_constant[t, 0].exp() + slope + first + second))
+    assert torch.allclose(found[1:], alone)
