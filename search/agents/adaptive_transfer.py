@@ -155,7 +155,7 @@ class AdaptiveTransfer(NaiveTransfer):
 
     def _features(self, codes: Tensor) -> Tensor:
         """One-hot codes of the canonical architectures, float32."""
-        return self.space.one_hot(self.space.canonical(decode(self.space, codes)))
+        return self.codes(self.space.canonical(decode(self.space, codes)))
 
     def _kernel_of(self, trial: int) -> ArchitectureKernel:
         """The kernel of one trial alone."""

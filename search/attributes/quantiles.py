@@ -45,15 +45,13 @@ class QuantileColumns:
         flat = archs.reshape(-1, archs.shape[-1])
         codes = self._space.code(flat)
         if not (seen := torch.isin(codes, self._codes)).all():
-            self._learn(codes[~seen], flat[~seen])
+            self._learn(flat[~seen].unique(dim=0))
         return self._columns[torch.searchsorted(self._codes, codes)].reshape(*archs.shape[:-1], len(self))
 
-    def _learn(self, codes: Tensor, archs: Tensor) -> None:
-        """Work out the columns of architectures ``[n, decisions]`` and keep them."""
-        new, place = codes.unique(return_inverse=True)
-        first = torch.full_like(new, len(codes)).scatter_reduce_(0, place, torch.arange(len(codes)), "amin")
-        columns = torch.stack([self._quantiles(name, archs[first]) for name in self._attributes], -1)
-        self._codes, order = torch.cat([self._codes, new]).sort()
+    def _learn(self, archs: Tensor) -> None:
+        """Work out the columns of different architectures ``[n, decisions]`` and keep them."""
+        columns = torch.stack([self._quantiles(name, archs) for name in self._attributes], -1)
+        self._codes, order = torch.cat([self._codes, self._space.code(archs)]).sort()
         self._columns = torch.cat([self._columns, columns])[order]
 
     def _quantiles(self, name: str, archs: Tensor) -> Tensor:

@@ -32,14 +32,10 @@ from search.training.tensor_files import load_tensors
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Weights that ship with the package, ``AGENT_SPACE.pt``; the README beside them says how each was made."""
-
-
 AttributesFor = Literal["nothing", "features", "filter", "both"]
 """What a CATCHer does with the attributes of architectures; see `CATCHer`."""
 _DRAWN = 4
 """Candidates drawn for each that is kept where attributes filter them (assumed)."""
-
-
 _PARENTS = 3
 """Best networks whose mutations are candidates (assumed)."""
 

@@ -19,7 +19,6 @@ network holds the best.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +31,7 @@ from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.sources import SourceProcesses
 from search.agents.predictor.candidates import WholeSpace
 from search.agents.predictor.encodings import OneHotEncoding
+from search.agents.whole_space import combinations
 from search.attributes.base import Attribute
 from search.spaces.base import SearchSpace
 from search.statistics.places import places
@@ -122,7 +122,7 @@ class BayesianCATCHer(CATCHer):
         attributes_for: as in `CATCHer`; as features the process reads them too.
     """
 
-    caches = CATCHer.caches | {"pool", "_expected"}
+    caches = CATCHer.caches | {"_pool", "_expected"}
 
     def __init__(
         self,
@@ -141,9 +141,7 @@ class BayesianCATCHer(CATCHer):
         self.informed = False
         self._expected: Tensor | None = None  # of all networks of the space, by the sources
         super().__init__(space, trials, seed, settings, context, None, attributes, attributes_for)
-        self.pool: WholeSpace | None = None
-        if math.prod(space.sizes) <= bayesian.whole:
-            self.pool = WholeSpace(space, [OneHotEncoding()], {})
+        self._pool: WholeSpace | None = None
         self.sources, self.starts = SourceProcesses(self.codes), torch.arange(trials)
         self.kernel = ArchitectureKernel(self.codes, trials, self.dtype)
         self.networks["kernel"] = self.kernel
@@ -160,6 +158,13 @@ class BayesianCATCHer(CATCHer):
             "settings": {"hidden": 16, "initial_networks": 3, "candidates": 40},
             "bayesian": {"updates_per_network": 1},
         }
+
+    @property
+    def pool(self) -> WholeSpace | None:
+        """All networks, where they are looked at as a whole; read when they are first wanted."""
+        if self._pool is None and combinations(self.space) <= self.bayesian.whole:
+            self._pool = WholeSpace(self.space, [OneHotEncoding()], {})
+        return self._pool
 
     def _coded(self, archs: Tensor) -> Tensor:
         """What process and evaluator read of architectures: ``[..., code]``."""
@@ -227,16 +232,17 @@ class BayesianCATCHer(CATCHer):
             expected: what sources say of the candidates ``[trials, count]``.
             rows: which trials.
         """
-        archs, (_, rewards) = self.archs[rows], self._history()
-        rewards = rewards[rows]
+        archs, told = self.archs[rows], self.rewards[rows]
         prior = self._prior(candidates, z[rows], expected, rows)
-        if not rewards.shape[1]:
+        if not told.shape[1]:
             return prior.double()
         known = self._prior(archs, z[rows], self._expected_of(archs, rows), rows)
         if self.bayesian.adapts_on == "rewards":
-            rewards = standardised(self.rewards[rows]).to(self.dtype)
+            rewards = standardised(told).to(self.dtype)
             centre = known.mean(1, keepdim=True)
             known, prior = known - centre, prior - centre
+        else:
+            rewards = normalise(told, self.settings.normalisation).to(self.dtype)
         asked = self._coded(candidates)
         mean, variance = posterior(self.kernel.of_trials(rows), self._coded(archs), known, rewards, asked, prior)
         if rewards.shape[1] % 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from search.agents.predictor.base import Examples, Model, Predictor
 from search.agents.predictor.candidates import Candidates, Neighbourhood, Pool, WholeSpace
 from search.agents.predictor.encodings import Encoding
 from search.agents.predictor.gaussian_process import GaussianProcess
+from search.agents.whole_space import combinations
 from search.attributes.base import Attribute
 from search.randomness import derive_seed
 from search.spaces.base import SearchSpace
@@ -120,7 +120,7 @@ class PredictorAgent(Agent):
     def pool(self) -> Pool:
         """The candidates; encoded when they are first wanted."""
         if self._pool is None:
-            if math.prod(self.space.sizes) <= self.whole:
+            if combinations(self.space) <= self.whole:
                 self._pool = WholeSpace(self.space, self.encodings, self.attributes or {})
             else:
                 self._pool = Neighbourhood(self.space, self.encodings, self.attributes or {}, self.count)
