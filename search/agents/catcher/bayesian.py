@@ -19,6 +19,7 @@ network holds the best.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from search.agents.catcher.agent import AttributesFor, CATCHer, few_threads, normalise
-from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
+from search.agents.catcher.gaussian_process import ArchitectureKernel, first_of, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.catcher.sources import SourceProcesses
 from search.agents.predictor.candidates import WholeSpace
@@ -62,11 +63,14 @@ class BayesianSettings:
             expectations are centred on the history's. Better with ``sources`` as prior, not with the ``evaluator``.
         prior: the mean of the process: what the ``evaluator`` expects, in the context; or what ``sources`` show, the
             mean over source tasks of a Gaussian process on each one's evaluations, in practice without the task
-            practised on.
+            practised on; or ``weighted_sources``, the same mean, but a target's evaluations weigh the sources against
+            each other.
         opening: how a search begins that has learned from sources: with ``random`` networks, as the paper's does, or
             with the best by the ``prior``.
         whole: a space of at most so many combinations of choices is looked at as a whole on a target, each network
-            once, by its graph.
+            once.
+        one_network: what makes two architectures one network there: an equal ``graph``, or only an equal ``canonical``
+            form, for rewards that graphs do not decide, such as latencies of which each form has its own.
     """
 
     updates_per_network: int = 3
@@ -79,9 +83,10 @@ class BayesianSettings:
     parents: int = 3
     confidence: float = 1.0
     adapts_on: Literal["ranks", "rewards"] = "ranks"
-    prior: Literal["evaluator", "sources"] = "evaluator"
+    prior: Literal["evaluator", "sources", "weighted_sources"] = "evaluator"
     opening: Literal["random", "prior"] = "random"
     whole: int = 0
+    one_network: Literal["graph", "canonical"] = "graph"
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -89,8 +94,9 @@ class BayesianSettings:
             raise ValueError(f"mutations is {self.mutations}, it must lie in [0, 1]")
         for name, allowed in (
             ("adapts_on", ("ranks", "rewards")),
-            ("prior", ("evaluator", "sources")),
+            ("prior", ("evaluator", "sources", "weighted_sources")),
             ("opening", ("random", "prior")),
+            ("one_network", ("graph", "canonical")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
@@ -143,7 +149,7 @@ class BayesianCATCHer(CATCHer):
         super().__init__(space, trials, seed, settings, context, None, attributes, attributes_for)
         self._pool: WholeSpace | None = None
         self.sources, self.starts = SourceProcesses(self.codes), torch.arange(trials)
-        self.kernel = ArchitectureKernel(self.codes, trials, self.dtype)
+        self.kernel = ArchitectureKernel(self.codes, trials, self.dtype, bayesian.prior == "weighted_sources")
         self.networks["kernel"] = self.kernel
         with torch.no_grad():  # an agent that has learned from no task expects the same of every network
             self.evaluator.mlp.weights[-1] *= 0.01
@@ -163,7 +169,7 @@ class BayesianCATCHer(CATCHer):
     def pool(self) -> WholeSpace | None:
         """All networks, where they are looked at as a whole; read when they are first wanted."""
         if self._pool is None and combinations(self.space) <= self.bayesian.whole:
-            self._pool = WholeSpace(self.space, [OneHotEncoding()], {})
+            self._pool = WholeSpace(self.space, [OneHotEncoding()], {}, self.bayesian.one_network == "graph")
         return self._pool
 
     def _coded(self, archs: Tensor) -> Tensor:
@@ -182,8 +188,8 @@ class BayesianCATCHer(CATCHer):
         told = torch.cat([self.archs, self._pending], 1)
         everything, known = pool.candidates(told[:, :0], self.rng), pool.names(told)
         archs, names = everything.archs, everything.names[0]
-        if self._expected is None:
-            self._expected = self._expected_of(archs)
+        if self._expected is None:  # once for trials that start from the same processes
+            self._expected = self._expected_of(archs, slice(len(self.starts.unique())))
         z, asked = self._context(), []
         lots = (self.rng.uniform(1) * len(names)).long()[:, 0].tolist()
         part = max(1, _NUMBERS // (len(names) * (1 + self.archs.shape[1])))
@@ -193,7 +199,8 @@ class BayesianCATCHer(CATCHer):
             promising = promise >= promise.topk(len(names) // self._drawn).values[-1]
         for first in range(0, self.trials, part):
             rows = slice(first, min(self.trials, first + part))
-            for k, worth in enumerate(self._preference(archs, z, self._expected[rows], rows), first):
+            expected = self._expected[torch.arange(self.trials)[rows] % len(self._expected)]
+            for k, worth in enumerate(self._preference(archs, z, expected, rows), first):
                 worth = worth.masked_fill(torch.isin(names, known[k]) | ~promising, -torch.inf)
                 # Of equal ones any: which is asked must not hang on the order of the space.
                 order = worth.roll(-lots[k]).argsort(descending=True, stable=True)[:n]
@@ -235,12 +242,12 @@ class BayesianCATCHer(CATCHer):
         archs, told = self.archs[rows], self.rewards[rows]
         prior = self._prior(candidates, z[rows], expected, rows)
         if not told.shape[1]:
-            return prior.double()
+            return first_of(prior).double()
         known = self._prior(archs, z[rows], self._expected_of(archs, rows), rows)
         if self.bayesian.adapts_on == "rewards":
             rewards = standardised(told).to(self.dtype)
-            centre = known.mean(1, keepdim=True)
-            known, prior = known - centre, prior - centre
+            centre = first_of(known).mean(1, keepdim=True)
+            known, prior = _lowered(known, centre), _lowered(prior, centre)
         else:
             rewards = normalise(told, self.settings.normalisation).to(self.dtype)
         asked = self._coded(candidates)
@@ -252,23 +259,29 @@ class BayesianCATCHer(CATCHer):
     def _prior(self, archs: Tensor, z: Tensor, expected: Tensor, rows: slice = slice(None)) -> Tensor:
         """The mean of the process at ``[trials or 1, n, decisions]`` in contexts: ``[trials, n]``.
 
+        Where sources are weighed, followed by what each of them says otherwise: ``[trials, n, 1 + sources]``.
+
         Args:
             archs: the networks.
             z: the contexts ``[trials, latent]``.
-            expected: what sources say of the networks, ``[trials, n]``.
+            expected: what sources say of the networks, in the same shape.
             rows: which trials these are.
         """
-        if self.bayesian.prior == "sources":
+        if self.bayesian.prior != "evaluator":
             return expected.to(self.dtype)
         codes = self._coded(archs).expand(len(z), -1, -1)
         return self.evaluator(codes, z.unsqueeze(1).expand(-1, codes.shape[1], -1), rows)
 
     def _expected_of(self, archs: Tensor, rows: slice = slice(None)) -> Tensor:
-        """What sources say of architectures ``[trials or 1, n, decisions]``: float64 ``[trials, n]``."""
-        starts = self.starts[rows].tolist()
+        """What sources say of architectures ``[trials or 1, n, decisions]``: ``[trials, n]``, or as `_prior` has it."""
+        return self._asked_of_sources(archs, self.starts[rows].tolist())
+
+    def _asked_of_sources(self, archs: Tensor, starts: Sequence[int], without: int | None = None) -> Tensor:
+        """The same by the processes of some meta-trained trials, perhaps without those of one task."""
         if self.bayesian.prior == "evaluator":
             return torch.zeros(len(starts), archs.shape[1], dtype=torch.float64)
-        return self.sources.expected(archs, starts)
+        weighted = self.bayesian.prior == "weighted_sources"
+        return (self.sources.opinions if weighted else self.sources.expected)(archs, starts, without)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -281,7 +294,7 @@ class BayesianCATCHer(CATCHer):
             self.archive.append((self.archs, self.rewards))
             self.informed, self.starts, self._expected = True, torch.arange(self.trials), None
             with few_threads(self.trials):
-                if self.bayesian.prior == "sources":
+                if self.bayesian.prior != "evaluator":
                     self.sources.learn(self.archs, self.rewards)
                 self._practise(self.bayesian.updates_per_network * self.archs.shape[1])
 
@@ -291,10 +304,7 @@ class BayesianCATCHer(CATCHer):
         optimizer = torch.optim.Adam(self.networks.parameters(), lr=rate, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, rate / 20)
         worths = [normalise(rewards, self.settings.normalisation) for _, rewards in self.archive]
-        others: list[Tensor | None] = [None] * len(self.archive)
-        if self.bayesian.prior == "sources":
-            trials = range(self.trials)
-            others = [self.sources.expected(archs, trials, k) for k, (archs, _) in enumerate(self.archive)]
+        others = [self._asked_of_sources(archs, range(self.trials), k) for k, (archs, _) in enumerate(self.archive)]
         for update in range(updates):
             task = update % len(self.archive)
             loss = self.practice_loss(*self.archive[task], worths[task], update, others[task])
@@ -315,7 +325,7 @@ class BayesianCATCHer(CATCHer):
             rewards: float64 ``[trials, n]``.
             worth: the same normalised over the whole task, ``[trials, n]``.
             update: decides how large the context is, the same for all trials; which networks fill it is drawn.
-            others_expect: what the other tasks' processes expect of the networks, ``[trials, n]``.
+            others_expect: what the other tasks' processes expect of the networks, ``[trials, n]`` or as `_prior` has it.
         """
         held = archs.shape[1]
         smallest = min(self.bayesian.smallest_context, max(1, held // 2))
@@ -384,6 +394,11 @@ class BayesianCATCHer(CATCHer):
         self.archive = [(archs, rewards) for archs, rewards in state["archive"]]
         self.sources.load_state_dict(state["sources"])
         self.starts, self.informed, self._expected = state["starts"].clone(), state["informed"], None
+
+
+def _lowered(means: Tensor, by: Tensor) -> Tensor:
+    """The mean function less so much, ``[trials, 1]``; what sources say otherwise stays."""
+    return means - by if means.dim() == 2 else torch.cat([means[..., :1] - by.unsqueeze(2), means[..., 1:]], 2)
 
 
 def standardised(rewards: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ _JITTER = 1e-4
 """Smallest noise variance: keeps a kernel matrix of near-equal architectures positive definite."""
 
 
+_DIFFERENCES = 1.0
+
+
 class Columns(Protocol):
     """Numbers that a kernel reads of an architecture.
 
@@ -30,7 +33,9 @@ class ArchitectureKernel(nn.Module):
     Each trial has a kernel of its own.
 
     f is the mean function, what other tasks say of an architecture. The transfer term lets the data scale it: if the
-    sources mislead, its coefficient is inferred to be near zero. The local terms are what the target's own evaluations
+    sources mislead, its coefficient is inferred to be near zero. Where each source's opinion is told apart, as its
+    deviation d_s from that mean, a term ``differences`` mean_s d_s(a) d_s(b) lets the data weigh the sources against
+    each other: a target like one of them is found to be so. The local terms are what the target's own evaluations
     say of similar architectures: a block is one way of seeing them, and within it a product over groups of columns. Of
     one-hot decisions |a_g - b_g|^2 / 2 is whether they differ. All variances and the weights w are positive and
     learned.
@@ -39,9 +44,10 @@ class ArchitectureKernel(nn.Module):
         columns: what is read.
         trials: independent kernels.
         dtype: of the parameters.
+        weighs: whether there is a term of the sources' differences.
     """
 
-    def __init__(self, columns: Columns, trials: int, dtype: torch.dtype):
+    def __init__(self, columns: Columns, trials: int, dtype: torch.dtype, weighs: bool = False):
         super().__init__()
         self.blocks, self.groups = int(columns.blocks.max()) + 1, columns.groups
         self.columns = [(columns.blocks == block).nonzero()[:, 0] for block in range(self.blocks)]
@@ -53,6 +59,8 @@ class ArchitectureKernel(nn.Module):
         self.log_constant, self.log_transfer = positive(0.25), positive(0.25)
         self.log_local, self.log_noise = positive(0.25 / self.blocks, self.blocks), positive(0.01)
         self.log_weights = positive(0.5, int(columns.groups.max()) + 1)
+        if weighs:
+            self.log_differences = positive(_DIFFERENCES)
 
     def noise(self) -> Tensor:
         """Variance of an observed reward about its true value: ``[trials, 1]``."""
@@ -70,11 +78,15 @@ class ArchitectureKernel(nn.Module):
     def covariance(self, codes: Tensor, means: Tensor, others: Tensor, other_means: Tensor) -> Tensor:
         """The kernel of two sets, columns ``[trials, n, columns]`` and f ``[trials, n]`` each: ``[trials, n, m]``.
 
-        The columns of the second set may be ``[1, m, columns]`` for all trials.
+        The columns of the second set may be ``[1, m, columns]`` for all trials. Where sources are weighed, f is
+        followed by every source's deviation from it, ``[trials, n, 1 + sources]``.
         """
         weights, heights = self.log_weights.exp(), self.log_local.exp()
         constant, slope = (value.exp().unsqueeze(2) for value in (self.log_constant, self.log_transfer))
-        total = constant + slope * (means.unsqueeze(2) * other_means.unsqueeze(1))
+        total = constant + slope * (first_of(means).unsqueeze(2) * first_of(other_means).unsqueeze(1))
+        if means.dim() == 3 and means.shape[2] > 1:
+            share = self.log_differences.exp().unsqueeze(2) / (means.shape[2] - 1)
+            total = torch.baddbmm(total, share * means[..., 1:], other_means[..., 1:].transpose(1, 2))
         for block, columns in enumerate(self.columns):
             ours, theirs = (codes, others) if self.blocks == 1 else (codes[..., columns], others[..., columns])
             weight = weights[:, self.groups[columns]]
@@ -87,7 +99,15 @@ class ArchitectureKernel(nn.Module):
     def variance(self, means: Tensor) -> Tensor:
         """k(a, a) of architectures with mean function f, ``[trials, n]``."""
         local = self.log_local.exp().sum(1, keepdim=True)
-        return self.log_constant.exp() + self.log_transfer.exp() * means.square() + local
+        total = self.log_constant.exp() + self.log_transfer.exp() * first_of(means).square() + local
+        if means.dim() == 3 and means.shape[2] > 1:
+            total = total + self.log_differences.exp() * means[..., 1:].square().mean(2)
+        return total
+
+
+def first_of(means: Tensor) -> Tensor:
+    """The mean function alone, of ``[trials, n]`` or ``[trials, n, 1 + sources]``: ``[trials, n]``."""
+    return means if means.dim() == 2 else means[..., 0]
 
 
 def posterior(
@@ -110,10 +130,10 @@ def posterior(
     between = kernel.covariance(codes, means, codes, means).double()
     factor = torch.linalg.cholesky(between + torch.diag_embed(kernel.noise().double().expand(-1, codes.shape[1])))
     across = kernel.covariance(codes, means, others, other_means).double()
-    known = torch.cat([across, (rewards - means).double().unsqueeze(2)], 2)
+    known = torch.cat([across, (rewards - first_of(means)).double().unsqueeze(2)], 2)
     solved = torch.linalg.solve_triangular(factor, known, upper=False)
     explained, residual = solved[..., :-1], solved[..., -1:]
-    mean = other_means + (explained * residual).sum(1)
+    mean = first_of(other_means) + (explained * residual).sum(1)
     variance = kernel.variance(other_means) - explained.square().sum(1)
     return mean, variance.clamp(min=1e-9)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,6 +81,21 @@ class SourceProcesses:
         Returns:
             Float64 ``[trials, n]``, normal quantiles.
         """
+        return self._of_trials(archs, trials, without, lambda means: means.mean(0))
+
+    def opinions(self, archs: Tensor, trials: Sequence[int], without: int | None = None) -> Tensor:
+        """The same, and behind it how far each task's process is from it: float32 ``[trials, n, 1 + tasks]``."""
+
+        def told_apart(means: Tensor) -> Tensor:
+            mean = means.mean(0, keepdim=True)
+            return torch.cat([mean, means - mean]).T.float()
+
+        return self._of_trials(archs, trials, without, told_apart)
+
+    def _of_trials(
+        self, archs: Tensor, trials: Sequence[int], without: int | None, made: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """What is made of the means ``[tasks, n]`` of all processes, one trial after another."""
         places = [place for place in range(len(self.sources)) if place != without]
         features = self.reader.features(archs)
         found: dict[int, Tensor] = {}  # of architectures that all trials share, once a meta-trained trial
@@ -88,8 +103,9 @@ class SourceProcesses:
         for row, trial in enumerate(trials):
             if len(archs) > 1 or trial not in found:
                 asked = features[row % len(archs)]
-                means = [self._mean(place, trial, asked) for place in places]
-                found[trial] = torch.stack(means).mean(0) if means else torch.zeros(len(asked), dtype=torch.float64)
+                none = torch.zeros(1, len(asked), dtype=torch.float64)
+                means = torch.stack([self._mean(place, trial, asked) for place in places]) if places else none
+                found[trial] = made(means)
             rows.append(found[trial])
         return torch.stack(rows)
 

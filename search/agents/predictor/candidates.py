@@ -71,11 +71,18 @@ class WholeSpace(Pool):
         space: of the architectures, at most some ten thousand.
         encodings: of the columns.
         attributes: further columns, by name.
+        by_graph: whether architectures of equal graphs are one network, or those of one canonical form alone.
     """
 
-    def __init__(self, space: SearchSpace, encodings: Sequence[Encoding], attributes: Mapping[str, Attribute]):
+    def __init__(
+        self,
+        space: SearchSpace,
+        encodings: Sequence[Encoding],
+        attributes: Mapping[str, Attribute],
+        by_graph: bool = True,
+    ):
         archs = torch.tensor(list(space.enumerate()))
-        names = names_of(space, archs)
+        names = names_of(space, archs) if by_graph else space.code(space.canonical(archs))
         _, place, first = _first_of_each(names)
         self.space, self._place = space, place
         self._by_code = torch.full((math.prod(space.sizes),), -1)

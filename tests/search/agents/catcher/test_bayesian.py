@@ -11,6 +11,7 @@ from search.agents.catcher.gaussian_process import log_expected_improvement, pos
 from search.agents.catcher.settings import CatcherSettings
 from search.agents.random_search import RandomSearch
 from search.randomness import TrialRandom
+from search.spaces.nasbench201 import NASBench201
 from tests.search.agents.toy_spaces import Grid, Staircase, best_reward, integer_reward
 
 SPACE = Grid()
@@ -190,8 +191,9 @@ def test_a_search_may_open_with_what_the_sources_expect_most_of(whole):
     assert integer_reward(STAIRS, first).mean() > rewards.mean() + 0.5 * rewards.std()
 
 
-def test_of_a_whole_space_the_one_is_asked_that_is_worth_most():
-    practice = replace(OF_SOURCES, adapts_on="rewards")
+@pytest.mark.parametrize("prior", ["sources", "weighted_sources"])
+def test_of_a_whole_space_the_one_is_asked_that_is_worth_most(prior):
+    practice = replace(OF_SOURCES, adapts_on="rewards", prior=prior)
     agent = of_sources(3, 0, practice, tasks=2)
     agent.begin_task(20, adapting=True)
     told = STAIRS.sample(TrialRandom(1, 3), 9)
@@ -207,17 +209,40 @@ def test_of_a_whole_space_the_one_is_asked_that_is_worth_most():
     assert torch.equal(asked, everything.gather(1, best.unsqueeze(-1).expand(-1, -1, asked.shape[-1])))
 
 
-def test_a_search_with_sources_goes_on_exactly_where_it_was():
-    agent = of_sources(2, 0, OF_SOURCES)
+def test_weighted_sources_find_the_one_that_the_target_is_like():
+    """Three sources that have nothing to do with each other; the target is the second: their mean alone is no help."""
+    found = {}
+    for prior in ("sources", "weighted_sources"):
+        agent = BayesianCATCHer(STAIRS, 8, 0, SETTINGS, replace(OF_SOURCES, prior=prior, adapts_on="rewards"))
+        for source in (1, 2, 3):
+            agent.begin_task(40, adapting=False)
+            archs = agent.ask(40)
+            agent.tell(archs, integer_reward(STAIRS, archs, source))
+        best = search(agent, 5, lambda archs: integer_reward(STAIRS, archs, 2))
+        found[prior] = float((best_reward(STAIRS, 2) - best[:, -1]).mean())
+    assert found["weighted_sources"] < 0.7 * found["sources"], found
+
+
+@pytest.mark.parametrize(("one_network", "networks"), [("graph", 4930), ("canonical", 15_625)])
+def test_of_a_whole_space_each_network_comes_up_once_by_its_graph_or_its_canonical_form(one_network, networks):
+    practice = replace(OF_SOURCES, one_network=one_network)
+    agent = BayesianCATCHer(NASBench201(), 1, 0, SETTINGS, practice)
+    assert agent.pool.candidates(torch.zeros(1, 0, 6, dtype=torch.long), agent.rng).archs.shape[1] == networks
+
+
+@pytest.mark.parametrize("prior", ["sources", "weighted_sources"])
+def test_a_search_with_sources_goes_on_exactly_where_it_was(prior):
+    practice = replace(OF_SOURCES, prior=prior)
+    agent = of_sources(2, 0, practice)
     agent.begin_task(10, adapting=True)
     archs = agent.ask(6)
     agent.tell(archs, integer_reward(STAIRS, archs))
-    again = BayesianCATCHer(STAIRS, 2, 5, SETTINGS, OF_SOURCES)
+    again = BayesianCATCHer(STAIRS, 2, 5, SETTINGS, practice)
     again.load_state_dict(agent.state_dict())
     assert torch.equal(agent.ask(3), again.ask(3))
 
 
 def test_settings_of_the_sources_are_checked():
-    for name in ("prior", "opening"):
+    for name in ("prior", "opening", "one_network"):
         with pytest.raises(ValueError, match=f"{name} is 'none', allowed: "):
             BayesianSettings(**{name: "none"})

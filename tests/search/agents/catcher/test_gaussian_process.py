@@ -10,6 +10,7 @@ import torch
 
 from search.agents.catcher.codes import Codes
 from search.agents.catcher.gaussian_process import ArchitectureKernel, log_expected_improvement, posterior
+from search.randomness import TrialRandom
 from search.spaces.nasbench201 import NASBench201
 from search.spaces.transnasbench101 import TransNASBench101Micro
 from tests.search.agents.toy_spaces import Staircase
@@ -59,9 +60,10 @@ def test_posterior_is_the_textbook_formula(space):
 
 
 def streams():
-    from search.randomness import TrialRandom
-
     return [TrialRandom(seed) for seed in (1, 2, 3)]
+
+
+MANY = ((TrialRandom(1), 5), (TrialRandom(2), 7))
 
 
 def test_sources_that_mislead_are_found_out():
@@ -76,6 +78,42 @@ def test_sources_that_mislead_are_found_out():
             kernel, codes[:, :15], expected[:, :15], sign * expected[:, :15], codes[:, 15:], expected[:, 15:]
         )
         assert torch.corrcoef(torch.stack([mean[0].detach(), sign * expected[0, 15:]]))[0, 1] > 0.9
+
+
+def test_a_term_of_what_sources_differ_in_is_the_mean_of_their_products():
+    """Against loops; without differences the kernel is the one without the term."""
+    space, sources = NASBench201(), 4
+    plain = ArchitectureKernel(Codes(space), 2, torch.float64)
+    kernel = ArchitectureKernel(Codes(space), 2, torch.float64, weighs=True)
+    generator = torch.Generator().manual_seed(3)
+    kernel.log_differences.data += torch.randn(2, 1, generator=generator, dtype=torch.float64)
+    codes, asked = (space.one_hot(space.sample(stream, 2 * n).reshape(2, n, -1)).double() for stream, n in MANY)
+    f, g = (torch.randn(2, n, 1 + sources, generator=generator, dtype=torch.float64) for _, n in MANY)
+    with torch.no_grad():
+        total = kernel.covariance(codes, f, asked, g)
+        without = plain.covariance(codes, f[..., 0], asked, g[..., 0])
+        heights = kernel.log_differences.exp()
+        for t, i, j in itertools.product(range(2), range(5), range(7)):
+            term = heights[t, 0] * sum(f[t, i, s] * g[t, j, s] for s in range(1, 1 + sources)) / sources
+            assert total[t, i, j] == pytest.approx(float(without[t, i, j] + term))
+        variance = kernel.covariance(codes, f, codes, f).diagonal(dim1=1, dim2=2)
+        assert torch.allclose(kernel.variance(f), variance)
+        assert torch.equal(kernel.covariance(codes, f[..., :1], asked, g[..., :1]), without)
+
+
+def test_the_source_that_a_target_is_like_is_found():
+    """Of five sources the target is the third: 15 evaluations tell, where their mean alone would not."""
+    space = NASBench201()
+    archs = space.sample(streams()[0], 200)
+    each = torch.randn(1, 200, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, codes, target = each.mean(2, keepdim=True), space.one_hot(archs).double(), each[..., 2]
+    agreement = []
+    for opinions in (torch.cat([mean, each - mean], 2), mean):
+        kernel = ArchitectureKernel(Codes(space), 1, torch.float64, weighs=True)
+        known, asked = opinions[:, :15], opinions[:, 15:]
+        predicted, _ = posterior(kernel, codes[:, :15], known, target[:, :15], codes[:, 15:], asked)
+        agreement.append(float(torch.corrcoef(torch.stack([predicted[0].detach(), target[0, 15:]]))[0, 1]))
+    assert agreement[0] > 0.9 and agreement[1] < 0.6, agreement
 
 
 def test_an_evaluated_architecture_is_known_up_to_noise():

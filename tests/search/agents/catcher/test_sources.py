@@ -75,6 +75,9 @@ def test_what_is_expected_is_the_mean_of_the_tasks_processes(processes):
         assert np.allclose(found[trial], sum(both) / 2, atol=1e-4)
         alone = processes.expected(asked, [0, 1], without=0)[trial]
         assert np.allclose(alone, both[1], atol=1e-4)
+        opinions = processes.opinions(asked, [0, 1])[trial]
+        apart = [sum(both) / 2, both[0] - sum(both) / 2, both[1] - sum(both) / 2]
+        assert np.allclose(opinions, np.stack(apart, 1), atol=1e-4)
     shared = processes.expected(asked[:1], [1, 0, 1])
     assert torch.equal(shared[0], shared[2]) and torch.equal(shared[1], found[0])
 
@@ -83,6 +86,7 @@ def test_nothing_is_expected_before_there_is_a_task_and_a_state_brings_back_all(
     asked = SPACE.sample(TrialRandom(9, 2), 7)
     again = SourceProcesses(processes.reader)
     assert torch.equal(again.expected(asked, [0, 1]), torch.zeros(2, 7, dtype=torch.float64))
+    assert torch.equal(again.opinions(asked, [0, 1]), torch.zeros(2, 7, 2))
     again.load_state_dict(processes.state_dict())
     assert torch.equal(again.expected(asked, [0, 1]), processes.expected(asked, [0, 1]))
 
