@@ -59,6 +59,7 @@ ADDED = {
     "mutations_adapting": 0.0,
     "prior": "evaluator",
     "whole": 0,
+    "one_network": "graph",
     "attributes_for": "nothing",
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""

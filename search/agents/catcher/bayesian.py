@@ -325,7 +325,7 @@ class BayesianCATCHer(CATCHer):
             rewards: float64 ``[trials, n]``.
             worth: the same normalised over the whole task, ``[trials, n]``.
             update: decides how large the context is, the same for all trials; which networks fill it is drawn.
-            others_expect: what the other tasks' processes expect of the networks, ``[trials, n]`` or as `_prior` has it.
+            others_expect: what the other tasks' processes expect of the networks, as `_prior` has it.
         """
         held = archs.shape[1]
         smallest = min(self.bayesian.smallest_context, max(1, held // 2))

@@ -13,6 +13,7 @@ _JITTER = 1e-4
 
 
 _DIFFERENCES = 1.0
+"""Where the variance of what sources differ in begins (assumed; practice moves it where there are sources enough)."""
 
 
 class Columns(Protocol):
