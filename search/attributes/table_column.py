@@ -33,7 +33,7 @@ class TableColumn(Attribute):
         self.name, self.direction = column, direction
         path = find_table(table)
         content = read_columns(path, [column])
-        if content.space not in (None, space.name) or content.arch.shape[1] != len(space.sizes):
+        if content.space not in (None, space.name, space.part_of) or content.arch.shape[1] != len(space.sizes):
             raise ValueError(f"{path}: the table is of the space '{content.space}', not of '{space.name}'")
         codes = space.code(space.canonical(torch.from_numpy(content.arch).long())).tolist()
         self._column = dict(zip(codes, content.columns[column].tolist(), strict=True))

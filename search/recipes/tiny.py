@@ -77,6 +77,8 @@ class Tiny:
 
     def _look_at(self, study: dict[str, Any]) -> None:
         space = study.get("space")
+        while isinstance(space, dict) and "space" in (arguments := space.get("init_args") or {}):
+            space = arguments["space"]  # of a part of a space, whose networks it builds
         path = space.get("class_path") if isinstance(space, dict) else space
         if isinstance(path, str):
             found = find_class(path, SearchSpace, "space", self._trust)

@@ -54,6 +54,8 @@ class SearchSpace(ABC):
     """A finite sequence of decisions, some choices of which may rule out later ones."""
 
     name: str
+    part_of: str = ""
+    """Name of the space that it is a part of, whose tables are tables of it as well; empty where it is whole."""
     decisions: tuple[Decision, ...]
     image_multiple: int = 1
     """Networks take images whose sides are multiples of this many pixels, and refuse others by name."""

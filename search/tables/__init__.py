@@ -19,6 +19,7 @@ SHIPPED = {
     "nasbench201_proxies.npz": "Zero-cost proxies of NAS-Bench-201's cells, on networks of one cell a stage.",
     "transnasbench101.npz": "TransNAS-Bench-101, micro space: seven vision tasks, 4,096 cells.",
     "transnasbench101_proxies.npz": "Zero-cost proxies of TransNAS-Bench-101's cells, on networks of 16 channels.",
+    "nasbench101.npz": "A sample of NAS-Bench-101: validation accuracies at four lengths of training, 30,001 cells.",
     "nasbench_macro.npz": "NAS-Bench-Macro: accuracies on CIFAR-10 and sizes of 6,561 networks.",
     "fbnet_operator_latency.npz": "Latencies of FBNet's operators, layer by layer, on 27 devices.",
 }

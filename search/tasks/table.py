@@ -136,19 +136,23 @@ class TableTask(Task):
         wanted = [self.column, *further, *at.values(), *([FLOPS] if model.flops_share else [])]
         content = read_columns(path, list(dict.fromkeys(wanted)))
         archs = torch.from_numpy(content.arch).long()
-        if content.space not in (None, space.name):
+        if content.space not in (None, space.name, space.part_of):
             raise ValueError(f"{path}: the table is of the space '{content.space}', the task's is '{space.name}'")
         if archs.shape[-1] != len(space.sizes) or not self._in_range(archs).all():
             raise ValueError(f"{path}: its architectures do not belong to the space '{space.name}' {space.sizes}")
         # Sorted codes and a binary search: no larger than the table, where the space has far more architectures.
-        self._codes, order = space.code(archs).sort()
+        order = space.code(archs).argsort()
+        order = order[space.is_valid(archs[order])]  # the space may be a part of the table's
+        if not len(order):
+            raise ValueError(f"{path}: none of its architectures belongs to the space '{space.name}'")
         self._archs = archs[order]
+        self._codes = space.code(self._archs)
         columns = {name: _measured(torch.from_numpy(column).double()) for name, column in content.columns.items()}
         self._scores = columns[self.column][order]
         self._further = {name: columns[name][order] for name in further}
         self._lower = {few: columns[name][order] for few, name in at.items()}
         # All at once, so that no rounding depends on which architectures are asked together.
-        self._costs = model.costs(columns[FLOPS] if model.flops_share else torch.ones(len(order)))[order]
+        self._costs = model.costs(columns[FLOPS] if model.flops_share else torch.ones(len(archs)))[order]
         if (self._codes[1:] == self._codes[:-1]).any():
             raise ValueError(f"{path}: an architecture stands in it twice")
         self.score_name = _describe(dataset, split, metric, epochs)

@@ -11,6 +11,7 @@ from search.agents.halving import Halving
 from search.agents.predictor.agent import PredictorAgent
 from search.agents.random_search import RandomSearch
 from search.contracts import agent as contract
+from search.contracts import space as space_contract
 from search.contracts.agent import BUDGET, CONTRACT, PART, advance, nothing_works, with_failures
 from search.contracts.contract import through_a_file
 from search.contracts.toy_spaces import MaskedSpace
@@ -28,7 +29,7 @@ SPACES = {**find_classes("search.spaces", SearchSpace), "MaskedSpace": MaskedSpa
 
 @functools.cache
 def space_of(name):
-    return Grid() if name == "Grid" else SPACES[name](**SPACES[name].toy())
+    return Grid() if name == "Grid" else space_contract.subjects(SPACES[name])[0].space
 
 
 @functools.cache

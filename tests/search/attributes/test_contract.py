@@ -10,6 +10,7 @@ from search.attributes.latency_table import TableLatency
 from search.attributes.network import NetworkAttribute
 from search.attributes.proxy import Proxy
 from search.contracts import attribute as contract
+from search.contracts import space as space_contract
 from search.randomness import TrialRandom
 from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
@@ -50,7 +51,7 @@ def checks_of(attribute_name, space_name):
 
 @functools.cache
 def space_of(name):
-    return SPACES[name](**SPACES[name].toy())
+    return space_contract.subjects(SPACES[name])[0].space
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from search.attributes.together import measure_together
 from search.attributes.weight_norm import WeightNorm
 from search.attributes.zen import Zen
 from search.attributes.zico import ZiCo
+from search.contracts import space as space_contract
 from search.recipes.catalogue import find_classes
 from search.spaces.base import SearchSpace
 from search.spaces.depth_fusion import DepthFusion
@@ -372,7 +373,7 @@ def digits():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_all_proxies_of_every_space_that_builds(name):
-    space = SPACES[name](**SPACES[name].toy())
+    space = space_contract.subjects(SPACES[name])[0].space
     data = DigitsDataModule(resolution=max(8, space.image_multiple), batch_size=4)
     values = measure_together(everything(space, data), space.draw("proxies", 1))
     lacking = {key for key, value in values.items() if math.isnan(value)}

@@ -18,12 +18,16 @@ from search.randomness import TrialRandom
 from search.recipes.catalogue import find_classes
 from search.spaces.base import Decision, SearchSpace
 from search.spaces.nasbench201 import OPERATION_NAMES, NASBench201
+from search.spaces.nasbench_macro import NASBenchMacro
 from tests.search.agents.toy_spaces import Grid
 
 ENCODINGS = find_classes("search.agents.predictor", Encoding)
 SPACES = find_classes("search.spaces", SearchSpace)
-SMALLER = {"AutoDeepLab": {"layers": 6, "blocks": 2}}
-"""What is a graph of a hundred arrows at full size."""
+SMALLER = {
+    "AutoDeepLab": {"layers": 6, "blocks": 2},
+    "ListedNetworks": {"space": NASBenchMacro(), "table": "nasbench_macro.npz"},
+}
+"""What is a graph of a hundred arrows at full size, and what has to be said."""
 
 
 class SmallCells(NASBench201):
