@@ -126,7 +126,7 @@ def test_no_network_is_asked_twice_while_candidates_are_new():
 
 def test_helps_where_sources_agree_and_is_not_fooled_where_they_mislead():
     """A related source halves the distance to the best of 15,625; an opposite one leaves the agent ahead of random."""
-    trials, evaluations = 24, 30
+    trials, evaluations = 12, 20
     target = best_reward(SPACE)
     found = {
         "random": search(RandomSearch(SPACE, trials, 0), evaluations),
@@ -138,7 +138,7 @@ def test_helps_where_sources_agree_and_is_not_fooled_where_they_mislead():
     }
     for name, reward in sources.items():
         agent = BayesianCATCHer(SPACE, trials, 0, SETTINGS, PRACTICE)
-        agent.load_weights(meta_trained(4, 500, reward, networks=150).weights())
+        agent.load_weights(meta_trained(4, 500, reward).weights())
         found[name] = search(agent, evaluations)
     gap = {name: float((target - best[:, -1]).mean()) for name, best in found.items()}
     assert gap["related"] < 0.5 * gap["scratch"] < 0.5 * gap["random"], gap
