@@ -1,0 +1,90 @@
+"""Which agent of a run is ahead over all its targets together, where every score of each target's space is known.
+
+    python experiments/benchmarks/over_targets.py RUN [--agent bayes_weighted]
+
+For each agent the rank of the best that a trial found, its mean over the targets, with a 95% interval over
+meta-trainings (over trials where these are independent); and how far every other agent is behind ``--agent``, with
+Welch's interval of the difference and a Mann-Whitney test, corrected by Holm for as many as there are. Agents that did
+not search every target are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from search.recipes.recipe import load_recipe
+from search.runs.folders import CONFIG, JOURNAL, SUMMARY
+from search.runs.journal import Journal, Record
+from search.statistics.clusters import independent_values
+from search.statistics.intervals import mean_interval
+from search.statistics.significance import holm, rank_test
+from search.studies.experiment import Experiment
+
+
+def ranks_of(records: Sequence[Record], trials: int, everything: np.ndarray) -> np.ndarray:
+    """Rank of the best that each trial found.
+
+    Args:
+        records: evaluations of one search that can be the best.
+        trials: how many.
+        everything: scores of the whole space; NaN where one has none.
+
+    Returns:
+        Float64 ``[trials]``: 1 for the best of the space; NaN where a trial found nothing.
+    """
+    best = np.full(trials, np.nan)
+    for record in records:
+        best[record.trial] = np.fmax(best[record.trial], record.evaluation.score)
+    ordered = np.sort(everything[~np.isnan(everything)])[::-1]
+    return np.where(np.isnan(best), np.nan, 1.0 + np.searchsorted(-ordered, -best, side="left"))
+
+
+def main() -> None:
+    """Print a row an agent."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--agent", help="whom the others are compared with (default: the one with the lowest mean)")
+    chosen = parser.parse_args()
+    experiment, _ = load_recipe(chosen.run / CONFIG)
+    assert isinstance(experiment, Experiment)
+    agents = json.loads((chosen.run / SUMMARY).read_text())["targets"]
+    found: dict[str, np.ndarray] = {}
+    with closing(Journal(chosen.run / JOURNAL, writable=False)) as journal:
+        for name in experiment.agent_names:
+            ranks = []
+            for target, task in experiment.targets.items():
+                everything = task.all_scores()
+                if everything is None:
+                    parser.error(f"{target}: the scores of its whole space are not known")
+                records = [record for record in journal.records(f"{target}/{name}") if record.can_be_best]
+                ranks.append(ranks_of(records, experiment.trials, everything.numpy()))
+            together = np.stack(ranks).mean(0)
+            if not np.isnan(together).all():
+                about = next(iter(agents.values()))["agents"][name]
+                found[name] = independent_values(together, about.get("meta_trainings"))
+    ahead = chosen.agent or min(found, key=lambda name: found[name].mean())
+    others = [name for name in found if name != ahead]
+    corrected = dict(zip(others, holm([rank_test(found[ahead], found[name]) for name in others]), strict=True))
+    print(f"| agent | mean rank over {len(experiment.targets)} targets | less {ahead} | p |\n|---|---|---|---|")
+    for name in sorted(found, key=lambda name: found[name].mean()):
+        low, high = mean_interval(found[name]) or (math.nan, math.nan)
+        row = f"| {name} | {found[name].mean():.1f} [{low:.1f}, {high:.1f}] |"
+        if name == ahead:
+            print(f"{row} | |")
+            continue
+        apart = stats.ttest_ind(found[name], found[ahead], equal_var=False).confidence_interval()
+        difference = found[name].mean() - found[ahead].mean()
+        p_value = "" if (p := corrected[name]) is None else f"{p:.2g}"
+        print(f"{row} {difference:.1f} [{apart.low:.1f}, {apart.high:.1f}] | {p_value} |")
+
+
+if __name__ == "__main__":
+    main()
