@@ -373,6 +373,9 @@ class BayesianCATCHer(CATCHer):
         sources = weights.get("sources", []) if isinstance(weights, dict) else []
         if self.bayesian.prior != "evaluator" and not sources:
             raise ValueError(f"these weights hold no source tasks, which prior: {self.bayesian.prior} looks at")
+        if sources and ("kernel.log_differences" in weights["networks"]) != (self.bayesian.prior == "weighted_sources"):
+            theirs = "sources" if self.bayesian.prior == "weighted_sources" else "weighted_sources"
+            raise ValueError(f"these weights are of prior: {theirs}, this agent has prior: {self.bayesian.prior}")
         super().load_weights(weights, first)
         self.sources.load_state_dict(sources)
         count = len(sources[0]["archs"]) if sources else 1

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 _JITTER = 1e-4
 """Smallest noise variance: keeps a kernel matrix of near-equal architectures positive definite."""
-
-
 _DIFFERENCES = 1.0
 """Where the variance of what sources differ in begins (assumed; practice moves it where there are sources enough)."""
 

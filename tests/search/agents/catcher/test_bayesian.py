@@ -223,6 +223,14 @@ def test_weighted_sources_find_the_one_that_the_target_is_like():
     assert found["weighted_sources"] < 0.7 * found["sources"], found
 
 
+def test_weights_that_weigh_sources_and_weights_that_do_not_are_told_apart():
+    for theirs, ours in (("sources", "weighted_sources"), ("weighted_sources", "sources")):
+        weights = of_sources(1, 0, replace(OF_SOURCES, prior=theirs), networks=10).weights()
+        agent = BayesianCATCHer(STAIRS, 1, 0, SETTINGS, replace(OF_SOURCES, prior=ours))
+        with pytest.raises(ValueError, match=f"weights are of prior: {theirs}, this agent has prior: {ours}"):
+            agent.load_weights(weights)
+
+
 @pytest.mark.parametrize(("one_network", "networks"), [("graph", 4930), ("canonical", 15_625)])
 def test_of_a_whole_space_each_network_comes_up_once_by_its_graph_or_its_canonical_form(one_network, networks):
     practice = replace(OF_SOURCES, one_network=one_network)
