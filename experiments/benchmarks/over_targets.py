@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,30 +20,13 @@ import numpy as np
 from scipy import stats
 
 from search.recipes.recipe import load_recipe
+from search.results.search import best_so_far, ranks_among
 from search.runs.folders import CONFIG, JOURNAL, SUMMARY
-from search.runs.journal import Journal, Record
+from search.runs.journal import Journal
 from search.statistics.clusters import independent_values
 from search.statistics.intervals import mean_interval
 from search.statistics.significance import holm, rank_test
 from search.studies.experiment import Experiment
-
-
-def ranks_of(records: Sequence[Record], trials: int, everything: np.ndarray) -> np.ndarray:
-    """Rank of the best that each trial found.
-
-    Args:
-        records: evaluations of one search that can be the best.
-        trials: how many.
-        everything: scores of the whole space; NaN where one has none.
-
-    Returns:
-        Float64 ``[trials]``: 1 for the best of the space; NaN where a trial found nothing.
-    """
-    best = np.full(trials, np.nan)
-    for record in records:
-        best[record.trial] = np.fmax(best[record.trial], record.evaluation.score)
-    ordered = np.sort(everything[~np.isnan(everything)])[::-1]
-    return np.where(np.isnan(best), np.nan, 1.0 + np.searchsorted(-ordered, -best, side="left"))
 
 
 def main() -> None:
@@ -64,12 +46,16 @@ def main() -> None:
                 everything = task.all_scores()
                 if everything is None:
                     parser.error(f"{target}: the scores of its whole space are not known")
-                records = [record for record in journal.records(f"{target}/{name}") if record.can_be_best]
-                ranks.append(ranks_of(records, experiment.trials, everything.numpy()))
+                scores = everything.numpy()
+                curve = best_so_far(journal.records(f"{target}/{name}"), experiment.trials, experiment.seconds(target))
+                best = curve[:, -1] if curve.shape[1] else np.full(experiment.trials, np.nan)
+                ranks.append(ranks_among(best, np.sort(scores[~np.isnan(scores)])[::-1]))
             together = np.stack(ranks).mean(0)
             if not np.isnan(together).all():
                 about = next(iter(agents.values()))["agents"][name]
                 found[name] = independent_values(together, about.get("meta_trainings"))
+    if chosen.agent and chosen.agent not in found:
+        parser.error(f"--agent: '{chosen.agent}' searched not every target; those that did: {', '.join(found)}")
     ahead = chosen.agent or min(found, key=lambda name: found[name].mean())
     others = [name for name in found if name != ahead]
     corrected = dict(zip(others, holm([rank_test(found[ahead], found[name]) for name in others]), strict=True))

@@ -137,6 +137,11 @@ def best_of_target(agents: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[s
     return max(found, key=lambda each: each[1]["score"], default=None)
 
 
+def ranks_among(best: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """Ranks of the trials' best scores ``[trials]`` among all scores of the space, highest first; NaN stays NaN."""
+    return np.where(np.isnan(best), np.nan, 1.0 + np.searchsorted(-ranked, -best, side="left"))
+
+
 def _standing(best: np.ndarray, ranked: np.ndarray, meta_trainings: int | None) -> dict[str, Any]:
     """How far the trials have come: their best scores ``[trials]`` beside all scores of the space, highest first.
 
@@ -148,8 +153,10 @@ def _standing(best: np.ndarray, ranked: np.ndarray, meta_trainings: int | None) 
         standing[name] = int(hits.sum()) / len(best)
         standing[f"{name}_interval"] = clustered_share_interval(hits, meta_trainings)
     lost = np.isnan(best)
-    ranks = np.where(lost, np.nan, 1.0 + np.searchsorted(-ranked, -best, side="left"))
-    every = {"mean_rank": (ranks, (1.0, 1.0 + len(ranked))), "regret": (ranked[0] - best, (0.0, math.inf))}
+    every = {
+        "mean_rank": (ranks_among(best, ranked), (1.0, 1.0 + len(ranked))),
+        "regret": (ranked[0] - best, (0.0, math.inf)),
+    }
     for name, (values, possible) in every.items():
         standing[name] = float(values[~lost].mean()) if not lost.all() else None
         standing[f"{name}_interval"] = clustered_mean_interval(values, meta_trainings, possible)
