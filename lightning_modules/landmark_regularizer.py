@@ -7,6 +7,7 @@ sampled.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.special import ndtri
+from scipy.stats import rankdata
 from torch import Tensor
 
 from lightning_modules.pair_penalties import PENALTIES
@@ -51,7 +54,14 @@ class LandmarkSettings:
             weighs as much however many they are.
         pairing: ``uniform`` over all pairs, or as in the public code, ``published``: the worse landmark first, uniform
             over all but the best, then one better than it, which favours pairs of good landmarks.
+        group: landmarks drawn a step of which all pairs count, in place of ``pairs``: four landmarks cost what two
+            pairs do and have six. 0 for pairs.
         penalty: a name in `lightning_modules.pair_penalties`.
+        truths: how penalties see what landmarks are worth. ``range``: from 0 to 1, as in the public code. ``quantiles``:
+            as normal quantiles of the ranks among the landmarks, so that a few that hardly learn don't take up all of
+            the range.
+        spread: what the truths are multiplied by: the difference of losses that a penalty such as ``squared`` asks of
+            truths that differ by 1.
         weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]
             ("embed" in the public code).
         triples: draw three landmarks a time and compare the first two and the last two of them, until there are as many
@@ -66,7 +76,10 @@ class LandmarkSettings:
     published_end: bool = False
     pairs: int = 1
     pairing: Literal["uniform", "published"] = "uniform"
+    group: int = 0
     penalty: str = "hinge"
+    truths: Literal["range", "quantiles"] = "range"
+    spread: float = 1.0
     weigh_by_worth: bool = False
     triples: bool = False
     batch_share: float = 1.0
@@ -83,6 +96,12 @@ class LandmarkSettings:
             raise ValueError(f"penalty is '{self.penalty}', allowed: {', '.join(PENALTIES)}")
         if not 0 < self.batch_share <= 1:
             raise ValueError(f"batch_share is {self.batch_share}, it must be above 0 and at most 1")
+        if self.truths not in ("range", "quantiles"):
+            raise ValueError(f"truths is '{self.truths}', allowed: range, quantiles")
+        if self.group == 1 or self.group < 0 or (self.group and self.triples):
+            raise ValueError(f"group is {self.group}, it must be 0 or at least 2, and triples are another way to draw")
+        if self.spread <= 0:
+            raise ValueError(f"spread is {self.spread}, it must be above 0")
         if self.every < 1 or self.pairs < 0 or self.warmup < 0 or self.coefficient < 0:
             raise ValueError(
                 f"every is {self.every} (at least 1), pairs {self.pairs}, warmup {self.warmup} and coefficient "
@@ -157,8 +176,9 @@ class LandmarkRegularizer:
         usable[-1, 0] &= not settings.triples  # the best and the worst are never neighbours in a triple
         if not usable.any():
             raise ValueError("landmarks: opinions agree on no pair of them")
-        low, high = self.worth[0], self.worth[-1]
-        self._normalised = torch.tensor([(each - low) / (high - low) for each in self.worth])
+        if settings.group > len(worth):
+            raise ValueError(f"landmarks: a group of {settings.group} was asked for, of {len(worth)} landmarks")
+        self._truths = settings.spread * torch.tensor(_truths(np.array(self.worth), settings.truths))
 
     def pairs(self, seed: int, step: int) -> list[tuple[int, int]]:
         """The pairs of a step, each (better, worse) as places in `landmarks`, a pure function of the arguments.
@@ -170,6 +190,11 @@ class LandmarkRegularizer:
             return [(b, w) for w in range(count) for b in range(w + 1, count) if self._better[b, w]]
         generator = np.random.default_rng(np.random.SeedSequence((seed, step, 0x1A4D)))
         drawn: list[tuple[int, int]] = []
+        while settings.group:
+            group = sorted(generator.choice(count, settings.group, replace=False).tolist())
+            drawn = [(b, w) for w, b in itertools.combinations(group, 2) if self._better[b, w]]
+            if drawn:
+                return drawn
         while len(drawn) < settings.pairs:
             if settings.triples:
                 low, middle, high = sorted(generator.choice(count, 3, replace=False).tolist())
@@ -199,10 +224,19 @@ class LandmarkRegularizer:
         losses = {place: loss_of(self.landmarks[place]) for place in dict.fromkeys(p for pair in pairs for p in pair)}
         total: Tensor | None = None
         for better, worse in pairs:
-            better_worth, worse_worth = self._normalised[better], self._normalised[worse]
+            better_worth, worse_worth = self._truths[better], self._truths[worse]
             each = PENALTIES[self.settings.penalty](losses[better], losses[worse], better_worth, worse_worth)
             if self.settings.weigh_by_worth:
                 each = each * float(better_worth - worse_worth)
             total = each if total is None else total + each
         assert total is not None
         return total / len(pairs)
+
+
+def _truths(worth: np.ndarray, scale: str) -> list[float]:
+    """What landmarks are worth, as penalties see it; the arguments are in ascending order, and not all the same."""
+    if scale == "range":
+        found = (worth - worth[0]) / (worth[-1] - worth[0])
+    else:
+        found = ndtri((rankdata(worth) - 0.5) / len(worth))
+    return list(map(float, found))

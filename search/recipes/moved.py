@@ -61,6 +61,9 @@ ADDED = {
     "whole": 0,
     "one_network": "graph",
     "attributes_for": "nothing",
+    "group": 0,
+    "truths": "range",
+    "spread": 1.0,
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 

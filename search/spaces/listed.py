@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from search.spaces.base import Edge, SearchSpace
 from search.spaces.head import OWN_HEAD, Head
 from search.spaces.nasbench_macro import NASBenchMacro
 from search.tables.table import find_table, read_columns
+
+if TYPE_CHECKING:
+    from lightning_modules.networks.cells import Norm
+    from lightning_modules.networks.supernet import Supernet
 
 _AT_ONCE = 128
 """Networks whose distances to all others are held at once: some tens of megabytes where 30,000 are listed."""
@@ -129,6 +133,10 @@ class ListedNetworks(SearchSpace):
     def build(self, architecture: Architecture, head: Head = OWN_HEAD, *options: Any, **named: Any) -> nn.Module:
         """The space's network of a listed architecture."""
         return self._space.build(self.check(architecture), head, *options, **named)
+
+    def build_supernet(self, norm: Norm, head: Head = OWN_HEAD, *options: Any, **named: Any) -> Supernet:
+        """The space's supernet; random paths through it are the listed networks, each as often as any other."""
+        return self._space.build_supernet(norm, head, *options, **named)
 
     # ---- how they are found ----------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ FORMULAS = {
     "worth_tanh_hinge": lambda d, mean, v: relu(math.tanh(d) * math.tanh(v)),
     "worth_tanh": lambda d, mean, v: math.tanh(d) * math.tanh(v),
     "worth_sign_tanh_hinge": lambda d, mean, v: relu(math.tanh(d)),
+    "squared": lambda d, mean, v: (d + v) ** 2,
 }
 
 
@@ -290,6 +291,25 @@ def test_opinions_that_agree_on_no_usable_pair_are_refused(opinions, triples):
         LandmarkRegularizer([(k,) for k in range(3)], opinions, LandmarkSettings(triples=triples))
 
 
+@pytest.mark.parametrize("worth", [WORTH, TIES], ids=["all different", "ties"])
+def test_of_a_group_all_pairs_of_different_worth_count(worth):
+    regularizer, ranks = make(worth, group=3), sorted(worth)
+    seen = Counter()
+    for step in range(3000):
+        pairs = regularizer.pairs(3, step)
+        drawn = {place for pair in pairs for place in pair}
+        assert all(ranks[better] > ranks[worse] for better, worse in pairs)
+        if len(drawn) == 3:
+            seen[tuple(sorted(drawn))] += 1
+            assert len(pairs) == sum(ranks[a] != ranks[b] for a, b in itertools.combinations(drawn, 2))
+    groups = [
+        each
+        for each in itertools.combinations(range(5), 3)
+        if len({ranks[place] for place in each}) > 1  # else one has no partner, and is not in any pair
+    ]
+    assert set(seen) == set(groups) and stats.chisquare(list(seen.values())).pvalue > 1e-3
+
+
 def test_pairs_are_a_pure_function_of_seed_and_step():
     first = [make(pairs=3).pairs(2**31 - 1, step) for step in range(40)]
     torch.manual_seed(1)
@@ -323,6 +343,29 @@ def test_the_penalty_of_all_pairs_is_the_mean_of_equation_4(weigh):
     ]
     assert float(regularizer.penalty(regularizer.pairs(0, 0), loss_of)) == pytest.approx(sum(expected) / 10)
     assert sum(expected) > 0 and sorted(asked) == sorted(losses)  # each landmark runs once, though in four pairs
+
+
+def test_over_a_group_the_squared_penalty_is_a_regression_of_the_centred_losses():
+    """Its truths are normal quantiles of ranks, ties in the middle, times the spread."""
+    losses = torch.tensor([0.9, 0.4, 1.2, 0.7, 0.3], dtype=torch.float64, requires_grad=True)
+    regularizer = make(WORTH, group=5, penalty="squared", truths="quantiles", spread=0.3)
+    found = regularizer.penalty(regularizer.pairs(0, 0), lambda choices: losses[choices[0]])
+    wanted = -0.3 * torch.tensor(stats.norm.ppf((stats.rankdata(WORTH) - 0.5) / 5))
+    off = (losses - losses.mean()) - (wanted - wanted.mean())
+    expected = 2 * 5 * (off**2).sum() / 2 / 10  # the sum over all pairs is n times that of squares; their mean over 10
+    torch.testing.assert_close(found, expected)
+    (slope,) = torch.autograd.grad(found, losses)
+    torch.testing.assert_close(slope, off.detach())
+
+
+def test_one_landmark_that_hardly_learns_does_not_take_up_the_quantiles():
+    worth = (10.0, 90.0, 91.0, 92.0)
+    seen = {}
+    for truths in ("range", "quantiles"):
+        regularizer = make(worth, pairs=0, penalty="squared", truths=truths)
+        same = regularizer.penalty([(3, 1)], lambda choices: torch.tensor(1.0))
+        seen[truths] = float(same) ** 0.5
+    assert seen["range"] == pytest.approx(2 / 82) and seen["quantiles"] == pytest.approx(1.4690, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -403,6 +446,10 @@ def test_following_the_gradient_puts_landmarks_in_order():
         ({"pairs": -1}, "pairs -1"),
         ({"warmup": -1}, "warmup -1"),
         ({"coefficient": -2.0}, "-2.0"),
+        ({"group": 1}, "group is 1"),
+        ({"group": 3, "triples": True}, "group is 3, .* triples"),
+        ({"truths": "ranks"}, "truths is 'ranks', allowed: range, quantiles"),
+        ({"spread": 0.0}, "spread is 0.0"),
     ],
 )
 def test_settings_refuse_what_makes_no_sense(settings, message):
@@ -414,6 +461,7 @@ def test_settings_refuse_what_makes_no_sense(settings, message):
     "worth, settings, message",
     [
         ([1.0], {}, "1 numbers"),
+        ([1.0, 2.0, 3.0], {"group": 4}, "a group of 4 was asked for, of 3"),
         ([1.0, 1.0, 1.0], {}, "at least two of different"),
         ([1.0, float("nan"), 2.0], {}, "at least two of different, known"),
         ([1.0, float("inf"), 2.0], {}, "known"),
