@@ -84,6 +84,11 @@ class Probe:
         """Images of Gaussian noise of mean 0 and variance 1: float32 ``[images, channels, height, width]``."""
         return _by_pixel(torch.randn(images, *self.image_shape, generator=generator).to(self.device))
 
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Images ``[batch, channels, height, width]`` and labels ``[batch]`` of a training batch, counted from 0."""
+        images, labels = images_and_labels(self._batch(number))
+        return _by_pixel(images), labels
+
     def copy(self) -> nn.Module:
         """The network again, to be changed at will."""
         return copy.deepcopy(self.network)

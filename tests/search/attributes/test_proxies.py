@@ -26,6 +26,7 @@ from search.attributes.nwot import Nwot
 from search.attributes.plain import Plain
 from search.attributes.probe import Probe
 from search.attributes.proxy import Proxy
+from search.attributes.short_training import ShortTraining
 from search.attributes.snip import Snip
 from search.attributes.synflow import Synflow
 from search.attributes.together import measure_together
@@ -429,3 +430,47 @@ def test_what_needs_classes_says_so():
 def test_a_cell_that_connects_nothing_can_be_measured(digits):
     values = measure_together(everything(SPACE, digits), (0,) * 6)
     assert values["Trainability"] < -1e5 and values["GradientNorm"] == 0
+
+
+# ---- a short training ------------------------------------------------------------------------------------------------
+
+
+def test_a_short_training_is_sgd_with_nesterovs_momentum_and_a_cosine():
+    """Written down again, step by step: two passes over three batches, then the mean loss of two others."""
+    steps, momentum, decay = 6, 0.9, 0.01
+    network = small(1)
+    attribute = ShortTraining(SPACE, batches=3, passes=2, held_out=2, weight_decay=decay)
+    found = attribute.score(probe_of(small(1)))
+    velocity = [torch.zeros_like(each) for each in network.parameters()]
+    for step in range(steps):
+        network.zero_grad()
+        loss_of(network, step % 3).backward()
+        rate = 0.05 * (1 + math.cos(math.pi * step / steps)) / 2
+        with torch.no_grad():
+            for weight, speed in zip(network.parameters(), velocity, strict=True):
+                gradient = weight.grad + decay * weight
+                speed.mul_(momentum).add_(gradient)
+                weight -= rate * (gradient + momentum * speed)
+    expected = -sum(float(loss_of(network, number)) for number in (3, 4)) / 2
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_longer_training_learns_more_and_leaves_the_probe_as_it_was():
+    data = DigitsDataModule(batch_size=32)
+    arch = (3, 3, 3, 3, 3, 3)
+    values = []
+    for passes in (1, 6):
+        attribute = ShortTraining(
+            SPACE, {"channels": 4, "cells": 1}, data=data, batches=20, passes=passes, held_out=4
+        )
+        with attribute.probe(arch) as probe:
+            before = [each.clone() for each in probe.network.parameters()]
+            values.append(attribute.score_of(probe))
+            assert all(map(torch.equal, before, probe.network.parameters()))
+    assert values[1] > values[0] > -math.log(10)
+
+
+@pytest.mark.parametrize("wrong", [{"batches": 0}, {"held_out": 0}, {"passes": 0}, {"learning_rate": 0}, {"momentum": 1}])
+def test_a_short_training_refuses_what_makes_no_sense(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        ShortTraining(SPACE, **wrong)

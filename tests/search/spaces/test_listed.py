@@ -9,12 +9,15 @@ import torch
 import yaml
 from scipy import stats
 
+from lightning_modules.networks.batch_statistics import BatchStatistics
 from lightning_modules.networks.cost.complexity import count_parameters
+from lightning_modules.path_samplers.uniform import UniformSampler
 from search.agents.base import Agent
 from search.cli import main
 from search.contracts import agent as contract
 from search.randomness import TrialRandom
 from search.recipes.catalogue import find_classes
+from search.spaces.head import Head
 from search.spaces.listed import ListedNetworks
 from search.spaces.nasbench101 import NASBench101
 from search.tables import SHIPPED_FOLDER
@@ -191,3 +194,19 @@ def test_neighbours_of_a_cell_are_as_many_as_in_the_whole_space_and_nearer_than_
     assert near.shape == (50, 31, 26) and there.all() and benchmark.is_valid(near).all()
     others = benchmark.sample(TrialRandom(5), 50)[0]
     assert benchmark.distance(near, archs[:, None]).max() < benchmark.distance(archs, others).double().mean()
+
+
+def test_paths_of_its_supernet_are_listed_cells_each_as_often_as_any_other(benchmark):
+    """Where paths are drawn decision by decision, a seventh of those of NAS-Bench-101 is one and the same cell."""
+    supernet = benchmark.build_supernet(lambda width: BatchStatistics(width), Head(3, 1), 8, 1)
+    whole = NASBench101().build_supernet(lambda width: BatchStatistics(width), Head(3, 1), 8, 1)
+    shapes = [{name: weight.shape for name, weight in each.named_parameters()} for each in (supernet, whole)]
+    assert shapes[0] == shapes[1]
+    sampler = UniformSampler(benchmark)
+    paths = [sampler.path(0, step) for step in range(600)]
+    drawn = torch.tensor([path.choices for path in paths])
+    assert benchmark.is_valid(drawn).all()
+    # Of 30,001 cells 600 draws repeat about six.
+    by_decisions = NASBench101().canonical(torch.tensor([NASBench101().draw("path", step) for step in range(600)]))
+    assert len(drawn.unique(dim=0)) > 580 > 540 > len(by_decisions.unique(dim=0))
+    assert supernet(torch.randn(2, 1, 8, 8), paths[0]).shape == (2, 3)
