@@ -57,9 +57,9 @@ class LandmarkSettings:
         group: landmarks drawn a step of which all pairs count, in place of ``pairs``: four landmarks cost what two
             pairs do and have six. 0 for pairs.
         penalty: a name in `lightning_modules.pair_penalties`.
-        truths: how penalties see what landmarks are worth. ``range``: from 0 to 1, as in the public code. ``quantiles``:
-            as normal quantiles of the ranks among the landmarks, so that a few that hardly learn don't take up all of
-            the range.
+        truths: how penalties see what landmarks are worth. ``range``: from 0 to 1, as in the public code.
+            ``quantiles``: as normal quantiles of the ranks among the landmarks, so that a few that hardly learn don't
+            take up all of the range.
         spread: what the truths are multiplied by: the difference of losses that a penalty such as ``squared`` asks of
             truths that differ by 1.
         weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]

@@ -74,8 +74,9 @@ PENALTIES: dict[str, PairPenalty] = {
     # The hinge of the product of both bounded differences, and that product: right orders are rewarded.
     "worth_tanh_hinge": lambda b, w, tb, tw: relu(_worth_tanh(b, w, tb, tw)),
     "worth_tanh": _worth_tanh,
-    # By how much the losses differ otherwise than the truths, squared: a regression on what landmarks are worth, not on
-    # their order alone. Over all pairs of a group it is the squared error of the centred losses. Not in the public code.
+    # By how much the losses differ otherwise than the truths, squared: a regression on what landmarks are worth, not
+    # on their order alone. Over all pairs of a group it is the squared error of the centred losses. Not in the public
+    # code.
     "squared": lambda b, w, tb, tw: ((w - b) - (tb - tw)) ** 2,
     # The hinge of the bounded difference of losses, where the truths differ.
     "worth_sign_tanh_hinge": lambda b, w, tb, tw: relu((b - w).tanh() * (tb - tw).sign()),

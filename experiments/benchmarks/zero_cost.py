@@ -7,7 +7,9 @@
     python experiments/benchmarks/zero_cost.py weights zero_cost_proxies.npz --out weights.json
     python experiments/benchmarks/zero_cost.py cost --networks 20
 
-``stored``: Spearman with what NAS-Bench-Suite-Zero (Krishnakumar et al., NeurIPS 2022) published, network by network.
+``stored``: Spearman with what NAS-Bench-Suite-Zero (Krishnakumar et al., NeurIPS 2022) published, network by network;
+and of both the median, what nine tenths lie between, and the Spearman with the number of parameters: values that hang
+on the draw may disagree network by network and still be those of the same proxy.
 Its weights were drawn by other generators, so proxies agree as far as two initialisations of one network do: with
 ``--again`` the same networks are measured with another seed, to see how far that is. Bounds: .99 without data, .90
 with data. The file has ``space``, ``dataset``, ``arch``, ``columns`` and ``values``.
@@ -145,6 +147,12 @@ def interval(n: int, correlation: float) -> str:
     return f"{correlation:.4f} [{low:.4f}, {high:.4f}]"
 
 
+def middle_of(values: np.ndarray) -> str:
+    """The median of some values and what nine tenths of them lie between."""
+    low, median, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return f"{median:.5g} [{low:.5g}, {high:.5g}]"
+
+
 # ---- the measurements ------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +181,13 @@ def stored(arguments: argparse.Namespace) -> None:
             own_noise = ""
             if again is not None:
                 own_noise = f"  another seed {interval(known.sum(), spearman(own[known], column(again, ours)[known]))}"
+            sizes = values[known, columns.index("params")]
+            both = [
+                f"{middle_of(each[known])}, with parameters {spearman(sizes, each[known]):.2f}"
+                for each in (published, own)
+            ]
             print(f"{theirs:10} n {known.sum():4}  Spearman {agreement}{own_noise}")
+            print(f"{'':10} published {both[0]}; here {both[1]}")
 
 
 def drawn(space: SearchSpace, networks: int) -> list[Architecture]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ShortTraining(Proxy):
     """Minus the cross-entropy on images that were not trained on, after a short training of the network by itself.
 
-    What reduced training ranks (Zhou et al., "EcoNAS", CVPR 2020) is a ceiling too: a supernet that imitated networks of
-    its own size perfectly would rank as these do. SGD with Nesterov's momentum, the learning rate falls to 0 by a
+    What reduced training ranks (Zhou et al., "EcoNAS", CVPR 2020) is a ceiling too: a supernet that imitated networks
+    of its own size perfectly would rank as these do. SGD with Nesterov's momentum, the learning rate falls to 0 by a
     cosine over the steps; batches are always the same, and normalisation has the statistics of each, as in a supernet.
 
     All batches are kept in memory: so many images at the data's resolution.

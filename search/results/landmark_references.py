@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,13 @@ from search.attributes.base import Attribute
 from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FOREST, RIDGE = "random forest on the landmarks", "ridge on the landmarks"
+PROCESS = "Gaussian process on the landmarks"
+_STEPS = 80
+"""Of the process' fit: with so few landmarks more change nothing (assumed)."""
 
 
 def operation_counts(space: SearchSpace, archs: Sequence[Architecture]) -> np.ndarray:
@@ -53,9 +59,10 @@ def landmark_predictions(
         attributes: what is known of architectures for nothing; where there are any, each model is there twice.
 
     Returns:
-        For a random forest on one-hot codes, and a ridge regression on these and counts of choices, whose penalty is
-        found by leave-one-out, float64 ``[m]``. Attributes are further columns, as normal quantiles of their ranks
-        among all architectures here; one without a value stands in the middle.
+        For a random forest on one-hot codes; for a ridge regression on these and counts of choices, whose penalty is
+        found by leave-one-out; and for a Gaussian process on decisions, subtrees and paths of the cell, as NASBOWL's
+        (`search.agents.predictor.gaussian_process`): float64 ``[m]``. Attributes are further columns, as normal
+        quantiles of their ranks among all architectures here; one without a value stands in the middle.
     """
     import torch
     from scipy.special import ndtri
@@ -93,4 +100,23 @@ def landmark_predictions(
             versions[name + WITH_ATTRIBUTES] = np.concatenate([codes, extra], 1)
         for key, rows in versions.items():
             found[key] = np.asarray(model.fit(rows[:seen], quantiles).predict(rows[seen:]), dtype=np.float64)
+    canonical = space.canonical(torch.tensor(everything))
+    for key, several in {PROCESS: [], PROCESS + WITH_ATTRIBUTES: attributes}.items():
+        if several or key == PROCESS:
+            found[key] = _by_process(space, canonical, torch.from_numpy(quantiles), several)
     return found
+
+
+def _by_process(space: SearchSpace, archs: Tensor, worth: Tensor, attributes: Sequence[Attribute]) -> np.ndarray:
+    """What a process says of architectures, of which the first ones' worth is known."""
+    from search.agents.predictor.base import Examples
+    from search.agents.predictor.candidates import Columns
+    from search.agents.predictor.encodings import SideBySide
+    from search.agents.predictor.gaussian_process import GaussianProcess
+
+    process, seen = GaussianProcess(steps=_STEPS), len(worth)
+    encoder = SideBySide([encoding.open(space, archs) for encoding in process.encodings()])
+    columns = Columns(space, encoder, {str(k): each for k, each in enumerate(attributes)}, archs)
+    features = columns(archs)[None]
+    examples = Examples(features[:, :seen], worth[None], columns.blocks, columns.groups, (0,))
+    return process.fit(examples).predict(features[:, seen:])[0][0].numpy()

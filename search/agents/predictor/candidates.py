@@ -89,7 +89,7 @@ class WholeSpace(Pool):
         self._by_code[space.code(archs)] = place
         archs, names = archs[first], names[first]
         encoder = SideBySide([encoding.open(space, archs) for encoding in encodings])
-        columns = _Columns(space, encoder, attributes, archs)
+        columns = Columns(space, encoder, attributes, archs)
         self.blocks, self.groups = columns.blocks, columns.groups
         self._all = Candidates(archs[None], columns(archs)[None], names[None])
 
@@ -122,7 +122,7 @@ class Neighbourhood(Pool):
         self.space, self.count = space, count
         reference = space.sample(TrialRandom(0), _REFERENCE)[0]
         encoder = SideBySide([encoding.open(space) for encoding in encodings])
-        self._columns = _Columns(space, encoder, attributes, reference)
+        self._columns = Columns(space, encoder, attributes, reference)
         self.blocks, self.groups = self._columns.blocks, self._columns.groups
 
     def candidates(self, best: Tensor, rng: TrialRandom) -> Candidates:
@@ -153,7 +153,7 @@ def _first_of_each(names: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return different[order], order.argsort()[place], first[order]
 
 
-class _Columns:
+class Columns:
     """Scaled codes and attributes.
 
     Args:
@@ -161,6 +161,10 @@ class _Columns:
         encoder: of the codes.
         attributes: each a column of normal quantiles of ranks; 0, the middle, where there is no value.
         reference: int64 ``[n, decisions]``, by which columns are scaled and attributes ranked.
+
+    Attributes:
+        blocks: int64 ``[columns]``: which encoding each column is of; attributes are the last one.
+        groups: int64 ``[columns]``: which columns belong together, numbered over all blocks.
     """
 
     def __init__(self, space: SearchSpace, encoder: SideBySide, attributes: Mapping[str, Attribute], reference: Tensor):

@@ -460,9 +460,7 @@ def test_a_longer_training_learns_more_and_leaves_the_probe_as_it_was():
     arch = (3, 3, 3, 3, 3, 3)
     values = []
     for passes in (1, 6):
-        attribute = ShortTraining(
-            SPACE, {"channels": 4, "cells": 1}, data=data, batches=20, passes=passes, held_out=4
-        )
+        attribute = ShortTraining(SPACE, {"channels": 4, "cells": 1}, data=data, batches=20, passes=passes, held_out=4)
         with attribute.probe(arch) as probe:
             before = [each.clone() for each in probe.network.parameters()]
             values.append(attribute.score_of(probe))
@@ -470,7 +468,9 @@ def test_a_longer_training_learns_more_and_leaves_the_probe_as_it_was():
     assert values[1] > values[0] > -math.log(10)
 
 
-@pytest.mark.parametrize("wrong", [{"batches": 0}, {"held_out": 0}, {"passes": 0}, {"learning_rate": 0}, {"momentum": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"batches": 0}, {"held_out": 0}, {"passes": 0}, {"learning_rate": 0}, {"momentum": 1}]
+)
 def test_a_short_training_refuses_what_makes_no_sense(wrong):
     with pytest.raises(ValueError, match="must be"):
         ShortTraining(SPACE, **wrong)
