@@ -119,13 +119,12 @@ class AdaptiveTransfer(NaiveTransfer):
     def prior(self) -> Tensor:
         """What the sources say of every architecture: float64 ``[trials, size]``."""
         assert self._all is not None
-        if self._ranking is None:
-            return torch.zeros(self.trials, len(self._all), dtype=torch.float64)
-        size = self._ranking.shape[1]
+        size, ranked = len(self._all), self._ranked()
+        means = torch.zeros(self.trials, size, dtype=torch.float64)
+        if ranked is None:
+            return means
         quantiles = torch.special.ndtri((torch.arange(size, 0, -1, dtype=torch.float64) - 0.5) / size)
-        means = torch.zeros(self._ranking.shape, dtype=torch.float64)
-        means.scatter_(1, self._ranking.long(), quantiles.expand(len(means), -1))
-        return means[torch.arange(self.trials) % len(means)]
+        return means.scatter_(1, ranked, quantiles.expand(self.trials, -1))
 
     def _worth(self, everything: Tensor, places: Tensor, prior: Tensor) -> Tensor:
         """What evaluating those in some places of the space is worth: ``[trials, m]``."""

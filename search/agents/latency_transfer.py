@@ -45,6 +45,9 @@ class LatencyTransfer(NaiveTransfer):
         ValueError: the table lacks a device, or a number is out of range.
     """
 
+    # Predicted quality, float32 [meta-trained trials, size]; None until there is something to predict from.
+    _quality: Tensor | None = None
+
     def __init__(
         self,
         space: SearchSpace,
@@ -57,12 +60,16 @@ class LatencyTransfer(NaiveTransfer):
         latency_table: str = "nasbench201_latency.npz",
         device: str = "",
     ):
+        super().__init__(space, trials, seed, trees)
+        self._know_device(exponent, samples, held_out, latency_table, device)
+
+    def _know_device(
+        self, exponent: float, samples: int, held_out: Sequence[str], latency_table: str, device: str
+    ) -> None:
+        """Take in what is said of the target's device, and time networks on it."""
         check_exponent(exponent)
         self.exponent, self.samples, self.held_out = exponent, samples, tuple(held_out)
         self.latency_table, self.device = latency_table, device
-        # Predicted quality, float32 [meta-trained trials, size]; None until there is something to predict from.
-        self._quality: Tensor | None = None
-        super().__init__(space, trials, seed, trees)
         self._factors = self._time() if device or held_out else None
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
@@ -89,12 +96,13 @@ class LatencyTransfer(NaiveTransfer):
             factors.append(predicted**self.exponent)
         return torch.stack(factors)
 
-    def _candidates(self, n: int) -> Tensor:
-        if self._order is None and self._all is not None and self.adapting and self._quality is not None:
-            reward = self._quality[torch.arange(self.trials) % len(self._quality)].double()
-            reward = reward if self._factors is None else reward * self._factors
-            self._order = self._all[reward.argsort(dim=1, descending=True, stable=True)]
-        return super()._candidates(n)
+    def _ranked(self) -> Tensor | None:
+        """In the order of the predicted reward."""
+        if self._quality is None:
+            return None
+        reward = self._quality[torch.arange(self.trials) % len(self._quality)].double()
+        reward = reward if self._factors is None else reward * self._factors
+        return reward.argsort(dim=1, descending=True, stable=True)
 
     # ---- carrying over ---------------------------------------------------------------------------------------------
 

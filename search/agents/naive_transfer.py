@@ -113,12 +113,19 @@ class NaiveTransfer(MetaAgent):
         """Codes of a space that can be ranked ``[trials, m]``, at least ``n`` of them new where it has so many."""
         assert self._all is not None
         if self._order is None:
-            if self.adapting and self._ranking is not None:
-                self._order = self._all[self._ranking.long()[torch.arange(self.trials) % len(self._ranking)]]
+            ranked = self._ranked() if self.adapting else None
+            if ranked is not None:
+                self._order = self._all[ranked]
             else:
                 self._shuffled_at = self.rng.state_dict()
                 self._order = self._all[self.rng.permutation(len(self._all))]
         return self._order[:, : self._known.shape[1] + n]
+
+    def _ranked(self) -> Tensor | None:
+        """Places in `_all` as each trial ranks them, the best first: int64 ``[trials, size]``; None with no sources."""
+        if self._ranking is None:
+            return None
+        return self._ranking.long()[torch.arange(self.trials) % len(self._ranking)]
 
     def learn(self, archs: Tensor, rewards: Tensor) -> None:
         """Remember what is known; on a source task the rewards too."""

@@ -128,7 +128,13 @@ def random_regret():
     return regret(RandomSearch(space_of("Grid"), trials=64, seed=0))
 
 
-SLOW = {"AdaptiveTransfer": 4, "CATCHer": 12, "OptunaSampler": 8, "SequentialModelBased": 8}
+SLOW = {
+    "AdaptiveLatencyTransfer": 4,
+    "AdaptiveTransfer": 4,
+    "CATCHer": 12,
+    "OptunaSampler": 8,
+    "SequentialModelBased": 8,
+}
 """Trials of agents that take long for each, and leave so little regret that a few show it."""
 
 
