@@ -20,8 +20,8 @@ class AdaptiveLatencyTransfer(LatencyTransfer, AdaptiveTransfer):
     reward, ``quality x latency^exponent``; on a target without a device, of the predicted quality. Everything after the
     prior is `AdaptiveTransfer`'s. Source tasks should reward quality alone.
 
-    The place is among the whole space, of which a search sees the top alone. There the quantiles lie close, so the
-    kernel's level and slope are wide to begin with, as in `AdaptiveTransfer`.
+    The place is among the whole space, of which a search sees the top alone. Within that its normalised rewards have
+    variance 1, so level and slope of the prior are hardly known there, as `AdaptiveTransfer`'s kernel has it.
 
     Args:
         space: what can be asked; a space of the latency table where the target has a device.
