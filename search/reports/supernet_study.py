@@ -24,6 +24,9 @@ from search.studies.supernet_job import ADDED, FOUND, MEASURED, STAND_ALONE
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
 
+_CORRELATIONS = ("s_kdt", "s_kdt_by_loss", "kendall_tau", "kendall_tau_by_loss", "kendall_tau_with_process")
+"""What the table shows of a method, in the order of its columns; of a ranking without a supernet what there is."""
+
 
 def report_page(folder: Path, study: SupernetStudy, journal: Journal, summary: dict[str, Any]) -> str:
     """The report of a study of supernets.
@@ -112,7 +115,7 @@ def _rows(summary: Mapping[str, Any], colors: Mapping[str, int]) -> list[dict[st
                 "name": name,
                 "color": colors[name] % len(SERIES),
                 "trials": method["trials"],
-                "correlations": [_cell(method[key]) for key in ("s_kdt", "s_kdt_by_loss", "kendall_tau")],
+                "correlations": [_cell(method[key]) for key in _CORRELATIONS],
                 "found": [_worth_cell(method[key], decimals) for key in ("found_mean", "found_best")],
                 "rank": f"{np.median(ranks):,.0f}" if ranks else ABSENT,
                 "seconds": [
@@ -129,7 +132,7 @@ def _rows(summary: Mapping[str, Any], colors: Mapping[str, int]) -> list[dict[st
                 "name": name,
                 "color": None,
                 "trials": summary["trials"],
-                "correlations": [_cell(reference["s_kdt"]), nothing, _cell(reference["kendall_tau"])],
+                "correlations": [_cell(reference[key]) if key in reference else nothing for key in _CORRELATIONS],
                 "found": [nothing, nothing],
                 "rank": ABSENT,
                 "seconds": [ABSENT] * 3,

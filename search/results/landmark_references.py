@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.attributes.base import Attribute
+from search.attributes.combination import rank_scores
 from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
 
@@ -65,8 +66,6 @@ def landmark_predictions(
         quantiles of their ranks among all architectures here; one without a value stands in the middle.
     """
     import torch
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.linear_model import RidgeCV
 
@@ -77,21 +76,18 @@ def landmark_predictions(
         canonical = [tuple(each) for each in space.canonical(torch.tensor(archs)).tolist()]
         return np.concatenate([one_hot(archs), operation_counts(space, canonical)], 1)
 
-    def to_quantiles(values: np.ndarray) -> np.ndarray:
-        return ndtri((rankdata(values) - 0.5) / len(values))
-
     everything = [*landmarks, *asked]
     columns = [each.values(torch.tensor(everything)).numpy() for each in attributes]
     extra = np.zeros((len(everything), len(columns)))
     for k, column in enumerate(columns):
         known = np.isfinite(column)
-        extra[known, k] = to_quantiles(column[known])
+        extra[known, k] = rank_scores(column[known], scale="normal")
     forest = RandomForestRegressor(n_estimators=200, random_state=0)
     models: dict[str, tuple[Any, Callable[[Sequence[Architecture]], np.ndarray]]] = {
         FOREST: (forest, one_hot),
         RIDGE: (RidgeCV(np.logspace(-2, 3, 16)), with_counts),
     }
-    quantiles, seen = to_quantiles(np.asarray(worth)), len(landmarks)
+    quantiles, seen = rank_scores(np.asarray(worth), scale="normal"), len(landmarks)
     found = {}
     for name, (model, code) in models.items():
         codes = np.concatenate([code(landmarks), code(asked)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.results.landmark_references import landmark_predictions
+from search.attributes.combination import rank_scores
+from search.evaluation import Architecture
+from search.results.landmark_references import PROCESS, WITH_ATTRIBUTES, landmark_predictions
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
 from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
@@ -26,12 +28,15 @@ CORRELATIONS = (-1.0, 1.0)
 def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score and by the loss, for each trial, with mean,
-    standard deviation and 95% interval; both after every measured epoch; ``found``, the architectures that it returned;
+    Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score, by the loss, and ``_with_process`` by the loss
+    and the Gaussian process on the landmarks together (the sum of the normal quantiles of both ranks, nothing fitted),
+    for each trial, with mean, standard deviation and 95% interval; after every measured epoch, by score and loss;
+    ``found``, the architectures that it returned;
     ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a
     supernet the same correlations.
     """
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
+    free = {trial: _free_rankings(study, alone, trial) for trial in sorted({record.trial for record in alone})}
     summary: dict[str, Any] = {
         "name": study.name,
         "description": study.description,
@@ -40,7 +45,7 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         "trials": study.trials,
         "truth": study.truth.score_name,
         "methods": {},
-        "without_supernet": _without_supernet(study, alone),
+        "without_supernet": _without_supernet(study, alone, free),
     }
     everything = study.truth.all_scores()
     ranked = None if everything is None else np.sort(everything.numpy()[~np.isnan(everything.numpy())])
@@ -49,11 +54,14 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         records = list(journal.records(name)) if name in begun else []
         trials = sorted({record.trial for record in records})
         each = [
-            _trial(study, [r for r in records if r.trial == trial], _worth(alone, trial), ranked) for trial in trials
+            _trial(study, [r for r in records if r.trial == trial], _worth(alone, trial), ranked, free.get(trial, {}))
+            for trial in trials
         ]
         method: dict[str, Any] = {"trials": len(trials), "seconds": [one.pop("seconds") for one in each]}
-        for key in ("s_kdt", "kendall_tau", "s_kdt_by_loss", "kendall_tau_by_loss"):
-            method[key] = _spread([one["rounds"][-1][key] for one in each if one["rounds"]], CORRELATIONS)
+        for by in ("", "_by_loss", "_with_process"):
+            for key in (f"s_kdt{by}", f"kendall_tau{by}"):
+                last = [one["rounds"][-1].get(key) for one in each if one["rounds"]]
+                method[key] = _spread(last, CORRELATIONS)
         epochs = [entry["epoch"] for entry in each[0]["rounds"]] if each else []
         method["rounds"] = [
             {
@@ -81,9 +89,13 @@ def _worth(alone: Sequence[Record], trial: int) -> dict[tuple[int, ...], float]:
 
 
 def _trial(
-    study: SupernetStudy, records: Sequence[Record], worth: dict[tuple[int, ...], float], ranked: np.ndarray | None
+    study: SupernetStudy,
+    records: Sequence[Record],
+    worth: dict[tuple[int, ...], float],
+    ranked: np.ndarray | None,
+    free: Mapping[str, Mapping[Architecture, float]],
 ) -> dict[str, Any]:
-
+    process = free.get(PROCESS + WITH_ATTRIBUTES) or free.get(PROCESS)
     added = {record.architecture for record in records if record.stage == ADDED}
     rounds: dict[str, list[Record]] = {}
     for record in records:
@@ -96,15 +108,17 @@ def _trial(
         truths = [worth[record.architecture] for record in those]
         scores = [-math.inf if math.isnan(r.evaluation.score) else r.evaluation.score for r in those]
         losses = [-r.evaluation.metrics.get("loss", math.inf) for r in those]
-        entries.append(
-            {
-                "epoch": int(stage.rpartition(" ")[2]),
-                "s_kdt": sparse_kendall_tau(truths, scores, study.threshold),
-                "kendall_tau": kendall_tau(truths, scores),
-                "s_kdt_by_loss": sparse_kendall_tau(truths, losses, study.threshold),
-                "kendall_tau_by_loss": kendall_tau(truths, losses),
-            }
-        )
+        said = {"": scores, "_by_loss": losses}
+        if process is not None:
+            beside = np.array([process[record.architecture] for record in those])
+            said["_with_process"] = list(
+                rank_scores(np.array(losses), scale="normal") + rank_scores(beside, scale="normal")
+            )
+        entry: dict[str, Any] = {"epoch": int(stage.rpartition(" ")[2])}
+        for by, values in said.items():
+            entry[f"s_kdt{by}"] = sparse_kendall_tau(truths, values, study.threshold)
+            entry[f"kendall_tau{by}"] = kendall_tau(truths, values)
+        entries.append(entry)
     found = [record for record in records if record.stage == FOUND]
     values = [r.evaluation.metrics["stand_alone"] for r in found if "stand_alone" in r.evaluation.metrics]
     outcome: dict[str, Any] = {
@@ -134,42 +148,54 @@ def _spread(values: Sequence[float], within: tuple[float, float] = (-math.inf, m
     }
 
 
-def _without_supernet(study: SupernetStudy, alone: Sequence[Record]) -> dict[str, Any]:
-    """Rankings that anyone has for nothing, on the same architectures: a supernet must be above them to be of use."""
-    import torch
-
+def _without_supernet(
+    study: SupernetStudy, alone: Sequence[Record], free: Mapping[int, Mapping[str, Mapping[Architecture, float]]]
+) -> dict[str, Any]:
+    """How well what is free ranks the same architectures: a supernet must be above it to be of use."""
     found: dict[str, list[dict[str, float]]] = {}
-    for trial in sorted({record.trial for record in alone}):
-        measured = [r for r in alone if r.trial == trial and r.stage == MEASURED]
-        landmarks = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK)]
-        landmarks = [r for r in landmarks if not math.isnan(r.evaluation.score)]
-        truths = [r.evaluation.score for r in measured]
-        if len(measured) < study.measured:
-            continue
-        predictions: dict[str, Any] = dict(zip((FLOPS, PARAMETERS), _sizes(study, measured), strict=True))
-        for name, attribute in study.attributes.items():
-            values = attribute.values(torch.tensor([record.architecture for record in measured])).numpy()
-            # What has no value ranks last.
-            predictions[name] = np.nan_to_num(values if attribute.direction == "max" else -values, nan=-math.inf)
-        if len(landmarks) >= 2:
-            predictions |= landmark_predictions(
-                study.space,
-                [record.architecture for record in landmarks],
-                [record.evaluation.score for record in landmarks],
-                [record.architecture for record in measured],
-                list(study.attributes.values()),
+    for trial, rankings in free.items():
+        worth = _worth(alone, trial)
+        for key, ranking in rankings.items():
+            truths, values = [worth[arch] for arch in ranking], list(ranking.values())
+            found.setdefault(key, []).append(
+                {
+                    "s_kdt": sparse_kendall_tau(truths, values, study.threshold),
+                    "kendall_tau": kendall_tau(truths, values),
+                }
             )
-        for key, values in predictions.items():
-            if values is not None:
-                found.setdefault(key, []).append(
-                    {
-                        "s_kdt": sparse_kendall_tau(truths, values, study.threshold),
-                        "kendall_tau": kendall_tau(truths, values),
-                    }
-                )
     return {
         name: {key: _spread([one[key] for one in each], CORRELATIONS) for key in ("s_kdt", "kendall_tau")}
         for name, each in sorted(found.items())
+    }
+
+
+def _free_rankings(study: SupernetStudy, alone: Sequence[Record], trial: int) -> dict[str, dict[Architecture, float]]:
+    """Rankings that anyone has for nothing: what each says of a trial's measured architectures, once all are known."""
+    import torch
+
+    measured = [r for r in alone if r.trial == trial and r.stage == MEASURED]
+    landmarks = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK)]
+    landmarks = [r for r in landmarks if not math.isnan(r.evaluation.score)]
+    if len(measured) < study.measured:
+        return {}
+    archs = [record.architecture for record in measured]
+    predictions: dict[str, Any] = dict(zip((FLOPS, PARAMETERS), _sizes(study, measured), strict=True))
+    for name, attribute in study.attributes.items():
+        values = attribute.values(torch.tensor(archs)).numpy()
+        # What has no value ranks last.
+        predictions[name] = np.nan_to_num(values if attribute.direction == "max" else -values, nan=-math.inf)
+    if len(landmarks) >= 2:
+        predictions |= landmark_predictions(
+            study.space,
+            [record.architecture for record in landmarks],
+            [record.evaluation.score for record in landmarks],
+            archs,
+            list(study.attributes.values()),
+        )
+    return {
+        key: dict(zip(archs, map(float, values), strict=True))
+        for key, values in predictions.items()
+        if values is not None
     }
 
 
