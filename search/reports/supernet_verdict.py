@@ -43,7 +43,7 @@ def verdict(summary: Mapping[str, Any], pairs: Sequence[tuple[str, str]], measur
     paragraphs = [f"{order} {_lead(ranked, values)}".strip()]
     if effects := _effects([pair for pair in pairs if set(pair) <= values.keys()], values):
         paragraphs.append(effects)
-    paragraphs.append(_against_references(values, summary["without_supernet"]))
+    paragraphs.append(_against_references(methods, ranked, summary["without_supernet"]))
     paragraphs.append(_returned(methods))
     if trials == 1:
         paragraphs.append("With a single trial nothing can be tested: another seed may turn any order here round.")
@@ -118,21 +118,37 @@ def _effects(pairs: Sequence[tuple[str, str]], values: Mapping[str, Sequence[flo
     return " ".join(words)
 
 
-def _against_references(values: Mapping[str, Sequence[float]], references: Mapping[str, Any]) -> str:
-    """Which supernets are above all rankings that need none."""
+def _against_references(methods: Mapping[str, Any], ranked: Sequence[str], references: Mapping[str, Any]) -> str:
+    """Which supernets are above all rankings that need none, by the score, by the loss, and with the process."""
     means = {name: entry["s_kdt"]["mean"] for name, entry in references.items() if entry["s_kdt"]["mean"] is not None}
     if not means:
         return ""
     order = sorted(means, key=lambda name: -means[name])
-    opening = f"Rankings without a supernet reach {listed([f'{short(means[name])} ({name})' for name in order])}."
-    found = {name: _compared(each, references[order[0]]["s_kdt"]["trials"]) for name, each in values.items()}
-    corrected = dict(zip(found, holm([each[-1] for each in found.values()]), strict=True))
-    above = [f"{n} (by {short(f[0])}{f[1]}){_shown(corrected[n])}" for n, f in found.items() if f[0] > 0]
-    below = [name for name, each in found.items() if each[0] <= 0]
-    if not above:
-        return f"{opening} No supernet is above the best of them."
-    rest = f"; {listed(below)} {'is' if len(below) == 1 else 'are'} not" if below else ""
-    return f"{opening} Above the best of them {'is' if len(above) == 1 else 'are'} {listed(above)}{rest}."
+    words = [f"Rankings without a supernet reach {listed([f'{short(means[name])} ({name})' for name in order])}."]
+    best = references[order[0]]["s_kdt"]["trials"]
+    for key, opening in (
+        ("s_kdt", ""),
+        ("s_kdt_by_loss", "By the loss of the shared weights"),
+        ("s_kdt_with_process", "By that loss and the Gaussian process on the landmarks together"),
+    ):
+        found = {name: _compared(methods[name][key]["trials"], best) for name in ranked if _known(methods[name], key)}
+        if not found:
+            continue
+        corrected = dict(zip(found, holm([each[-1] for each in found.values()]), strict=True))
+        above = [f"{n} (by {short(f[0])}{f[1]}){_shown(corrected[n])}" for n, f in found.items() if f[0] > 0]
+        below = [name for name, each in found.items() if each[0] <= 0]
+        if not above:
+            words.append(f"{opening}, no supernet is." if opening else "No supernet is above the best of them.")
+            continue
+        rest = f"; {listed(below)} {'is' if len(below) == 1 else 'are'} not" if below else ""
+        above_is = f"bove the best of them {'is' if len(above) == 1 else 'are'} {listed(above)}{rest}."
+        words.append(f"{opening}, a{above_is}" if opening else f"A{above_is}")
+    return " ".join(words)
+
+
+def _known(method: Mapping[str, Any], key: str) -> bool:
+    """Whether a method was ranked in this way, in any trial."""
+    return key in method and method[key]["mean"] is not None
 
 
 def _returned(methods: Mapping[str, Any]) -> str:

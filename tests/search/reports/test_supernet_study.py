@@ -179,20 +179,20 @@ def test_the_table_has_what_the_journal_bears_out(folder, page):
         half = 12.7062 * abs(taus[0] - taus[1]) / 2  # t(0.975, 1), two trials
         expected = [max(mean - half, -1), min(mean + half, 1)]
         assert [float(each) for each in intervals[2].split(", ")] == pytest.approx(expected, abs=0.01)
-        assert float(cells[3]) == pytest.approx(np.mean(means), abs=0.06)
-        assert float(cells[4]) == pytest.approx(np.mean(bests), abs=0.06)
+        assert float(cells[5]) == pytest.approx(np.mean(means), abs=0.06)
+        assert float(cells[6]) == pytest.approx(np.mean(bests), abs=0.06)
         ranks = [1 + int((everything > best).sum()) for best in bests]
-        assert float(cells[5].replace(",", "")) == pytest.approx(np.median(ranks), abs=0.51)
-        assert cells[6] == duration(float(np.mean(training)))
+        assert float(cells[7].replace(",", "")) == pytest.approx(np.median(ranks), abs=0.51)
+        assert cells[8] == duration(float(np.mean(training)))
     cells, _ = table["parameters"]
-    assert cells[0][0] in "-0123456789" and cells[1] == "—" and cells[3:] == ["—"] * 6
+    assert cells[0][0] in "-0123456789" and cells[1] == "—" and cells[3:] == ["—"] * 8
 
 
 def test_the_figures_show_every_method_and_every_measured_architecture(folder, page):
     figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
     courses, scatter, *drawings = figures
     count = lambda tree, name: len([g for g in tree.iter(f"{SVG}g") if g.get("class") == name])  # noqa: E731
-    assert (count(courses, "curve"), count(courses, "level"), count(courses, "begin")) == (3, 4, 1)
+    assert (count(courses, "curve"), count(courses, "level"), count(courses, "begin")) == (3, 5, 1)
     assert count(scatter, "axes") == 3
     shown = {"dots": 0, "beyond": 0, "added": 0, "found": 0, "landmarks": 0}
     for group in scatter.iter(f"{SVG}g"):
@@ -318,6 +318,29 @@ def test_supernets_below_every_other_ranking_and_orders_by_lot():
     assert words[1] == (
         "Rankings without a supernet reach 0.550 (FLOPs) and 0.150 (parameters). No supernet is above the best of them."
     )
+
+
+def test_other_orders_of_the_same_supernets_are_said_beside():
+    names = ("spos", "spos_l")
+    methods = {
+        name: {
+            "trials": 8,
+            "s_kdt": spread(values),
+            "s_kdt_by_loss": spread([each + 0.02 for each in values]),
+            "s_kdt_with_process": spread([each + 0.3 for each in values] if name == "spos_l" else []),
+            "rounds": [{"epoch": 9}],
+            **{f"found_{key}": spread([]) for key in ("mean", "best", "best_rank")},
+        }
+        for name, values in zip(names, (LOW, HIGH), strict=True)
+    }
+    free = {"ridge": {"s_kdt": spread([0.55] * 8)}}
+    words = verdict({"trials": 8, "methods": methods, "without_supernet": free}, [], 200)[1]
+    assert words.startswith(
+        "Rankings without a supernet reach 0.550 (ridge). No supernet is above the best of them. "
+        "By the loss of the shared weights, no supernet is. "
+        "By that loss and the Gaussian process on the landmarks together, above the best of them is spos_l (by 0.164"
+    )
+    assert words.endswith("more than luck (p = 0.008).") and "spos is not" not in words
 
 
 def test_equal_methods_share_the_first_place():

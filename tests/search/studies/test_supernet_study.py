@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy import stats
 
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.uniform import UniformSampler
@@ -22,6 +23,7 @@ from search.recipes.recipe import load_recipe
 from search.recipes.trust import trust_of
 from search.reports.supernet_verdict import landmark_pairs
 from search.results.comparison import compare_runs
+from search.results.landmark_references import PROCESS, landmark_predictions
 from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
@@ -141,6 +143,30 @@ def weights_of(folder, place):
     return torch.load(checkpoint_of(folder, place), weights_only=True)["state_dict"]
 
 
+def assert_orders_are_those_of_the_journal(folder, summary):
+    """By score, by loss, and by loss and process together, from the records alone."""
+    journal, space = Journal(folder / "journal.sqlite", writable=False), NASBench201()
+    alone = list(journal.records("stand_alone"))
+    landmarks = [each for each in alone if each.stage.startswith("landmark")]
+    truths = {each.architecture: each.evaluation.score for each in alone if each.stage == "measured"}
+    archs = list(truths)
+    process = landmark_predictions(
+        space, [each.architecture for each in landmarks], [each.evaluation.score for each in landmarks], archs
+    )[PROCESS]
+    for name, method in summary["methods"].items():
+        said = {r.architecture: r.evaluation for r in journal.records(name) if r.stage == "measured after epoch 4"}
+        losses = np.array([said[arch].metrics["loss"] for arch in archs])
+        together = sum(stats.norm.ppf((stats.rankdata(each) - 0.5) / 8) for each in (-losses, process))
+        for key, values in (
+            ("kendall_tau", [said[arch].score for arch in archs]),
+            ("kendall_tau_by_loss", -losses),
+            ("kendall_tau_with_process", together),
+        ):
+            expected = stats.kendalltau([truths[arch] for arch in archs], values).statistic
+            assert method[key]["mean"] == pytest.approx(expected), key
+    journal.close()
+
+
 def test_a_run_says_what_its_methods_are_worth(whole):
     folder, summary = whole
     assert list(summary["methods"]) == ["spos", "spos_landmarks"]
@@ -161,6 +187,7 @@ def test_a_run_says_what_its_methods_are_worth(whole):
         "ridge on the landmarks",
         "Gaussian process on the landmarks",
     }
+    assert_orders_are_those_of_the_journal(folder, summary)
     # Convolutions are what parameters count, so this ranking is nearly perfect: the comparison is a hard one.
     assert summary["without_supernet"]["parameters"]["kendall_tau"]["mean"] > 0.8
     journal = Journal(folder / "journal.sqlite", writable=False)
