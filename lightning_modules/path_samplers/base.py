@@ -59,6 +59,10 @@ class Space(Protocol):
         """A random architecture: a pure function of the seed's parts, on every machine."""
         ...
 
+    def valid_choices(self, prefix: Tensor) -> Tensor:
+        """Which choices of a decision may follow those before it: int64 ``[t]`` to bool ``[choices]``."""
+        ...
+
     def is_valid(self, archs: Tensor) -> Tensor:
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
         ...
