@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from datamodules.arrays import ArrayDataModule
 from search.attributes.base import Attribute
@@ -70,10 +71,27 @@ STORED = {
     "plain": "Plain",
 }
 """The published columns, by the classes that have them here."""
+
+
+class NormalisedPools(DARTS):
+    """The DARTS cells as those published values are of: NASLib normalises what pooling gives, without parameters."""
+
+    def build(self, architecture: Architecture, *options: Any, **named: Any) -> nn.Module:
+        """The network, with a normalisation behind each pooling inside of its cells."""
+        network = super().build(architecture, *options, **named)
+        for module in list(network.modules()):
+            for name, pool in list(module.named_children()):
+                if isinstance(pool, (nn.MaxPool2d, nn.AvgPool2d)):
+                    # Of whatever width: without statistics and parameters it does not need to know.
+                    norm = nn.BatchNorm2d(1, affine=False, track_running_stats=False)
+                    setattr(module, name, nn.Sequential(pool, norm))
+        return network
+
+
 BUILDS: dict[str, tuple[SearchSpace, dict[str, Any], str]] = {
     "nasbench201": (NASBench201(), {}, "cifar10"),
     "nasbench101": (NASBench101(), {}, "cifar10"),
-    "nasbench301": (DARTS(), {"channels": 32, "cells": 8}, "cifar10"),
+    "nasbench301": (NormalisedPools(), {"channels": 32, "cells": 8}, "cifar10"),
     "transbench101_micro": (TransNASBench101Micro(), {"channels": 64, "num_classes": 100}, "class_object"),
 }
 """By the name of a space in the file: ours, the arguments of `SearchSpace.build_from`, and the data set."""
