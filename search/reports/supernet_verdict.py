@@ -103,8 +103,18 @@ def _lead(ranked: Sequence[str], values: Mapping[str, Sequence[float]]) -> str:
         )
     if level:
         best = p_equals(min(known[name] for name in level))
-        words.append(f"Between {ranked[0]} and {listed(level)} the trials show no difference (p {best}).")
+        if _cannot_tell(len(values[ranked[0]]), len(pairs)):
+            words.append(
+                f"In {len(pairs)} comparisons at once so few trials can show no difference (p {best} at best)."
+            )
+        else:
+            words.append(f"Between {ranked[0]} and {listed(level)} the trials show no difference (p {best}).")
     return " ".join(words)
+
+
+def _cannot_tell(trials: int, comparisons: int) -> bool:
+    """Whether even differences of one sign in every trial are not significant, corrected for so many comparisons."""
+    return 2 / 2**trials * comparisons >= SIGNIFICANT
 
 
 def _effects(pairs: Sequence[tuple[str, str]], values: Mapping[str, Sequence[float]]) -> str:
@@ -114,6 +124,8 @@ def _effects(pairs: Sequence[tuple[str, str]], values: Mapping[str, Sequence[flo
     for (plain, more), (mean, details, _), p in zip(pairs, found, holm([each[-1] for each in found]), strict=True):
         change = "raise" if mean > 0 else "lower"
         by = f"by {short(abs(mean))} ({more}{details}){_shown(p)}"
+        if p is not None and p >= SIGNIFICANT and _cannot_tell(len(values[plain]), len(found)):
+            by += f", and so few trials can show nothing in {len(found)} comparisons"
         words.append(f"Landmarks {change} the S-KdT of {plain} {by}." if mean else f"Landmarks leave {plain} as it is.")
     return " ".join(words)
 

@@ -293,6 +293,17 @@ def test_many_trials_are_tested_trial_by_trial():
     assert not any("can be tested" in each for each in words)
 
 
+def test_what_so_few_trials_can_not_show_is_not_called_no_difference():
+    """Six differences of one sign have p = 1 / 32, and three of these are corrected to 3 / 32."""
+    low = LOW[:6]
+    methods = {"a": low, "b": low[::-1], "c": low, "a_l": HIGH[:6], "b_l": HIGH[:6], "c_l": HIGH[:6]}
+    words = said(methods, pairs=[("a", "a_l"), ("b", "b_l"), ("c", "c_l")])
+    assert "In 15 comparisons at once so few trials can show no difference (p = " in words[0]
+    assert words[1].count("which may be luck (p = 0.094), and so few trials can show nothing in 3 comparisons.") == 3
+    alone = said({"a": low, "a_l": HIGH[:6]}, pairs=[("a", "a_l")])
+    assert "more than luck (p = 0.031)" in alone[1] and "so few" not in " ".join(alone)
+
+
 def test_differences_of_either_sign_may_be_luck():
     mixed = [value + (0.01 if k % 2 else -0.012) for k, value in enumerate(LOW)]
     words = said({"spos": LOW, "spos_l": mixed}, pairs=[("spos", "spos_l")])
