@@ -99,8 +99,6 @@ class NetworkAttribute(Attribute):
                 self.data.setup("fit")
                 first = [batch for batch, _ in zip(self.data.train_dataloader(), range(number + 1), strict=False)]
             if number >= len(first):
-                raise ValueError(
-                    f"{type(self).__name__} needs {number + 1} batches, an epoch of 'data' has {len(first)}"
-                )
+                raise ValueError(f"{number + 1} batches are needed, an epoch of 'data' has {len(first)}")
             self._batches = [move_data_to_device(each, torch.device(self.device)) for each in first]
         return self._batches[number]

@@ -20,6 +20,7 @@ from search.spaces.cas import CASMultiScale
 from search.spaces.depth_fusion import DepthFusion
 from search.spaces.fbnet import FBNet
 from search.spaces.gdas import GDASCells
+from search.spaces.listed import ListedNetworks
 from search.spaces.mobile_blocks import MobileBlocks
 from search.spaces.module_space import ModuleSpace
 from search.spaces.nasbench101 import NASBench101
@@ -30,7 +31,7 @@ SPACES = {
         name: found
         for name, found in find_classes("search.spaces", SearchSpace).items()
         if found.build_supernet is not SearchSpace.build_supernet
-        and not issubclass(found, GDASCells)
+        and not issubclass(found, (GDASCells, ListedNetworks))
         and not found.reads_text
     },
     "CASMultiScale": lambda: CASMultiScale(**CASMultiScale.toy()),
@@ -49,7 +50,8 @@ LARGER = {
 }
 """With a single cell DARTS would have no normal ones; FBNet says its width in other words.
 
-The spaces of GDAS have DARTS' supernet but for edges and a fixed cell: `tests/search/spaces/test_gdas.py`.
+The spaces of GDAS have DARTS' supernet but for edges and a fixed cell: `tests/search/spaces/test_gdas.py`. Listed
+networks have that of their space: `tests/search/spaces/test_listed.py`.
 What reads text has tests of its own: `tests/search/spaces/test_recurrent.py`.
 """
 _MOST_PATHS = 400

@@ -364,7 +364,7 @@ SPACES = {name: space for name, space in find_classes("search.spaces", SearchSpa
 
 def everything(space, data, names=PROXIES, **settings):
     kinds = [kind for name, kind in PROXIES.items() if name in names and (space.classifies or not kind.labels)]
-    return {kind.__name__: kind(space, space.toy_build(), data=data, **settings) for kind in kinds}
+    return {kind.__name__: kind(space, space.toy_build(), **{**kind.toy(), "data": data, **settings}) for kind in kinds}
 
 
 @pytest.fixture(scope="module")
