@@ -101,6 +101,27 @@ def read(file):
     return messages
 
 
+def read_whole(file):
+    """The same once W&B's own process, which goes on for a moment after a run has ended, has written all of it.
+
+    The file of a run that was killed has no end: it is whole when it has not grown for a second.
+    """
+    from google.protobuf.message import DecodeError
+
+    size, since = -1, 0
+    while True:
+        try:
+            messages = read(file)
+        except DecodeError:  # the last message is written in part
+            messages = []
+        if messages and messages[-1].WhichOneof("record_type") == "exit":
+            return messages
+        size, since = file.stat().st_size, since + 1 if file.stat().st_size == size else 0
+        if since == 20:
+            return read(file)
+        time.sleep(0.05)
+
+
 def items(entries):
     """Key and value pairs, the values as they are in JSON."""
     return {"/".join(each.nested_key) or each.key: each.value_json for each in entries}
@@ -111,7 +132,7 @@ class Logged:
 
     def __init__(self, folder):
         self.folder = folder
-        messages = read(next(folder.glob("run-*.wandb")))
+        messages = read_whole(next(folder.glob("run-*.wandb")))
 
         def of(kind):
             return [getattr(each, kind) for each in messages if each.WhichOneof("record_type") == kind]
