@@ -45,6 +45,8 @@ class AdaptiveLatencyTransfer(LatencyTransfer, AdaptiveTransfer):
         ValueError: the table lacks a device, or a number is out of range.
     """
 
+    caches = LatencyTransfer.caches | AdaptiveTransfer.caches
+
     def __init__(
         self,
         space: SearchSpace,

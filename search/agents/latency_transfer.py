@@ -45,8 +45,12 @@ class LatencyTransfer(NaiveTransfer):
         ValueError: the table lacks a device, or a number is out of range.
     """
 
+    caches = NaiveTransfer.caches | {"_found"}
+
     # Predicted quality, float32 [meta-trained trials, size]; None until there is something to predict from.
     _quality: Tensor | None = None
+    # What `_ranked` has found, behind the quality that it is of: whoever corrects it asks again and again.
+    _found: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -98,11 +102,14 @@ class LatencyTransfer(NaiveTransfer):
 
     def _ranked(self) -> Tensor | None:
         """In the order of the predicted reward."""
-        if self._quality is None:
+        quality = self._quality
+        if quality is None:
             return None
-        reward = self._quality[torch.arange(self.trials) % len(self._quality)].double()
-        reward = reward if self._factors is None else reward * self._factors
-        return reward.argsort(dim=1, descending=True, stable=True)
+        if self._found is None or self._found[0] is not quality:
+            reward = quality[torch.arange(self.trials) % len(quality)].double()
+            reward = reward if self._factors is None else reward * self._factors
+            self._found = quality, reward.argsort(dim=1, descending=True, stable=True)
+        return self._found[1]
 
     # ---- carrying over ---------------------------------------------------------------------------------------------
 

@@ -89,6 +89,16 @@ def test_asks_in_the_order_of_latency_transfer_until_there_is_a_reward(learned):
     assert torch.equal(asked, started(learned, LatencyTransfer).ask(40))
 
 
+def test_the_order_is_found_once_for_the_same_qualities_and_anew_for_others(learned):
+    agent = started(learned)
+    first = agent._ranked()
+    agent.tell(agent.ask(2), torch.ones(2, 2).double())
+    assert agent._ranked() is first
+    agent.load_weights(learned[0], 1)
+    other = agent._ranked()
+    assert not torch.equal(other, first) and torch.equal(other, started(learned, rotated=1)._ranked())
+
+
 def test_learns_the_same_of_the_sources_as_latency_transfer(learned):
     other = LatencyTransfer(SPACE, trials=2, trees=4)
     for archs, reward in learned[1]:
