@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import ndtri
-from scipy.stats import rankdata
 from torch import Tensor
 
 from lightning_modules.pair_penalties import PENALTIES
@@ -62,8 +60,8 @@ class LandmarkSettings:
             take up all of the range.
         spread: what the truths are multiplied by: the difference of losses that a penalty such as ``squared`` asks of
             truths that differ by 1.
-        weigh_by_worth: multiply each penalty by the difference of the two landmarks' worth, scaled to [0, 1]
-            ("embed" in the public code).
+        weigh_by_worth: multiply each penalty by the difference of the two landmarks' truths ("embed" in the public
+            code, where they lie in [0, 1]).
         triples: draw three landmarks a time and compare the first two and the last two of them, until there are as many
             pairs as wanted or one more.
         batch_share: share of a held-out batch's images that landmarks run on. The paper's is 1.
@@ -186,15 +184,14 @@ class LandmarkRegularizer:
         Landmarks of equal worth are no pair, nor are those on which opinions differ.
         """
         count, settings = len(self.landmarks), self.settings
-        if settings.pairs == 0:
-            return [(b, w) for w in range(count) for b in range(w + 1, count) if self._better[b, w]]
+        if settings.pairs == 0 and not settings.group:
+            return self._pairs_among(range(count))
         generator = np.random.default_rng(np.random.SeedSequence((seed, step, 0x1A4D)))
         drawn: list[tuple[int, int]] = []
-        while settings.group:
-            group = sorted(generator.choice(count, settings.group, replace=False).tolist())
-            drawn = [(b, w) for w, b in itertools.combinations(group, 2) if self._better[b, w]]
-            if drawn:
-                return drawn
+        if settings.group:
+            while not drawn:  # of some groups no pair counts
+                drawn = self._pairs_among(sorted(generator.choice(count, settings.group, replace=False).tolist()))
+            return drawn
         while len(drawn) < settings.pairs:
             if settings.triples:
                 low, middle, high = sorted(generator.choice(count, 3, replace=False).tolist())
@@ -207,6 +204,10 @@ class LandmarkRegularizer:
                 several = [(better, worse)]
             drawn += [pair for pair in several if self._better[pair]]
         return drawn
+
+    def _pairs_among(self, places: Sequence[int]) -> list[tuple[int, int]]:
+        """All pairs of some landmarks that count, by their places in ascending order."""
+        return [(b, w) for w, b in itertools.combinations(places, 2) if self._better[b, w]]
 
     def active(self, step: int, moment: float, training: SupernetSettings) -> float:
         """The weight of the regulariser at a step; 0 where it is not to be computed. Arguments as of the settings."""
@@ -238,5 +239,8 @@ def _truths(worth: np.ndarray, scale: str) -> list[float]:
     if scale == "range":
         found = (worth - worth[0]) / (worth[-1] - worth[0])
     else:
+        from scipy.special import ndtri
+        from scipy.stats import rankdata
+
         found = ndtri((rankdata(worth) - 0.5) / len(worth))
     return list(map(float, found))

@@ -310,6 +310,14 @@ def test_of_a_group_all_pairs_of_different_worth_count(worth):
     assert set(seen) == set(groups) and stats.chisquare(list(seen.values())).pvalue > 1e-3
 
 
+def test_a_group_takes_the_place_of_pairs_however_many_these_are():
+    for pairs in (0, 1, 7):
+        assert [make(group=2, pairs=pairs).pairs(1, step) for step in range(9)] == [
+            make(group=2).pairs(1, step) for step in range(9)
+        ]
+    assert all(len(make(group=2, pairs=0).pairs(1, step)) == 1 for step in range(9))
+
+
 def test_pairs_are_a_pure_function_of_seed_and_step():
     first = [make(pairs=3).pairs(2**31 - 1, step) for step in range(40)]
     torch.manual_seed(1)
