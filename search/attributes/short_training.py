@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lightning_modules.learning_rate_schedule import half_cosine
@@ -75,17 +75,14 @@ class ShortTraining(Proxy):
         network = probe.copy()
         with torch.enable_grad():
             self._train(network, probe)
-        losses = []
         with torch.no_grad():
-            for number in range(self.batches, self.batches + self.held_out):
-                images, labels = probe.batch(number)
-                losses.append(cross_entropy(network(images), labels))
-        return -float(torch.stack(losses).mean())
+            held_out = range(self.batches, self.batches + self.held_out)
+            losses = torch.stack([_loss(network, probe.batch(number)) for number in held_out])
+        return -float(losses.mean())
 
     def _train(self, network: nn.Module, probe: Probe) -> None:
-        parameters = [each for each in network.parameters() if each.requires_grad]
         optimizer = torch.optim.SGD(
-            parameters,
+            network.parameters(),
             self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -95,10 +92,15 @@ class ShortTraining(Proxy):
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * half_cosine(step, steps)
-            images, labels = probe.batch(step % self.batches)
-            logits = network(images)
-            loss = labelled(cross_entropy(logits, labels) if logits.dim() == 2 else None)
+            loss = _loss(network, probe.batch(step % self.batches))
             optimizer.zero_grad()
             if loss.requires_grad:
                 loss.backward()
                 optimizer.step()
+
+
+def _loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The cross-entropy of a batch."""
+    images, labels = batch
+    logits = network(images)
+    return labelled(cross_entropy(logits, labels) if logits.dim() == 2 else None)

@@ -149,12 +149,12 @@ def _against_references(methods: Mapping[str, Any], ranked: Sequence[str], refer
         corrected = dict(zip(found, holm([each[-1] for each in found.values()]), strict=True))
         above = [f"{n} (by {short(f[0])}{f[1]}){_shown(corrected[n])}" for n, f in found.items() if f[0] > 0]
         below = [name for name, each in found.items() if each[0] <= 0]
-        if not above:
-            words.append(f"{opening}, no supernet is." if opening else "No supernet is above the best of them.")
-            continue
-        rest = f"; {listed(below)} {'is' if len(below) == 1 else 'are'} not" if below else ""
-        above_is = f"bove the best of them {'is' if len(above) == 1 else 'are'} {listed(above)}{rest}."
-        words.append(f"{opening}, a{above_is}" if opening else f"A{above_is}")
+        if above:
+            rest = f"; {listed(below)} {'is' if len(below) == 1 else 'are'} not" if below else ""
+            said = f"above the best of them {'is' if len(above) == 1 else 'are'} {listed(above)}{rest}."
+        else:
+            said = "no supernet is." if opening else "no supernet is above the best of them."
+        words.append(f"{opening}, {said}" if opening else said[0].upper() + said[1:])
     return " ".join(words)
 
 

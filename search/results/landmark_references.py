@@ -96,10 +96,10 @@ def landmark_predictions(
             versions[name + WITH_ATTRIBUTES] = np.concatenate([codes, extra], 1)
         for key, rows in versions.items():
             found[key] = np.asarray(model.fit(rows[:seen], quantiles).predict(rows[seen:]), dtype=np.float64)
-    canonical = space.canonical(torch.tensor(everything))
-    for key, several in {PROCESS: [], PROCESS + WITH_ATTRIBUTES: attributes}.items():
-        if several or key == PROCESS:
-            found[key] = _by_process(space, canonical, torch.from_numpy(quantiles), several)
+    canonical, targets = space.canonical(torch.tensor(everything)), torch.from_numpy(quantiles)
+    found[PROCESS] = _by_process(space, canonical, targets, [])
+    if attributes:
+        found[PROCESS + WITH_ATTRIBUTES] = _by_process(space, canonical, targets, attributes)
     return found
 
 
