@@ -45,6 +45,7 @@ def verdict(summary: Mapping[str, Any], pairs: Sequence[tuple[str, str]], measur
         paragraphs.append(effects)
     paragraphs.append(_against_references(methods, ranked, summary["without_supernet"]))
     paragraphs.append(_returned(methods))
+    paragraphs.append(_truth_agreement(summary))
     if trials == 1:
         paragraphs.append("With a single trial nothing can be tested: another seed may turn any order here round.")
     elif trials < FEWEST_PAIRS:
@@ -156,6 +157,20 @@ def _against_references(methods: Mapping[str, Any], ranked: Sequence[str], refer
             said = "no supernet is." if opening else "no supernet is above the best of them."
         words.append(f"{opening}, {said}" if opening else said[0].upper() + said[1:])
     return " ".join(words)
+
+
+def _truth_agreement(summary: Mapping[str, Any]) -> str:
+    """How far the truth agrees with itself, where that is known."""
+    agreement = summary["truth_agreement"]
+    if agreement["mean"] is None:
+        return ""
+    trials = agreement["trials"]
+    ends = f" ({ends_in_words([min(trials), max(trials)])} in {len(trials)} trials)" if len(trials) > 1 else ""
+    return (
+        "Trained once more with another seed, the same architectures stand in an order whose Kendall's tau-b with the "
+        f"first is {short(agreement['mean'])}{ends}: the rest is luck. The truth here is the mean of the seeds, which is "
+        "steadier than either."
+    )
 
 
 def _known(method: Mapping[str, Any], key: str) -> bool:

@@ -15,6 +15,7 @@ from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
 from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
 from search.studies.supernet_job import ADDED, FOUND, LANDMARK, MEASURED, STAND_ALONE
+from search.tasks.repeated import agreement_of_seeds
 
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
@@ -33,7 +34,8 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
     for each trial, with mean, standard deviation and 95% interval; after every measured epoch, by score and loss;
     ``found``, the architectures that it returned;
     ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a
-    supernet the same correlations.
+    supernet the same correlations. ``truth_agreement`` is how far two seeds of the truth rank the measured
+    architectures alike, where it has several (`search.tasks.repeated.RepeatedTask`).
     """
     alone = list(journal.records(STAND_ALONE)) if STAND_ALONE in journal.searches() else []
     free = {trial: _free_rankings(study, alone, trial) for trial in sorted({record.trial for record in alone})}
@@ -44,6 +46,7 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         "seed": study.seed,
         "trials": study.trials,
         "truth": study.truth.score_name,
+        "truth_agreement": _truth_agreement(alone),
         "methods": {},
         "without_supernet": _without_supernet(study, alone, free),
     }
@@ -86,6 +89,13 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
 def _worth(alone: Sequence[Record], trial: int) -> dict[tuple[int, ...], float]:
     """What stand-alone training gives for the measured architectures of a trial."""
     return {r.architecture: r.evaluation.score for r in alone if r.trial == trial and r.stage == MEASURED}
+
+
+def _truth_agreement(alone: Sequence[Record]) -> dict[str, Any]:
+    """Kendall's tau-b between two seeds of the truth, trial by trial."""
+    measured = [r for r in alone if r.stage == MEASURED and r.evaluation.status == "ok"]
+    trials = sorted({record.trial for record in measured})
+    return _spread([agreement_of_seeds([r.evaluation for r in measured if r.trial == t]) for t in trials], CORRELATIONS)
 
 
 def _trial(
@@ -136,7 +146,7 @@ def _trial(
     return {"rounds": entries, "found": outcome, "added": len(added), "seconds": seconds}
 
 
-def _spread(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
+def _spread(values: Sequence[float | None], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
     known = np.array([value for value in values if value is not None and math.isfinite(value)])
     if not len(known):
         return {"mean": None, "std": None, "interval": None, "trials": []}

@@ -248,7 +248,7 @@ def spread(values):
     return {"mean": known.mean(), "std": known.std(), "interval": mean_interval(known), "trials": list(values)}
 
 
-def said(methods, references=None, pairs=(), trials=None, found=None):
+def said(methods, references=None, pairs=(), trials=None, found=None, agreement=()):
     """The verdict on methods with these S-KdT, one a trial."""
     trials = trials or max(map(len, methods.values()))
     summary = {
@@ -265,6 +265,7 @@ def said(methods, references=None, pairs=(), trials=None, found=None):
             for name, values in methods.items()
         },
         "without_supernet": {name: {"s_kdt": spread(values)} for name, values in (references or {}).items()},
+        "truth_agreement": spread(agreement),
     }
     return verdict(summary, pairs, 200)
 
@@ -345,13 +346,22 @@ def test_other_orders_of_the_same_supernets_are_said_beside():
         for name, values in zip(names, (LOW, HIGH), strict=True)
     }
     free = {"ridge": {"s_kdt": spread([0.55] * 8)}}
-    words = verdict({"trials": 8, "methods": methods, "without_supernet": free}, [], 200)[1]
+    summary = {"trials": 8, "methods": methods, "without_supernet": free, "truth_agreement": spread([])}
+    words = verdict(summary, [], 200)[1]
     assert words.startswith(
         "Rankings without a supernet reach 0.550 (ridge). No supernet is above the best of them. "
         "By the loss of the shared weights, no supernet is. "
         "By that loss and the Gaussian process on the landmarks together, above the best of them is spos_l (by 0.164"
     )
     assert words.endswith("more than luck (p = 0.008).") and "spos is not" not in words
+
+
+def test_how_far_the_truth_agrees_with_itself_is_said():
+    one = said({"a": [0.5], "b": [0.4]}, agreement=[0.62])
+    assert "stand in an order whose Kendall's tau-b with the first is 0.620: the rest is luck." in one[1]
+    two = said({"a": [0.5, 0.4], "b": [0.4, 0.3]}, agreement=[0.62, 0.7])
+    assert "is 0.660 (0.620 to 0.700 in 2 trials): the rest is luck." in two[1]
+    assert "luck" not in said({"a": [0.5], "b": [0.4]})[1]
 
 
 def test_equal_methods_share_the_first_place():

@@ -1,11 +1,13 @@
 """Studies of supernets: whole runs on the embedded digits, through the command line."""
 
+import itertools
 import json
 import math
 import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -165,6 +167,32 @@ def assert_orders_are_those_of_the_journal(folder, summary):
             expected = stats.kendalltau([truths[arch] for arch in archs], values).statistic
             assert method[key]["mean"] == pytest.approx(expected), key
     journal.close()
+
+
+class NoisyTask(ConvolutionsTask):
+    """The same with luck in it, a third of what a convolution is worth."""
+
+    def evaluate_one(self, proposal):
+        sure = super().evaluate_one(proposal)
+        return replace(sure, score=sure.score + proposal.seed % 1000 / 3000)
+
+
+def test_a_truth_of_several_seeds_says_how_far_these_agree(tmp_path):
+    truth = {"class_path": "RepeatedTask", "init_args": {"task": f"{NoisyTask.__module__}.NoisyTask", "seeds": 3}}
+    methods = {"random": {"sampler": {"class_path": "RandomNASSampler", "init_args": {"candidates": 2}}, "found": 1}}
+    path = recipe(tmp_path, truth=truth, methods=methods, settings={"epochs": 1}, measurements=1, trials=2)
+    folder, summary = run(path, tmp_path / "runs")
+    journal = Journal(folder / "journal.sqlite", writable=False)
+    alone = [each for each in journal.records("stand_alone") if each.stage == "measured"]
+    journal.close()
+    expected = []
+    for trial in range(2):
+        metrics = [each.evaluation.metrics for each in alone if each.trial == trial]
+        columns = [[each[f"score of seed {number}"] for each in metrics] for number in (1, 2, 3)]
+        expected.append(np.mean([stats.kendalltau(*pair).statistic for pair in itertools.combinations(columns, 2)]))
+    assert summary["truth_agreement"]["trials"] == pytest.approx(expected)
+    assert 0.3 < min(expected) < max(expected) < 1
+    assert "the rest is luck" in (folder / "report.html").read_text()
 
 
 def test_a_run_says_what_its_methods_are_worth(whole):
