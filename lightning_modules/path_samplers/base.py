@@ -67,6 +67,10 @@ class Space(Protocol):
         """Whether each architecture belongs to the space: int64 ``[..., decisions]`` to bool ``[...]``."""
         ...
 
+    def neighbours(self, archs: Tensor) -> tuple[Tensor, Tensor]:
+        """What a search may go on to: int64 ``[n, decisions]`` to ``[n, m, decisions]``, and which of them belong."""
+        ...
+
     def smallest(self) -> Choices:
         """The architecture of the smallest network."""
         ...

@@ -69,14 +69,18 @@ class UniformSampler(PathSampler):
         return best_first(worth)[:count]
 
     def _mutant(self, parent: Choices, known: dict[Choices, float], generator: torch.Generator) -> Choices | None:
-        """The parent with one decision changed, not evaluated yet; None where none was found in many tries."""
+        """The parent with one decision changed, not evaluated yet, or else its nearest neighbour; None without either.
+
+        Where few architectures belong to the space, as of a table's sample, hardly any is one decision away.
+        """
         for _ in range(_TRIES):
             place = int(torch.randint(len(parent), (), generator=generator))
             choice = int(torch.randint(self.space.sizes[place], (), generator=generator))
             child = (*parent[:place], choice, *parent[place + 1 :])
             if child not in known and self.space.is_valid(torch.tensor(child)):
                 return child
-        return None
+        near, there = self.space.neighbours(torch.tensor([parent]))
+        return next((child for child in map(tuple, near[there].tolist()) if child not in known), None)
 
 
 class RandomNASSampler(UniformSampler):

@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 
 from lightning_modules.path_samplers.uniform import RandomNASSampler, UniformSampler
+from search.spaces.listed import ListedNetworks
+from search.spaces.nasbench101 import NASBench101
 from search.spaces.nasbench201 import NASBench201
 from tests.search.spaces.masked_space import MaskedSpace
 
@@ -51,6 +53,21 @@ def test_seeds_steps_and_indices_are_streams_of_their_own():
     different = {sampler.path(*key).choices for key in keys}
     expected = 15625 * (1 - (1 - 1 / 15625) ** len(keys))
     assert len(different) > expected - 6
+
+
+def test_where_few_are_listed_evolution_goes_on_to_the_nearest():
+    listed = ListedNetworks(NASBench101(), "nasbench101.npz")
+
+    secret = listed.draw("secret")
+
+    def alike(archs):
+        return [float(sum(a == b for a, b in zip(arch, secret, strict=True))) for arch in archs]
+
+    asked = Asked(alike)
+    chosen = UniformSampler(listed, population=10, tournament=4, budget=40).choose(asked, 1, 0)
+    assert len(asked.flat) == len(set(asked.flat)) == 40
+    assert bool(listed.is_valid(torch.tensor(asked.flat)).all())
+    assert alike(chosen)[0] > max(alike(asked.flat[:10])), "better than the opening"
 
 
 def test_evolution_finds_the_best_within_its_budget():
