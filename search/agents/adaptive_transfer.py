@@ -47,6 +47,7 @@ class AdaptiveTransfer(NaiveTransfer):
         model: as for `NaiveTransfer`.
         adapts_on: the process is conditioned on ``ranks`` of the target's rewards, their normal quantiles; or on
             ``rewards``, as `BayesianSettings.adapts_on` has them.
+        active: as for `NaiveTransfer`.
     """
 
     batched = False
@@ -65,6 +66,7 @@ class AdaptiveTransfer(NaiveTransfer):
         candidates: int = 50_000,
         model: Literal["forest", "gp"] = "forest",
         adapts_on: Literal["ranks", "rewards"] = "ranks",
+        active: float = 0.0,
     ):
         if adapts_on not in ("ranks", "rewards"):
             raise ValueError(f"AdaptiveTransfer: adapts_on is '{adapts_on}', allowed: ranks, rewards")
@@ -75,7 +77,7 @@ class AdaptiveTransfer(NaiveTransfer):
             )
         self.refit, self.steps, self.confidence, self.count = refit, steps, confidence, candidates
         self.codes, self.adapts_on = Codes(space), adapts_on
-        super().__init__(space, trials, seed, trees, model)
+        super().__init__(space, trials, seed, trees, model, active)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class NaiveTransfer(MetaAgent):
         trees: of each forest. scikit-learn's default.
         model: ``forest``, a random forest; or ``gp``, a Gaussian process with a length scale for each decision, which
             of a few hundred random networks makes the better ranking of NAS-Bench-201.
+        active: share of a source task's evaluations, the last ones, that are not random: they go where the models of
+            those so far, of this task and those before, expect most. What matters on a target is the order of the best.
     """
 
     caches = frozenset({"_order"})
@@ -52,8 +54,12 @@ class NaiveTransfer(MetaAgent):
         seed: int = 0,
         trees: int = 100,
         model: Literal["forest", "gp"] = "forest",
+        active: float = 0.0,
     ):
         super().__init__(space, trials, seed)
+        if not 0 <= active < 1:
+            raise ValueError(f"NaiveTransfer: active is {active}, it must be at least 0 and below 1")
+        self.active = active
         if model not in ("forest", "gp"):
             raise ValueError(f"NaiveTransfer: model is '{model}', allowed: forest, gp")
         self.model = model
@@ -84,10 +90,11 @@ class NaiveTransfer(MetaAgent):
                 f"NaiveTransfer: the space '{self.space.name}' has {combinations(self.space)} combinations of "
                 f"choices, at most {MOST_ARCHITECTURES} can be ranked; leave this agent out of meta_training.agents"
             )
-        self.adapting = adapting
+        self.adapting, self.budget = adapting, budget
         self._known = torch.zeros(self.trials, 0, dtype=torch.long)  # codes asked and told
         self._order: Tensor | None = None  # codes in the order of asking, [trials, size]
         self._shuffled_at: dict[str, int] | None = None  # the random state before a random order was drawn
+        self._active_at = 0  # evaluations of a source task that its order was made of; 0 where it is random
         if adapting:
             self._fit()
         else:
@@ -112,6 +119,9 @@ class NaiveTransfer(MetaAgent):
     def _candidates(self, n: int) -> Tensor:
         """Codes of a space that can be ranked ``[trials, m]``, at least ``n`` of them new where it has so many."""
         assert self._all is not None
+        if self._is_active():
+            self._active_at = self._sources[-1][0].shape[1]
+            self._order = self._all[self._expected_of_source()]
         if self._order is None:
             ranked = self._ranked() if self.adapting else None
             if ranked is not None:
@@ -120,6 +130,17 @@ class NaiveTransfer(MetaAgent):
                 self._shuffled_at = self.rng.state_dict()
                 self._order = self._all[self.rng.permutation(len(self._all))]
         return self._order[:, : self._known.shape[1] + n]
+
+    def _is_active(self) -> bool:
+        """Whether the random part of a source task has just been told."""
+        if self.adapting or self._active_at or not self.active:
+            return False
+        return self._sources[-1][0].shape[1] >= max(2, round((1 - self.active) * self.budget))
+
+    def _expected_of_source(self) -> Tensor:
+        """Places in `_all` by what the sources say so far, the best first: int64 ``[trials, size]``."""
+        *before, (codes, rewards) = self._sources
+        return self._rank([*before, (codes[:, : self._active_at], rewards[:, : self._active_at])])
 
     def _ranked(self) -> Tensor | None:
         """Places in `_all` as each trial ranks them, the best first: int64 ``[trials, size]``; None with no sources."""
@@ -142,8 +163,11 @@ class NaiveTransfer(MetaAgent):
     def _fit(self) -> None:
         """Rank the space for each trial by the mean of a model for each source task; once for the same evaluations."""
         sources = [(codes, rewards) for codes, rewards in self._sources if codes.shape[1]]
-        if self._ranking is not None or not sources:
-            return
+        if self._ranking is None and sources:
+            self._ranking = self._rank(sources).int()
+
+    def _rank(self, sources: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Places in `_all` by the mean of a model for each of these, the best first: int64 ``[trials, size]``."""
         ranks = [normalise(rewards, "rank").double() for _, rewards in sources]
         rankings = []
         predictions = self._by_forests if self.model == "forest" else self._by_processes
@@ -151,7 +175,7 @@ class NaiveTransfer(MetaAgent):
             seed = derive_seed(self.rng.seed + trial, "naive transfer")
             shuffled = TrialRandom(seed).permutation(len(predicted))[0]  # equal predictions in random order
             rankings.append(shuffled[predicted[shuffled].argsort(descending=True, stable=True)])
-        self._ranking = torch.stack(rankings).int()
+        return torch.stack(rankings)
 
     def _by_forests(self, codes: Sequence[Tensor], scores: Sequence[Tensor]) -> Iterator[Tensor]:
         """For one trial after another the mean prediction of a forest for each source task: float64 ``[size]``.
@@ -214,6 +238,8 @@ class NaiveTransfer(MetaAgent):
             "adapting": self.adapting,
             "known": self._known,
             "shuffled_at": self._shuffled_at,
+            "budget": self.budget,
+            "active_at": self._active_at,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -222,7 +248,11 @@ class NaiveTransfer(MetaAgent):
         self._sources = [(codes, rewards) for codes, rewards in state["sources"]]
         self._ranking, self.adapting, self._known = state["ranking"], state["adapting"], state["known"]
         self._order, self._shuffled_at = None, state["shuffled_at"]
-        if self._shuffled_at is not None:
+        self.budget, self._active_at = state.get("budget", 50), state.get("active_at", 0)
+        if self._active_at:
+            assert self._all is not None
+            self._order = self._all[self._expected_of_source()]
+        elif self._shuffled_at is not None:
             assert self._all is not None
             random = TrialRandom(0)
             random.load_state_dict(self._shuffled_at)

@@ -97,6 +97,43 @@ def test_a_process_ranks_nasbench201_better_than_a_forest():
     assert agreement["gp"] > agreement["forest"] + 0.05 and agreement["forest"] > 0.5
 
 
+def test_the_active_part_goes_where_most_is_expected():
+    """Half of each source at random, then down the ranking of what is known by then."""
+    agent = NaiveTransfer(SMALL, trials=2, model="gp", active=0.5)
+    plain = NaiveTransfer(SMALL, trials=2, model="gp")
+    first, second = (walk(agent, 24, adapting=False, reward=reward) for reward in (integer_reward, other_reward))
+    assert torch.equal(first[:, :12], walk(plain, 12, adapting=False, reward=integer_reward)), "as random as ever"
+    for before, known in (([], first), ([(first, integer_reward)], second)):
+        reward = other_reward if before else integer_reward
+        expected = NaiveTransfer(SMALL, trials=2, model="gp")
+        for archs, its in [*before, (known[:, :12], reward)]:
+            expected.begin_task(24, adapting=False)
+            expected.tell(archs, its(SMALL, archs))
+        order = SMALL.code(walk(expected, 64))
+        for trial in range(2):
+            told = set(SMALL.code(known[trial, :12]).tolist())
+            best = [code for code in order[trial].tolist() if code not in told][:12]
+            assert SMALL.code(known[trial, 12:]).tolist() == best
+    rewards = integer_reward(SMALL, first)
+    assert rewards[:, 12:].mean() > rewards[:, :12].mean() + 10
+
+
+def test_an_active_source_is_resumed_exactly():
+    whole = NaiveTransfer(SMALL, trials=2, model="gp", active=0.5)
+    archs = walk(whole, 24, adapting=False)
+    for split in (5, 12, 13, 20):
+        begun, goes_on = (NaiveTransfer(SMALL, trials=2, model="gp", active=0.5) for _ in range(2))
+        begun.begin_task(24, adapting=False)
+        for _ in range(split):
+            asked = begun.ask()
+            begun.tell(asked, integer_reward(SMALL, asked))
+        goes_on.load_state_dict(begun.state_dict())
+        for place in range(split, 24):
+            asked = goes_on.ask()
+            assert torch.equal(asked[:, 0], archs[:, place]), (split, place)
+            goes_on.tell(asked, integer_reward(SMALL, asked))
+
+
 def test_ignores_what_the_target_says():
     agent, _ = meta_trained()
     weights = agent.weights()
