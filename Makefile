@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= experiments/quickstart.yaml experiments/quickstart_table.yaml
 
-.PHONY: quickstart test lint types install docs clean
+.PHONY: quickstart test tests lint types install docs clean
 
 # One thread: matrices and networks are small, and two threads that share their cores with others mostly wait.
 quickstart: install ## install, then meta-train a CATCHer, adapt it, and write a report: trained, and on a table
@@ -11,7 +11,11 @@ quickstart: install ## install, then meta-train a CATCHer, adapt it, and write a
 
 # Each with one thread, for tests are many and small. One process more than two cores: now and then one waits, for a
 # disk, for what it has started, or for a limit of time. PYTEST passes on more, for instance PYTEST=--cov.
-test: lint types ## lint, types and every test
+# Types are looked at beside the tests: that takes half a minute of one core.
+test: lint ## lint, types and every test
+	$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PYTEST)
 
 lint: install

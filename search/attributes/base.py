@@ -88,6 +88,10 @@ class Attribute(ABC):
         """The architecture that is measured for this one."""
         return tuple(self.canonical(torch.tensor(architecture)).tolist())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attribute:
+        """Itself: it is the same each time it is asked, and a table in it is large."""
+        return self
+
     def remember(self, architecture: Architecture, value: float) -> None:
         """Take a value that was measured before, so that it is not measured again."""
         self._known[self.measured(architecture)] = value

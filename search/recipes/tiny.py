@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ _TRAINING = ("TrainedTask", "SubtaskPool", "TwoStageTask")
 
 _SLOW = ("DetectionModule", "TwoStageTask")
 """Where these are it takes a second or more."""
+_ALIKE = 2
+"""Targets that differ in nothing but names and numbers which are searched on: the next one runs the same code again."""
 
 
 class Tiny:
@@ -73,6 +75,9 @@ class Tiny:
         if self._is_truth and owner.__name__ == "TrainedTask" and given.get("score") in (None, "val_accuracy"):
             toy["score"] = "val_loss"  # of so few images networks get equally many right, and landmarks must differ
         smaller = dict(given)
+        if issubclass(owner, Study):
+            left = _beyond(given.get("targets"))
+            smaller |= {key: _without(left, given[key]) for key in ("targets", "meta_training_for") if key in given}
         for name, value in toy.items():
             if name in known and known[name].default is not inspect.Parameter.empty:
                 smaller[name] = _smaller(given.get(name, known[name].default), value)
@@ -97,6 +102,28 @@ class Tiny:
             toy["budget"] = 2
         toy["description"] = f"{NOTICE} {given.get('description', '')}".strip()
         return toy
+
+
+def _without(targets: Collection[str], given: Any) -> Any:
+    """What a recipe says by target, for all others."""
+    return {name: each for name, each in given.items() if name not in targets} if isinstance(given, dict) else given
+
+
+def _beyond(targets: Any) -> list[str]:
+    """The names of targets behind the first few that are alike."""
+    alike: dict[str, list[str]] = {}
+    for name, each in targets.items() if isinstance(targets, dict) else ():
+        alike.setdefault(json.dumps(_classes(each) if isinstance(each, dict) else each), []).append(name)
+    return [name for names in alike.values() for name in names[_ALIKE:]]
+
+
+def _classes(given: Any) -> Any:
+    """The classes that something is made of, and what they are given by its name; of lists each kind once."""
+    if isinstance(given, dict):
+        return {key: each if key == "class_path" else _classes(each) for key, each in given.items()}
+    if isinstance(given, list):
+        return sorted({json.dumps(_classes(each)) for each in given})
+    return isinstance(given, str)
 
 
 def _smaller(given: Any, toy: Any) -> Any:

@@ -434,6 +434,9 @@ class SearchSpace(ABC):
 
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture of the space, in lexicographic order of its choices."""
+        if self._free:
+            yield from itertools.product(*self._ranges)
+            return
         stack: list[Architecture] = [()]
         while stack:
             prefix = stack.pop()
