@@ -26,15 +26,15 @@ class DeviceRewardPool(TaskPool):
     meta-trained agent has a fixed random sample of networks for each column, its tasks offer only these, and however
     many tasks there are, its source evaluations are at most ``evaluations``.
 
-    Every device comes up once before any comes again, in random order, with the columns in turn; after as many rounds
-    as there are columns, every pair has come up once.
+    Every device comes up once before any comes again, in random order, with the columns in turn, and the exponents, where
+    there are several; after as many rounds as there are of both together, every combination has come up once.
 
     Args:
         space: of all tables.
         quality: the columns to draw from; dicts of the same keys do as well.
         latency_table: the latencies' path (format: `search.tables.latency`).
         held_out: devices that are never drawn.
-        exponent: w of the reward, at most 0.
+        exponent: w of the reward, at most 0; several, for tasks that differ in what speed is worth as well.
         target_quantile: the target latency is this quantile of a device's latencies.
         evaluations: source evaluations of one agent, shared evenly by the columns.
 
@@ -50,14 +50,17 @@ class DeviceRewardPool(TaskPool):
         quality: Sequence[TableColumn],
         latency_table: str,
         held_out: Sequence[str],
-        exponent: float,
+        exponent: float | Sequence[float],
         target_quantile: float = 0.3,
         evaluations: int = 500,
     ):
         columns = [TableColumn(**each) if isinstance(each, dict) else each for each in quality]
         if not columns:
             raise ValueError("DeviceRewardPool: 'quality' is empty, at least one table column is needed")
-        self.space, self.exponent, self.target_quantile = space, exponent, target_quantile
+        self.exponents = tuple(exponent) if isinstance(exponent, Sequence) else (exponent,)
+        if not self.exponents:
+            raise ValueError("DeviceRewardPool: 'exponent' is empty, at least one is needed")
+        self.space, self.target_quantile = space, target_quantile
         self.columns = [TableTask(space, **asdict(column)) for column in columns]
         self.latencies = read_latency(latency_table, space)
         for device in held_out:
@@ -80,8 +83,8 @@ class DeviceRewardPool(TaskPool):
                 f"DeviceRewardPool: evaluations is {evaluations}, {len(columns)} to {len(columns) * most} are possible"
             )
         # Refuses what no task can be made of before anything has been searched.
-        for place, device in itertools.product(range(len(self.columns)), self.devices):
-            self._open(place, device, 0)
+        for place, device, w in itertools.product(range(len(self.columns)), self.devices, self.exponents):
+            self._open(place, device, w, 0)
 
     @classmethod
     def toy(cls) -> dict[str, Any]:
@@ -98,16 +101,17 @@ class DeviceRewardPool(TaskPool):
 
     def draw(self, index: int, seed: int) -> LatencyRewardTask:
         """The ``index``-th task: a pure function of (index, seed)."""
-        return self._open(*self._pair(index, seed), index)
+        return self._open(*self._drawn(index, seed), index)
 
     def describe(self, index: int, seed: int) -> str:
-        """For instance ``cifar100_val_acc_12ep on titanx_32``."""
-        column, device = self._pair(index, seed)
-        return f"{self.columns[column].column} on {device}"
+        """For instance ``cifar100_val_acc_12ep on titanx_32``, and the exponent where there are several."""
+        column, device, exponent = self._drawn(index, seed)
+        weighed = f", w = {exponent:g}" if len(self.exponents) > 1 else ""
+        return f"{self.columns[column].column} on {device}{weighed}"
 
     def source(self, index: int, seed: int) -> str:
-        """The column: tasks that differ in the device only share their evaluations."""
-        column, _ = self._pair(index, seed)
+        """The column: tasks that differ in the device or the exponent only share their evaluations."""
+        column, *_ = self._drawn(index, seed)
         return f"{column}: {self.columns[column].column}"
 
     def sample(self, column: int, seed: int) -> Tensor:
@@ -124,19 +128,18 @@ class DeviceRewardPool(TaskPool):
         order = TrialRandom(derive_seed(seed, "paid for", column)).permutation(len(archs))[0]
         return archs[order[: self.evaluations_per_column]]
 
-    def _open(self, column: int, device: str, index: int) -> LatencyRewardTask:
+    def _open(self, column: int, device: str, exponent: float, index: int) -> LatencyRewardTask:
         def offer(seed: int) -> Tensor:
             """The sample in an order of this task's own: a task shorter than the sample sees another part of it."""
             networks = self.sample(column, seed)
             return networks[TrialRandom(derive_seed(seed, "order", index)).permutation(len(networks))[0]]
 
-        return LatencyRewardTask.of(
-            self.columns[column], self.latencies, device, self.exponent, self.target_quantile, offer
-        )
+        return LatencyRewardTask.of(self.columns[column], self.latencies, device, exponent, self.target_quantile, offer)
 
-    def _pair(self, index: int, seed: int) -> tuple[int, str]:
+    def _drawn(self, index: int, seed: int) -> tuple[int, str, float]:
         turn, place = divmod(index, len(self.devices))
         order = TrialRandom(derive_seed(seed, "device pool", turn)).permutation(len(self.devices))[0]
         device = int(order[place])
         # By the device, not the place: over as many turns as there are columns, each pair comes up exactly once.
-        return (device + turn) % len(self.columns), self.devices[device]
+        rounds, column = divmod(device + turn, len(self.columns))
+        return column, self.devices[device], self.exponents[rounds % len(self.exponents)]

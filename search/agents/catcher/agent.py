@@ -170,7 +170,7 @@ class CATCHer(MetaAgent):
                 "hidden": 16,
                 "candidates": 8,
                 "policy_updates": 2,
-                "evaluator_updates": 3,
+                "evaluator_updates": 2,
                 "double": True,
             }
         }

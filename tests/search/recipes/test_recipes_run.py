@@ -202,7 +202,10 @@ def test_of_targets_that_are_alike_two_are_searched_on_at_toy_size(tmp_path, cap
         }
         for name, term in terms.items()
     }
-    last = {"class_path": "TableTask", "init_args": column | {"dataset": "cifar10", "split": "test", "cost_seconds": 1.0}}
+    last = {
+        "class_path": "TableTask",
+        "init_args": column | {"dataset": "cifar10", "split": "test", "cost_seconds": 1.0},
+    }
     targets = plain | weighed | {"another_argument": last}
     content = {"space": "NASBench201", "targets": targets, "agents": {"random": "RandomSearch"}}
     content["agents"]["naive"] = "NaiveTransfer"

@@ -55,6 +55,29 @@ def test_every_device_comes_up_once_a_round_and_every_pair_once_a_turn(tables):
     assert len({column for column, _ in drawn[:3]}) == 2  # the columns take turns
 
 
+def test_exponents_take_turns_as_well(tables):
+    pool = make(tables, exponent=[-0.3, -0.07])
+    described = [pool.describe(index, 7) for index in range(24)]
+    assert {each.partition(", w = ")[2] for each in described} == {"-0.3", "-0.07"}
+    everything = {
+        f"{column}_val_acc_12ep on {device}, w = {w}"
+        for column, device, w in itertools.product("ab", pool.devices, ("-0.3", "-0.07"))
+    }
+    assert set(described[:12]) == set(described[12:]) == everything
+    archs = pool.sample(0, 0)[:5]
+    for index in range(3):
+        name, _, w = pool.describe(index, 7).partition(", w = ")
+        alone = make(tables, exponent=float(w))
+        (same,) = [k for k in range(6) if alone.describe(k, 7) == name]
+        scores = [
+            [each.score for each in evaluate_many(p.draw(k, 7), archs.tolist())]
+            for p, k in ((pool, index), (alone, same))
+        ]
+        assert scores[0] == scores[1]
+    with pytest.raises(ValueError, match="'exponent' is empty"):
+        make(tables, exponent=[])
+
+
 def test_a_draw_depends_on_nothing_but_index_and_seed(tables):
     assert names(make(tables), 12) == names(make(tables), 12)
     assert len({tuple(names(make(tables), 12, seed)) for seed in range(8)}) > 1
