@@ -89,7 +89,11 @@ class SupernetModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Of the shared weights; a sampler has an optimiser of its own."""
-        return self.settings.make_optimizer(self.supernet.parameters())
+        return self.settings.make_optimizer(self._learned())
+
+    def _learned(self) -> list[nn.Parameter]:
+        """The weights that are not frozen."""
+        return [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Gradients are averaged here; without this a wrapper would wait for those of other paths.
@@ -101,7 +105,7 @@ class SupernetModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the epoch's learning rate, and give every weight a gradient, whatever the paths."""
-        for parameter in self.supernet.parameters():
+        for parameter in self._learned():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for group in self._optimizer().param_groups:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,12 +97,8 @@ class ResNeXtBackbone(StagedBackbone):
         from torchvision.ops import FrozenBatchNorm2d
 
         if weights is None:
-            network = resnext101_32x8d(weights=None)
             # Afterwards, for torchvision sets scales and shifts that a supernet's normalisation does not have.
-            for module in list(network.modules()):
-                for name, child in module.named_children():
-                    if isinstance(child, nn.BatchNorm2d):
-                        setattr(module, name, norm(child.num_features))
+            network = with_norms(resnext101_32x8d(weights=None), norm)
         else:
             state = _read_weights(weights)
             with torch.device("meta"):  # initial values would be drawn for nothing
@@ -110,6 +107,25 @@ class ResNeXtBackbone(StagedBackbone):
             _load_weights(network, state, weights)
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.stages = nn.ModuleList([network.layer1, network.layer2, network.layer3, network.layer4])
+
+
+def with_norms(network: Any, norm: Norm | None) -> Any:
+    """A network with other normalisation layers in the place of its batch normalisation.
+
+    Args:
+        network: changed in place.
+        norm: builds them anew; None for those that it has, whose statistics, scale and shift stay for good.
+    """
+    from torchvision.ops import FrozenBatchNorm2d
+
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                if norm is None:
+                    frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+                    frozen.load_state_dict(child.state_dict())
+                setattr(module, name, frozen if norm is None else norm(child.num_features))
+    return network
 
 
 def build_backbone(
@@ -225,7 +241,7 @@ class DepthNetwork(nn.Module):
     """Backbone, projections to equal channels, fusion cells with upsamplings, head.
 
     Args:
-        backbone: see `build_backbone`.
+        backbone: as `build_backbone` makes it: says its ``channels`` and gives maps at 1/4, 1/8, 1/16 and 1/32.
         build_cell: number of a fusion, 0 the coarsest, to a module that merges two feature maps.
         build_upsampling: the same number to a module that doubles the resolution.
         channels: of the cells, at least 2.
@@ -236,7 +252,7 @@ class DepthNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: StagedBackbone,
+        backbone: Any,
         build_cell: Callable[[int], nn.Module],
         build_upsampling: Callable[[int], nn.Module],
         channels: int = 256,

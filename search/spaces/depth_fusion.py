@@ -18,10 +18,13 @@ from lightning_modules.networks.depth_fusion import (
     SuperFusionCell,
     SuperUpsampling,
     build_backbone,
+    with_norms,
 )
+from lightning_modules.networks.mobile_encoder import SKELETONS
 from lightning_modules.networks.supernet import Selection, Supernet
 from search.evaluation import Architecture
 from search.spaces.base import Decision, Edge, SearchSpace
+from search.spaces.encoders import build_encoder
 from search.spaces.head import OWN_HEAD, Head
 
 OPERATION_NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -105,6 +108,7 @@ class DepthFusion(SearchSpace):
         backbone: str = "residual",
         width: int = 16,
         weights: str = "",
+        frozen: bool = False,
     ) -> nn.Module:
         """The depth network of that architecture, initialised from torch's random state.
 
@@ -112,11 +116,13 @@ class DepthFusion(SearchSpace):
             architecture: of this space.
             head: of the network; it has no classes.
             channels: of the cells; 256 in the paper.
-            backbone: ``residual``, small and for CPUs, or ``resnext101_32x8d``, the paper's.
+            backbone: ``residual``, small and for CPUs; ``resnext101_32x8d``, the paper's; or a mobile encoder of
+                `build_encoder`, such as ``efficientnet_lite0``.
             width: channels of the residual backbone's first feature map.
-            weights: a local file of the ResNeXt's weights, looked for below the current folder, then below
-                ``$CATCHMARK_DATA``; its normalisation layers are then frozen. Empty for random weights. Nothing is
-                ever downloaded.
+            weights: a local file of the backbone's weights, looked for below the current folder, then below
+                ``$CATCHMARK_DATA``, or ``package`` as `build_encoder` has it; normalisation layers are then frozen.
+                Empty for random weights. Nothing is ever downloaded.
+            frozen: the backbone keeps its weights, of which no gradients are taken: a step has a third of its cost.
 
         Returns:
             A module from ``[batch, in_channels, height, width]``, sizes divisible by 32, to inverse depth
@@ -134,7 +140,7 @@ class DepthFusion(SearchSpace):
         def build_upsampling(fusion: int) -> nn.Module:
             return UPSAMPLINGS[self._names(architecture, fusion)[1]](channels, nn.BatchNorm2d)
 
-        trunk = build_backbone(backbone, width, _channels(head), _find_weights(weights))
+        trunk = _trunk(backbone, width, _channels(head), weights, nn.BatchNorm2d, frozen)
         return DepthNetwork(trunk, build_cell, build_upsampling, channels)
 
     def build_supernet(
@@ -145,6 +151,7 @@ class DepthFusion(SearchSpace):
         backbone: str = "residual",
         width: int = 16,
         weights: str = "",
+        frozen: bool = False,
     ) -> Supernet:
         """The depth network with every operation and every upsampling of the space; arguments as for `build`."""
 
@@ -159,7 +166,7 @@ class DepthFusion(SearchSpace):
                 upsamplings = [UPSAMPLINGS[name](channels, norm) for name in UPSAMPLING_NAMES]
                 return SuperUpsampling(selection, upsamplings, self._first(fusion) + len(EDGES))
 
-            trunk = build_backbone(backbone, width, _channels(head), _find_weights(weights), norm)
+            trunk = _trunk(backbone, width, _channels(head), weights, norm, frozen)
             return DepthNetwork(trunk, build_cell, build_upsampling, channels)
 
         return Supernet(build)
@@ -184,6 +191,15 @@ def _channels(head: Head) -> int:
     if head.classes:
         raise ValueError(f"depth_fusion: its networks give inverse depth, and the data have {head.classes} classes")
     return head.in_channels
+
+
+def _trunk(name: str, width: int, in_channels: int, weights: str, norm: Norm, frozen: bool) -> nn.Module:
+    """The backbone, with given weights or random ones; the latter's normalisation is that of a supernet or a network."""
+    if name in SKELETONS:
+        trunk = with_norms(build_encoder(name, in_channels, weights=weights), None if weights else norm)
+    else:
+        trunk = build_backbone(name, width, in_channels, _find_weights(weights), norm)
+    return trunk.requires_grad_(not frozen)
 
 
 def _find_weights(file: str) -> Path | None:

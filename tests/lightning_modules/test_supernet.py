@@ -214,6 +214,17 @@ def test_paths_that_leave_weights_out_still_decay_and_carry_them_on():
     torch.testing.assert_close(after, value * before)
 
 
+def test_what_is_frozen_stays_and_does_not_decay():
+    module = module_of(weight_decay=0.1)
+    frozen = module.supernet.network.stem.requires_grad_(False)
+    before = {name: each.clone() for name, each in module.supernet.named_parameters()}
+    assert len(list(frozen.parameters()))
+    fitted(module, epochs=1)
+    for name, each in module.supernet.named_parameters():
+        if before[name].any():  # a bias that begins with 0 and is in no path does not decay either
+            assert torch.equal(each, before[name]) == name.startswith("network.stem."), name
+
+
 def test_the_moving_average_is_that_of_the_weights_and_evaluates():
     class Steps(Callback):
         def on_train_start(self, trainer, module):

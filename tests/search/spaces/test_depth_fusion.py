@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightning_modules.networks.cost.complexity import count_parameters
+from lightning_modules.networks.mobile_encoder import MobileEncoder
 from lightning_modules.networks.supernet import Path
 from search.randomness import TrialRandom
 from search.spaces.base import Edge
@@ -212,6 +213,26 @@ def test_size_by_hand():
     arch = (2, 3, 1, 0, 4, 0, *(0, 0, 3, 0, 0, 1), *(0, 0, 2, 0, 0, 2), *(0, 0, 1, 0, 0, 3))
     extra = 2 * (36 + 12) + 2 * (9 * 36 + 12) + 16 * 36 + (6 * 24 + 48)
     assert count_parameters(space.build(arch, **SMALL)) == base + extra
+
+
+def test_a_mobile_encoder_keeps_given_weights_and_their_statistics(tmp_path):
+    encoder = seeded(lambda: MobileEncoder("efficientnet_lite0"))
+    with torch.no_grad():
+        for norm in encoder.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_var.uniform_(0.5, 2)
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pth")
+    options = {"channels": 6, "backbone": "efficientnet_lite0", "weights": str(tmp_path / "encoder.pth")}
+    network = DepthFusion().build((0, 2, 1, 0, 3), frozen=True, **options).train()
+    learned = {name.partition(".")[0] for name, each in network.named_parameters() if each.requires_grad}
+    assert learned == {"projections", "cells", "head"}
+    images = torch.rand(2, 3, 64, 64)
+    for ours, theirs in zip(network.backbone(images), encoder.eval()(images), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    network(images).mean().backward()
+    assert all((each.grad is None) != each.requires_grad for each in network.parameters())
+    tuned = DepthFusion().build((0, 2, 1, 0, 3), **options)
+    assert all(each.requires_grad for each in tuned.parameters())
 
 
 def test_weights_that_are_not_there_are_named_with_a_cure(monkeypatch, tmp_path):
