@@ -168,8 +168,8 @@ def _truth_agreement(summary: Mapping[str, Any]) -> str:
     ends = f" ({ends_in_words([min(trials), max(trials)])} in {len(trials)} trials)" if len(trials) > 1 else ""
     return (
         "Trained once more with another seed, the same architectures stand in an order whose Kendall's tau-b with the "
-        f"first is {short(agreement['mean'])}{ends}: the rest is luck. The truth here is the mean of the seeds, which is "
-        "steadier than either."
+        f"first is {short(agreement['mean'])}{ends}: the rest is luck. The truth here is the mean of the seeds, which "
+        "is steadier than either."
     )
 
 

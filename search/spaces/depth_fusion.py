@@ -194,7 +194,7 @@ def _channels(head: Head) -> int:
 
 
 def _trunk(name: str, width: int, in_channels: int, weights: str, norm: Norm, frozen: bool) -> nn.Module:
-    """The backbone, with given weights or random ones; the latter's normalisation is that of a supernet or a network."""
+    """The backbone, with given weights or with random ones, whose normalisation is then built as the rest's."""
     if name in SKELETONS:
         trunk = with_norms(build_encoder(name, in_channels, weights=weights), None if weights else norm)
     else:

@@ -26,8 +26,8 @@ class DeviceRewardPool(TaskPool):
     meta-trained agent has a fixed random sample of networks for each column, its tasks offer only these, and however
     many tasks there are, its source evaluations are at most ``evaluations``.
 
-    Every device comes up once before any comes again, in random order, with the columns in turn, and the exponents, where
-    there are several; after as many rounds as there are of both together, every combination has come up once.
+    Every device comes up once before any comes again, in random order, with the columns in turn, and the exponents
+    where there are several; after as many rounds as there are of both together, every combination has come up once.
 
     Args:
         space: of all tables.

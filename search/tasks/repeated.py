@@ -23,8 +23,8 @@ class RepeatedTask(Task):
     Two draws of one ranking agree only so far, and nothing that predicts it can agree much better: beside the means
     stands the score of every seed, and `agreement_of_seeds` says how far these rank alike.
 
-    Scores and metrics are means over the evaluations. One that fails is a failed evaluation of all. Nobody inherits from
-    it, and no training is stopped: there is no single one. What was trained last stands in the history.
+    Scores and metrics are means over the evaluations. One that fails is a failed evaluation of all. Nobody inherits
+    from it, and no training is stopped: there is no single one. What was trained last stands in the history.
 
     Args:
         space: of the task.
