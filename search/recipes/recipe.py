@@ -129,7 +129,12 @@ def _leave_untrained(recipe: dict[str, Any], agent: str) -> None:
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any], named: bool = False) -> dict[str, Any]:
-    """One recipe over another; ``named`` where keys are names that the user has chosen for classes."""
+    """One recipe over another; ``named`` where keys are names that the user has chosen for classes.
+
+    Arguments of a class are another class's no more.
+    """
+    if "class_path" in above and above["class_path"] != below.get("class_path", above["class_path"]):
+        return above
     content = dict(below)
     for key, value in above.items():
         if value is None and isinstance(content.get(key), (dict, str) if named else dict):

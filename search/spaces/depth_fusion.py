@@ -67,8 +67,8 @@ class DepthFusion(SearchSpace):
 
     @classmethod
     def toy_build(cls) -> dict[str, Any]:
-        """Arguments of `build` and `build_supernet` for a network of a moment."""
-        return {"channels": 8}
+        """Arguments of `build` and `build_supernet` for a network of a moment, whose weights nobody has to bring."""
+        return {"channels": 8, "backbone": "residual", "weights": ""}
 
     def valid_choices(self, prefix: Tensor) -> Tensor:
         """All choices but those that cut a cell's output off from both inputs; arguments as for every space."""

@@ -690,6 +690,17 @@ def test_a_recipe_laid_over_others(tmp_path):
     }
 
 
+def test_another_class_does_not_take_over_the_arguments_of_the_one_below(tmp_path):
+    (tmp_path / "low.yaml").write_text(
+        "truth: {class_path: Y, init_args: {a: 1, inner: {class_path: P, init_args: {b: 2}}}}\n"
+    )
+    (tmp_path / "same.yaml").write_text("base: low.yaml\ntruth: {class_path: Y, init_args: {inner: {class_path: Q}}}\n")
+    (tmp_path / "other.yaml").write_text("base: same.yaml\ntruth: {class_path: Z, init_args: {c: 3}}\n")
+    kept = {"class_path": "Y", "init_args": {"a": 1, "inner": {"class_path": "Q"}}}
+    assert read_recipe(tmp_path / "same.yaml") == {"truth": kept}
+    assert read_recipe(tmp_path / "other.yaml") == {"truth": {"class_path": "Z", "init_args": {"c": 3}}}
+
+
 def test_what_is_taken_out_does_not_come_back_from_below(tmp_path):
     (tmp_path / "a.yaml").write_text("agents: {one: {x: 1}, two: {x: 2}, three: Named}\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\nagents: {one: {y: 3}}\n")
