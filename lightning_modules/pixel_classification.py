@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from lightning_modules.classification import MeanOverImages
 from lightning_modules.learning_rate_schedule import LearningRateSchedule, ScheduleError
-from lightning_modules.networks.drop_path import ScheduledDropPath
+from lightning_modules.networks.drop_path import set_drop_path
 from lightning_modules.objectives.segmentation import PixelCounts, SegmentationObjective, mean_iou
 
 
@@ -54,7 +54,7 @@ class PixelClassificationModule(LightningModule):
     `SegmentationModule` trains backbones under heads of mmseg; this one needs no library. The defaults are those of
     Auto-DeepLab's final training as far as they are known (Liu et al., CVPR 2019, sec. 5.1): learning rate 0.05, power
     0.9. Momentum and weight decay are those of DeepLab's public code (recalled, not verified). Where the network has
-    `ScheduledDropPath` it is told how far the training is.
+    `DropPath` more and more is dropped, up to its share at the end.
 
     The four hooks of every task class: `configure_models`, `configure_losses`, `configure_metrics` and Lightning's
     `configure_optimizers`.
@@ -93,8 +93,7 @@ class PixelClassificationModule(LightningModule):
 
     def configure_models(self, network: nn.Module) -> None:
         """Put the network in place."""
-        self.network = network
-        self._drop_paths = [module for module in network.modules() if isinstance(module, ScheduledDropPath)]
+        self.network, self._drops = network, bool(set_drop_path(network, 0.0))
 
     def configure_losses(self) -> None:
         """Set what reads batches and compares logits with labels."""
@@ -130,8 +129,8 @@ class PixelClassificationModule(LightningModule):
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The loss of one batch."""
-        for drop_path in self._drop_paths:
-            drop_path.progress = self.global_step / self._length
+        if self._drops:
+            set_drop_path(self.network, self.global_step / self._length)
         loss, images = self.objective.loss(self.network, batch), self.objective.images(batch)
         self.train_loss.update(loss.detach() * images, images)
         return loss

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_modules.networks.auto_deeplab_operations import OPERATION_NAMES, OPERATIONS, ZERO, Skip, halved
 from lightning_modules.networks.cells import Norm, ReLUConvNorm, Zero
 from lightning_modules.networks.deeplab_head import resize
-from lightning_modules.networks.drop_path import ScheduledDropPath
+from lightning_modules.networks.drop_path import DropPath
 
 INPUTS = 2
 """Cell outputs that a cell reads."""
@@ -88,7 +88,7 @@ class Cell(nn.Module):
             for block in blocks
             for source, operation in zip(block.sources, block.operations, strict=True)
         )
-        self.drop_path = ScheduledDropPath(keep)
+        self.drop_path = DropPath(1 - keep)
         self._sources, self.stride = [block.sources for block in blocks], stride
 
     def forward(self, last: Tensor, before: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_modules.networks.drop_path import ScheduledDropPath
+from lightning_modules.networks.drop_path import DropPath
 from lightning_modules.objectives.segmentation import SegmentationObjective
 from lightning_modules.pixel_classification import PixelClassificationModule
 from tests.lightning_modules.quiet_trainer import QUIET
@@ -63,14 +63,14 @@ def test_the_learning_rate_falls_by_the_power_of_what_is_left():
     assert rates == pytest.approx([0.4 * (1 - step / 4) ** 0.9 for step in range(1, 5)])
 
 
-def test_drop_path_is_told_how_far_the_training_is():
+def test_drop_path_grows_to_its_share():
     seen = []
 
-    class Noted(ScheduledDropPath):
+    class Noted(DropPath):
         def forward(self, x):
             if self.training:
-                seen.append(self.progress)
+                seen.append(self.probability)
             return super().forward(x)
 
     fitted(nn.Sequential(nn.Conv2d(3, 3, 1), Noted(0.5)), epochs=2)
-    assert seen == [0.0, 0.25, 0.5, 0.75]
+    assert seen == [0.0, 0.125, 0.25, 0.375]
