@@ -294,11 +294,9 @@ class DepthNetwork(nn.Module):
 
 def _depth_head(channels: int) -> nn.Sequential:
     last = nn.Conv2d(HEAD_CHANNELS, 1, 1)
-    # Assumed: otherwise the final ReLU is dead from the start for some seeds, and such a network never learns. What the
-    # last layer reads is not negative, so the output begins at 1 or above. The losses do not see a shift.
+    # Assumed: with a bias around zero the final ReLU is dead from the start for some seeds, and such a network never
+    # learns. The losses do not see a shift.
     nn.init.ones_(last.bias)  # type: ignore[arg-type]
-    with torch.no_grad():
-        last.weight.abs_()
     return nn.Sequential(
         nn.Conv2d(channels, channels // 2, 3, padding=1),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
