@@ -28,6 +28,8 @@ _TRAINING = ("TrainedTask", "SubtaskPool", "TwoStageTask")
 
 _SLOW = ("DetectionModule", "TwoStageTask")
 """Where these are it takes a second or more."""
+_BY_TARGET = ("targets", "meta_training_for", "budget_seconds")
+"""What a recipe says target by target, or may say so."""
 _ALIKE = 2
 """Targets that differ in nothing but names and numbers which are searched on: the next one runs the same code again."""
 
@@ -77,7 +79,7 @@ class Tiny:
         smaller = dict(given)
         if issubclass(owner, Study):
             left = _beyond(given.get("targets"))
-            smaller |= {key: _without(left, given[key]) for key in ("targets", "meta_training_for") if key in given}
+            smaller |= {key: _without(left, given[key]) for key in _BY_TARGET if key in given}
         for name, value in toy.items():
             if name in known and known[name].default is not inspect.Parameter.empty:
                 smaller[name] = _smaller(given.get(name, known[name].default), value)
