@@ -122,7 +122,7 @@ class DepthFusion(SearchSpace):
             weights: a local file of the backbone's weights, looked for below the current folder, then below
                 ``$CATCHMARK_DATA``, or ``package`` as `build_encoder` has it; normalisation layers are then frozen.
                 Empty for random weights. Nothing is ever downloaded.
-            frozen: the backbone keeps its weights, of which no gradients are taken: a step has a third of its cost.
+            frozen: the backbone keeps its weights, of which no gradients are taken: an epoch takes half as long.
 
         Returns:
             A module from ``[batch, in_channels, height, width]``, sizes divisible by 32, to inverse depth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -89,5 +90,5 @@ def agreement_of_seeds(evaluations: Sequence[Evaluation]) -> float | None:
             break
         columns.append([each.metrics[_SCORE.format(number)] for each in evaluations])
     taus = [kendall_tau(one, other) for one, other in itertools.combinations(columns, 2)]
-    known = [tau for tau in taus if tau is not None and tau == tau]
+    known = [tau for tau in taus if not math.isnan(tau)]
     return fmean(known) if known else None
