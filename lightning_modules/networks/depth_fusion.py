@@ -245,6 +245,8 @@ class DepthNetwork(nn.Module):
         build_cell: number of a fusion, 0 the coarsest, to a module that merges two feature maps.
         build_upsampling: the same number to a module that doubles the resolution.
         channels: of the cells, at least 2.
+        norm: builds normalisation layers between the backbone and the projections, for a backbone whose maps no
+            activation and no normalisation has kept in size; None for one that needs none.
 
     Raises:
         ValueError: a number is out of range.
@@ -256,14 +258,18 @@ class DepthNetwork(nn.Module):
         build_cell: Callable[[int], nn.Module],
         build_upsampling: Callable[[int], nn.Module],
         channels: int = 256,
+        norm: Norm | None = None,
     ):
         super().__init__()
         if channels < 2:
             raise ValueError(f"channels is {channels}, at least 2 are needed")
         self.backbone = backbone
-        self.projections = nn.ModuleList(
+        projections: list[nn.Module] = [
             nn.Conv2d(width, channels, 3, padding=1, bias=False) for width in backbone.channels
-        )
+        ]
+        if norm is not None:
+            projections = [nn.Sequential(norm(w), each) for w, each in zip(backbone.channels, projections, strict=True)]
+        self.projections = nn.ModuleList(projections)
         self.cells = nn.ModuleList(build_cell(fusion) for fusion in range(FUSIONS))
         self.upsamplings = nn.ModuleList(build_upsampling(fusion) for fusion in range(FUSIONS))
         self.head = _depth_head(channels)

@@ -141,7 +141,7 @@ class DepthFusion(SearchSpace):
             return UPSAMPLINGS[self._names(architecture, fusion)[1]](channels, nn.BatchNorm2d)
 
         trunk = _trunk(backbone, width, _channels(head), weights, nn.BatchNorm2d, frozen)
-        return DepthNetwork(trunk, build_cell, build_upsampling, channels)
+        return DepthNetwork(trunk, build_cell, build_upsampling, channels, _norm_of_maps(backbone, nn.BatchNorm2d))
 
     def build_supernet(
         self,
@@ -167,7 +167,7 @@ class DepthFusion(SearchSpace):
                 return SuperUpsampling(selection, upsamplings, self._first(fusion) + len(EDGES))
 
             trunk = _trunk(backbone, width, _channels(head), weights, norm, frozen)
-            return DepthNetwork(trunk, build_cell, build_upsampling, channels)
+            return DepthNetwork(trunk, build_cell, build_upsampling, channels, _norm_of_maps(backbone, norm))
 
         return Supernet(build)
 
@@ -200,6 +200,15 @@ def _trunk(name: str, width: int, in_channels: int, weights: str, norm: Norm, fr
     else:
         trunk = build_backbone(name, width, in_channels, _find_weights(weights), norm)
     return trunk.requires_grad_(not frozen)
+
+
+def _norm_of_maps(backbone: str, norm: Norm) -> Norm | None:
+    """What normalises a backbone's maps: those of a mobile encoder end in convolutions without activation.
+
+    Their size is anything (a standard deviation of 100 and more for EfficientNet-Lite0): the head then begins so far
+    from zero that its last ReLU is dead for nearly all pixels, for good in one training of ten.
+    """
+    return norm if backbone in SKELETONS else None
 
 
 def _find_weights(file: str) -> Path | None:

@@ -235,6 +235,17 @@ def test_a_mobile_encoder_keeps_given_weights_and_their_statistics(tmp_path):
     assert all(each.requires_grad for each in tuned.parameters())
 
 
+def test_maps_of_any_size_begin_as_maps_of_a_usual_size():
+    """Bottlenecks end without an activation: whatever leaves them, what the cells see is the same."""
+    torch.manual_seed(0)
+    space, options = DepthFusion(), {"channels": 6, "backbone": "efficientnet_lite0", "frozen": True}
+    images = torch.rand(4, 3, 64, 64)
+    for build in (lambda: space.build((1, 2, 1, 4, 3), **options), lambda: space.build_supernet(**options).network):
+        network = build().train()
+        for project, maps in zip(network.projections, network.backbone(images), strict=True):
+            torch.testing.assert_close(project(maps), project(1e3 * maps), rtol=1e-2, atol=1e-2)
+
+
 def test_weights_that_are_not_there_are_named_with_a_cure(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no backbone weights 'nowhere.pth'.*download torchvision's"):
