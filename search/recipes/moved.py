@@ -64,6 +64,7 @@ ADDED = {
     "group": 0,
     "truths": "range",
     "spread": 1.0,
+    "active": 0.0,
 }
 """Arguments that classes had not in earlier versions, with what stands for what they did then (null needs no entry)."""
 

@@ -39,6 +39,8 @@ from search.statistics.places import places
 
 _NUMBERS = 2**23
 """Covariances held at once where a space is looked at as a whole: 64 MB of them."""
+_SAMPLE = 1024
+"""Networks that the active part of a source task is chosen from where a space is not looked at as a whole (assumed)."""
 _STRIDE = 7919
 """A prime: multiples of it, modulo a smaller number, visit every context size equally often and in no simple order."""
 
@@ -71,6 +73,9 @@ class BayesianSettings:
             once.
         one_network: what makes two architectures one network there: an equal ``graph``, or only an equal ``canonical``
             form, for rewards that graphs do not decide, such as latencies of which each form has its own.
+        active: share of a source task's evaluations, the last ones, that are not random: they go where the processes
+            of those so far, of this task and those before, expect most. What matters on a target is the order of the
+            best. Needs sources as ``prior``.
     """
 
     updates_per_network: int = 3
@@ -87,6 +92,7 @@ class BayesianSettings:
     opening: Literal["random", "prior"] = "random"
     whole: int = 0
     one_network: Literal["graph", "canonical"] = "graph"
+    active: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -100,6 +106,12 @@ class BayesianSettings:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is '{getattr(self, name)}', allowed: {', '.join(allowed)}")
+        if not 0 <= self.active < 1:
+            raise ValueError(f"active is {self.active}, it must be at least 0 and below 1")
+        if self.active and self.prior == "evaluator":
+            raise ValueError(
+                "active asks what sources expect, and prior is 'evaluator'; allowed: sources, weighted_sources"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, it must be above 0")
         for name in ("updates_per_network", "batch", "parents"):
@@ -155,6 +167,11 @@ class BayesianCATCHer(CATCHer):
             self.evaluator.mlp.weights[-1] *= 0.01
         self._start_from(init)
 
+    def begin_task(self, budget: int, adapting: bool) -> None:
+        """As the CATCHer; what a source task's active part asks is not settled yet."""
+        super().begin_task(budget, adapting)
+        self._queue: Tensor | None = None  # what it asks next: int64 [trials, some, decisions]
+
     # ---- asking ----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -180,8 +197,45 @@ class BayesianCATCHer(CATCHer):
         opened = self.archs.shape[1] >= self.settings.initial_networks
         if self.adapting and (opened or (self.informed and self.bayesian.opening == "prior")):
             return self._propose_of_all(self.pool, n) if self.pool else super()._propose(n)
-        archs = self.space.sample(self.rng, n)
+        archs = self._next_promising(n) if self._is_active() else self.space.sample(self.rng, n)
         return archs, self._uniform_log_probs(archs)
+
+    def _is_active(self) -> bool:
+        """Whether the random part of a source task has been told."""
+        random = max(2, round((1 - self.bayesian.active) * self.budget))
+        return not self.adapting and self.bayesian.active > 0 and self.archs.shape[1] >= random
+
+    def _next_promising(self, n: int) -> Tensor:
+        """The next of a source task's active part, random ones once that is through: ``[trials, n, decisions]``."""
+        if self._queue is None:
+            self._queue = self._most_promising(self.budget - self.archs.shape[1])
+        asked, self._queue = self._queue[:, :n], self._queue[:, n:]
+        missing = n - asked.shape[1]
+        return torch.cat([asked, self.space.sample(self.rng, missing)], 1) if missing else asked
+
+    def _most_promising(self, count: int) -> Tensor:
+        """Of a whole space, or else of a sample, the new ones that the sources so far expect most of."""
+        sources = self.sources.and_one_more(self.archs, self.rewards)
+        told = torch.cat([self.archs, self._pending], 1)
+        if self.pool:
+            everything = self.pool.candidates(told[:, :0], self.rng)
+            archs, names, known = everything.archs, everything.names, self.pool.names(told)
+        else:
+            archs = self.space.sample(self.rng, _SAMPLE)
+            names, known = (self.space.code(self.space.canonical(each)) for each in (archs, told))
+        chosen = []
+        for trial, expected in enumerate(sources.expected(archs, range(self.trials))):
+            row = trial % len(archs)
+            seen, order = set(known[trial].tolist()), expected.argsort(descending=True, stable=True).tolist()
+            name_of, new = names[row].tolist(), []
+            for place in order:
+                if name_of[place] not in seen and len(new) < count:
+                    seen.add(name_of[place])
+                    new.append(place)
+            # Where all are known, from the top once more.
+            again = [order[k % len(order)] for k in range(count - len(new))]
+            chosen.append(archs[row, new + again])
+        return torch.stack(chosen)
 
     def _propose_of_all(self, pool: WholeSpace, n: int) -> tuple[Tensor, Tensor]:
         """The best new ones of a whole space."""
@@ -389,6 +443,7 @@ class BayesianCATCHer(CATCHer):
             "sources": self.sources.state_dict(),
             "starts": self.starts.clone(),
             "informed": self.informed,
+            "queue": self._queue,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -397,6 +452,7 @@ class BayesianCATCHer(CATCHer):
         self.archive = [(archs, rewards) for archs, rewards in state["archive"]]
         self.sources.load_state_dict(state["sources"])
         self.starts, self.informed, self._expected = state["starts"].clone(), state["informed"], None
+        self._queue = state.get("queue")
 
 
 def _lowered(means: Tensor, by: Tensor) -> Tensor:

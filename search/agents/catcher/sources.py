@@ -66,6 +66,13 @@ class SourceProcesses:
             parameters.append(process.kernel.parameters)
         self.sources.append(Source(archs, targets, torch.cat(parameters)))
 
+    def and_one_more(self, archs: Tensor, rewards: Tensor) -> SourceProcesses:
+        """These and one more task; they themselves stay as they are. Arguments as for `learn`."""
+        more = SourceProcesses(self.reader)
+        more.sources, more._solved = list(self.sources), dict(self._solved)
+        more.learn(archs, rewards)
+        return more
+
     def _examples(self, archs: Tensor, targets: Tensor) -> Examples:
         reader, seeds = self.reader, (0,) * len(targets)  # nothing is random
         return Examples(reader.features(archs), targets, reader.blocks, reader.groups, seeds)

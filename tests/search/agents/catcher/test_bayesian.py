@@ -9,6 +9,7 @@ from search.agents.catcher.agent import normalise
 from search.agents.catcher.bayesian import BayesianCATCHer, BayesianSettings, normalise_among
 from search.agents.catcher.gaussian_process import log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
+from search.agents.catcher.sources import SourceProcesses
 from search.agents.random_search import RandomSearch
 from search.randomness import TrialRandom
 from search.spaces.nasbench201 import NASBench201
@@ -157,6 +158,86 @@ def test_helps_where_sources_agree_and_is_not_fooled_where_they_mislead():
 def test_settings_out_of_range_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         BayesianSettings(**changes)
+
+
+# ---- source evaluations that are not random --------------------------------------------------------------------------
+
+
+FEW = Grid(4, 4)
+
+
+def active(share=0.5, space=FEW, **changes):
+    return BayesianCATCHer(space, 2, 0, SETTINGS, replace(OF_SOURCES, active=share, **changes))
+
+
+def asked_on_a_source(agent, networks, reward, n=1):
+    agent.begin_task(networks, adapting=False)
+    for _ in range(networks // n):
+        archs = agent.ask(n)
+        agent.tell(archs, reward(archs))
+    return agent.archive[-1][0]
+
+
+def other_reward(archs):
+    return -(archs - 2).square().sum(-1).double()
+
+
+def test_the_active_part_goes_where_the_sources_expect_most():
+    """Half of each source at random, then the best new ones by the mean of a process for each source so far."""
+    agent, plain = active(), active(0.0)
+    rewards = lambda archs: integer_reward(FEW, archs)  # noqa: E731
+    first, second = asked_on_a_source(agent, 24, rewards), asked_on_a_source(agent, 24, other_reward)
+    assert torch.equal(first[:, :12], asked_on_a_source(plain, 24, rewards)[:, :12]), "as random as ever"
+    everything = torch.tensor(list(FEW.enumerate()))
+    for told, tasks in (
+        (first, [(first[:, :12], rewards)]),
+        (second, [(first, rewards), (second[:, :12], other_reward)]),
+    ):
+        processes = SourceProcesses(agent.codes)
+        for archs, its in tasks:
+            processes.learn(archs, its(archs))
+        for trial, expected in enumerate(processes.expected(everything[None], range(2))):
+            known = set(FEW.code(told[trial, :12]).tolist())
+            new = [place for place in range(len(everything)) if int(FEW.code(everything[place])) not in known]
+            best = sorted(expected[new].tolist(), reverse=True)[:12]
+            asked = [int(FEW.code(each)) for each in told[trial, 12:]]
+            assert len(set(asked)) == 12 and not known & set(asked)
+            of_code = {int(FEW.code(each)): float(worth) for each, worth in zip(everything, expected, strict=True)}
+            assert [of_code[code] for code in asked] == pytest.approx(best)
+    assert rewards(first[:, 12:]).mean() > rewards(first[:, :12]).mean()
+
+
+@pytest.mark.parametrize("whole", [0, 20_000])
+def test_an_active_source_is_resumed_exactly(whole):
+    rewards = lambda archs: integer_reward(FEW, archs)  # noqa: E731
+    archs = asked_on_a_source(active(whole=whole), 12, rewards)
+    assert len({tuple(each) for each in archs[0].tolist()}) == 12
+    for split in (3, 6, 7, 10):
+        begun, goes_on = active(whole=whole), active(whole=whole)
+        begun.begin_task(12, adapting=False)
+        for _ in range(split):
+            asked = begun.ask()
+            begun.tell(asked, rewards(asked))
+        goes_on.load_state_dict(begun.state_dict())
+        for place in range(split, 12):
+            asked = goes_on.ask()
+            assert torch.equal(asked[:, 0], archs[:, place]), (split, place)
+            goes_on.tell(asked, rewards(asked))
+
+
+def test_an_active_part_asks_for_all_that_is_new_and_then_once_more():
+    few = Grid(2, 3)
+    everything = len(list(few.enumerate()))
+    archs = asked_on_a_source(active(space=few), 4 * everything, other_reward, n=everything)
+    assert archs.shape[1] == 4 * everything
+    assert all(len(set(map(tuple, of_trial.tolist()))) == everything for of_trial in archs)
+
+
+def test_active_needs_something_that_expects():
+    with pytest.raises(ValueError, match="active asks what sources expect, and prior is 'evaluator'"):
+        BayesianSettings(active=0.5)
+    with pytest.raises(ValueError, match="active is 1"):
+        BayesianSettings(active=1.0, prior="sources")
 
 
 # ---- the sources' processes as prior, whole spaces ------------------------------------------------------------------
