@@ -24,7 +24,14 @@ from search.studies.supernet_job import ADDED, FOUND, MEASURED, STAND_ALONE
 if TYPE_CHECKING:
     from search.studies.supernet_study import SupernetStudy
 
-_CORRELATIONS = ("s_kdt", "s_kdt_by_loss", "kendall_tau", "kendall_tau_by_loss", "kendall_tau_with_process")
+_CORRELATIONS = (
+    "s_kdt",
+    "s_kdt_by_loss",
+    "kendall_tau",
+    "kendall_tau_by_loss",
+    "kendall_tau_with_process",
+    "kendall_tau_of_process",
+)
 """What the table shows of a method, in the order of its columns; of a ranking without a supernet what there is."""
 
 

@@ -43,7 +43,7 @@ def verdict(summary: Mapping[str, Any], pairs: Sequence[tuple[str, str]], measur
     paragraphs = [f"{order} {_lead(ranked, values)}".strip()]
     if effects := _effects([pair for pair in pairs if set(pair) <= values.keys()], values):
         paragraphs.append(effects)
-    paragraphs.append(_against_references(methods, ranked, summary["without_supernet"]))
+    paragraphs.append(_against_references(summary, ranked))
     paragraphs.append(_returned(methods))
     paragraphs.append(_truth_agreement(summary))
     if trials == 1:
@@ -131,13 +131,28 @@ def _effects(pairs: Sequence[tuple[str, str]], values: Mapping[str, Sequence[flo
     return " ".join(words)
 
 
-def _against_references(methods: Mapping[str, Any], ranked: Sequence[str], references: Mapping[str, Any]) -> str:
+def _more_landmarks(summary: Mapping[str, Any]) -> str:
+    """Where methods have different landmarks, that the models have had all of them."""
+    together = max(summary["landmarks_of_trials"], default=0)
+    most = max((count for method in summary["methods"].values() for count in method["landmarks"]), default=0)
+    if together <= most or not most:
+        return ""
+    return (
+        f"Those on the landmarks are fitted to all {together:,} of a trial, where no method has more than {most:,}: "
+        "the table has beside each method what the process makes of its own."
+    )
+
+
+def _against_references(summary: Mapping[str, Any], ranked: Sequence[str]) -> str:
     """Which supernets are above all rankings that need none, by the score, by the loss, and with the process."""
+    methods, references = summary["methods"], summary["without_supernet"]
     means = {name: entry["s_kdt"]["mean"] for name, entry in references.items() if entry["s_kdt"]["mean"] is not None}
     if not means:
         return ""
     order = sorted(means, key=lambda name: -means[name])
     words = [f"Rankings without a supernet reach {listed([f'{short(means[name])} ({name})' for name in order])}."]
+    if more := _more_landmarks(summary):
+        words.append(more)
     best = references[order[0]]["s_kdt"]["trials"]
     for key, opening in (
         ("s_kdt", ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from search.attributes.base import Attribute
 from search.attributes.combination import rank_scores
 from search.evaluation import Architecture
 from search.spaces.base import SearchSpace
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FOREST, RIDGE = "random forest on the landmarks", "ridge on the landmarks"
 PROCESS = "Gaussian process on the landmarks"
@@ -96,23 +93,32 @@ def landmark_predictions(
             versions[name + WITH_ATTRIBUTES] = np.concatenate([codes, extra], 1)
         for key, rows in versions.items():
             found[key] = np.asarray(model.fit(rows[:seen], quantiles).predict(rows[seen:]), dtype=np.float64)
-    canonical, targets = space.canonical(torch.tensor(everything)), torch.from_numpy(quantiles)
-    found[PROCESS] = _by_process(space, canonical, targets, [])
+    found[PROCESS] = process_predictions(space, landmarks, worth, asked)
     if attributes:
-        found[PROCESS + WITH_ATTRIBUTES] = _by_process(space, canonical, targets, attributes)
+        found[PROCESS + WITH_ATTRIBUTES] = process_predictions(space, landmarks, worth, asked, attributes)
     return found
 
 
-def _by_process(space: SearchSpace, archs: Tensor, worth: Tensor, attributes: Sequence[Attribute]) -> np.ndarray:
-    """What a process says of architectures, of which the first ones' worth is known."""
+def process_predictions(
+    space: SearchSpace,
+    landmarks: Sequence[Architecture],
+    worth: Sequence[float],
+    asked: Sequence[Architecture],
+    attributes: Sequence[Attribute] = (),
+) -> np.ndarray:
+    """What the Gaussian process of `landmark_predictions` predicts: float64 ``[m]``; arguments as there."""
+    import torch
+
     from search.agents.predictor.base import Examples
     from search.agents.predictor.candidates import Columns
     from search.agents.predictor.encodings import SideBySide
     from search.agents.predictor.gaussian_process import GaussianProcess
 
-    process, seen = GaussianProcess(steps=_STEPS), len(worth)
+    archs = space.canonical(torch.tensor([*landmarks, *asked]))
+    targets = torch.from_numpy(rank_scores(np.asarray(worth), scale="normal"))
+    process, seen = GaussianProcess(steps=_STEPS), len(landmarks)
     encoder = SideBySide([encoding.open(space, archs) for encoding in process.encodings()])
     columns = Columns(space, encoder, {str(k): each for k, each in enumerate(attributes)}, archs)
     features = columns(archs)[None]
-    examples = Examples(features[:, :seen], worth[None], columns.blocks, columns.groups, (0,))
+    examples = Examples(features[:, :seen], targets[None], columns.blocks, columns.groups, (0,))
     return process.fit(examples).predict(features[:, seen:])[0][0].numpy()

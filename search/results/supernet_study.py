@@ -10,7 +10,12 @@ import numpy as np
 
 from search.attributes.combination import rank_scores
 from search.evaluation import Architecture
-from search.results.landmark_references import PROCESS, WITH_ATTRIBUTES, landmark_predictions
+from search.results.landmark_references import (
+    PROCESS,
+    WITH_ATTRIBUTES,
+    landmark_predictions,
+    process_predictions,
+)
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
 from search.statistics.rank_correlation import kendall_tau, sparse_kendall_tau
@@ -22,6 +27,10 @@ if TYPE_CHECKING:
 
 FLOPS, PARAMETERS = "FLOPs", "parameters"
 """Rankings that need neither a supernet nor landmarks."""
+Worth = dict[Architecture, float]
+"""What architectures are worth, or are said to be."""
+_Processes = dict[tuple[int, frozenset[tuple[Architecture, float]]], Worth]
+"""What processes say, by the trial and the landmarks that they are fitted to: many methods have the same ones."""
 CORRELATIONS = (-1.0, 1.0)
 """What a rank correlation can be."""
 
@@ -29,9 +38,12 @@ CORRELATIONS = (-1.0, 1.0)
 def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score, by the loss, and ``_with_process`` by the loss
-    and the Gaussian process on the landmarks together (the sum of the normal quantiles of both ranks, nothing fitted),
-    for each trial, with mean, standard deviation and 95% interval; after every measured epoch, by score and loss;
+    Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score, by the loss, ``_of_process`` by a Gaussian
+    process on this method's landmarks alone, and ``_with_process`` by the loss and the process together (the sum of the
+    normal quantiles of both ranks, nothing fitted; without landmarks of its own that of all the trial's), for each
+    trial, with mean, standard deviation and 95% interval; after every measured epoch, by score and loss; ``landmarks``,
+    how many it had in each trial, and ``landmarks_of_trials`` of the study, how many the models of
+    ``without_supernet`` are fitted to: all of a trial;
     ``found``, the architectures that it returned;
     ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a
     supernet the same correlations. ``truth_agreement`` is how far two seeds of the truth rank the measured
@@ -49,19 +61,21 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         "truth_agreement": _truth_agreement(alone),
         "methods": {},
         "without_supernet": _without_supernet(study, alone, free),
+        "landmarks_of_trials": [len(_landmarks(alone, trial)) for trial in free],
     }
     everything = study.truth.all_scores()
     ranked = None if everything is None else np.sort(everything.numpy()[~np.isnan(everything.numpy())])
     begun = set(journal.searches())
+    processes: _Processes = {}
     for name in study.methods:
         records = list(journal.records(name)) if name in begun else []
         trials = sorted({record.trial for record in records})
         each = [
-            _trial(study, [r for r in records if r.trial == trial], _worth(alone, trial), ranked, free.get(trial, {}))
+            _trial(study, name, [r for r in records if r.trial == trial], alone, ranked, free.get(trial, {}), processes)
             for trial in trials
         ]
         method: dict[str, Any] = {"trials": len(trials), "seconds": [one.pop("seconds") for one in each]}
-        for by in ("", "_by_loss", "_with_process"):
+        for by in ("", "_by_loss", "_of_process", "_with_process"):
             for key in (f"s_kdt{by}", f"kendall_tau{by}"):
                 last = [one["rounds"][-1].get(key) for one in each if one["rounds"]]
                 method[key] = _spread(last, CORRELATIONS)
@@ -79,6 +93,7 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
         method["found"] = [one["found"] for one in each]
         for key in ("mean", "first", "best", "best_rank"):
             method[f"found_{key}"] = _spread([one["found"][key] for one in each if one["found"].get(key) is not None])
+        method["landmarks"] = [one["landmarks"] for one in each]
         method["landmarks_added"] = [one["added"] for one in each]
         if (landmarks := study.methods[name].landmarks) is not None:
             method["landmark_coefficient"] = landmarks.mean_coefficient(study.settings_of(name))
@@ -98,14 +113,40 @@ def _truth_agreement(alone: Sequence[Record]) -> dict[str, Any]:
     return _spread([agreement_of_seeds([r.evaluation for r in measured if r.trial == t]) for t in trials], CORRELATIONS)
 
 
+def _landmarks(alone: Sequence[Record], trial: int, stage: str = LANDMARK) -> Worth:
+    """The landmarks of a trial, or those of one stage, with what stand-alone training gives."""
+    those = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK) and stage in (LANDMARK, r.stage)]
+    return {r.architecture: r.evaluation.score for r in those if not math.isnan(r.evaluation.score)}
+
+
+def _own_landmarks(study: SupernetStudy, name: str, records: Sequence[Record], alone: Sequence[Record]) -> Worth:
+    """Those that a method had in the trial of its records: what it began with, and what its iterations added."""
+    if study.methods[name].landmarks is None or not records:
+        return {}
+    begun = list(_landmarks(alone, records[0].trial, study.landmark_key(name)).items())
+    added = [(r.architecture, r.evaluation.score) for r in records if r.stage == ADDED and r.evaluation.status == "ok"]
+    choice = study.methods[name].landmarks_from
+    return dict((begun if choice.file else begun[: choice.count]) + added)
+
+
 def _trial(
     study: SupernetStudy,
+    name: str,
     records: Sequence[Record],
-    worth: dict[tuple[int, ...], float],
+    alone: Sequence[Record],
     ranked: np.ndarray | None,
-    free: Mapping[str, Mapping[Architecture, float]],
+    free: Mapping[str, Worth],
+    processes: _Processes,
 ) -> dict[str, Any]:
-    process = free.get(PROCESS + WITH_ATTRIBUTES) or free.get(PROCESS)
+    trial = records[0].trial
+    worth, own = _worth(alone, trial), _own_landmarks(study, name, records, alone)
+    process: Worth | None = free.get(PROCESS + WITH_ATTRIBUTES) or free.get(PROCESS)
+    if process is not None and len(own) >= 2 and own.keys() != _landmarks(alone, trial).keys():
+        archs, attributes, key = list(process), list(study.attributes.values()), (trial, frozenset(own.items()))
+        if key not in processes:
+            predicted = process_predictions(study.space, list(own), list(own.values()), archs, attributes)
+            processes[key] = dict(zip(archs, map(float, predicted), strict=True))
+        process = processes[key]
     added = {record.architecture for record in records if record.stage == ADDED}
     rounds: dict[str, list[Record]] = {}
     for record in records:
@@ -121,6 +162,8 @@ def _trial(
         said = {"": scores, "_by_loss": losses}
         if process is not None:
             beside = np.array([process[record.architecture] for record in those])
+            if own:
+                said["_of_process"] = list(beside)
             said["_with_process"] = list(
                 rank_scores(np.array(losses), scale="normal") + rank_scores(beside, scale="normal")
             )
@@ -143,7 +186,13 @@ def _trial(
         key: next((r.evaluation.metrics[key] for r in found if key in r.evaluation.metrics), 0.0)
         for key in ("training", "measuring", "choosing")
     }
-    return {"rounds": entries, "found": outcome, "added": len(added), "seconds": seconds}
+    return {
+        "rounds": entries,
+        "found": outcome,
+        "landmarks": len(own),
+        "added": len(added),
+        "seconds": seconds,
+    }
 
 
 def _spread(values: Sequence[float | None], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
@@ -184,8 +233,7 @@ def _free_rankings(study: SupernetStudy, alone: Sequence[Record], trial: int) ->
     import torch
 
     measured = [r for r in alone if r.trial == trial and r.stage == MEASURED]
-    landmarks = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK)]
-    landmarks = [r for r in landmarks if not math.isnan(r.evaluation.score)]
+    landmarks = _landmarks(alone, trial)
     if len(measured) < study.measured:
         return {}
     archs = [record.architecture for record in measured]
@@ -197,8 +245,8 @@ def _free_rankings(study: SupernetStudy, alone: Sequence[Record], trial: int) ->
     if len(landmarks) >= 2:
         predictions |= landmark_predictions(
             study.space,
-            [record.architecture for record in landmarks],
-            [record.evaluation.score for record in landmarks],
+            list(landmarks),
+            list(landmarks.values()),
             archs,
             list(study.attributes.values()),
         )

@@ -205,8 +205,8 @@ def _trunk(name: str, width: int, in_channels: int, weights: str, norm: Norm, fr
 def _norm_of_maps(backbone: str, norm: Norm) -> Norm | None:
     """What normalises a backbone's maps: those of a mobile encoder end in convolutions without activation.
 
-    Their size is anything (a standard deviation of 100 and more for EfficientNet-Lite0): the head then begins so far
-    from zero that its last ReLU is dead for nearly all pixels, for good in one training of ten.
+    Their size is anything (what the head sees had a standard deviation of 300 with EfficientNet-Lite0): it may then
+    begin so far from zero that its last ReLU is dead for nearly all pixels, for good.
     """
     return norm if backbone in SKELETONS else None
 

@@ -145,25 +145,40 @@ def weights_of(folder, place):
     return torch.load(checkpoint_of(folder, place), weights_only=True)["state_dict"]
 
 
-def assert_orders_are_those_of_the_journal(folder, summary):
-    """By score, by loss, and by loss and process together, from the records alone."""
+def assert_orders_are_those_of_the_journal(folder, summary, stages=None, measured=8, epochs=4):
+    """By score, by loss, by process, and by loss and process together, from the records alone.
+
+    Args:
+        folder: of the run.
+        summary: of it.
+        stages: of the landmarks of methods that don't have all of them.
+        measured: architectures.
+        epochs: of the training.
+    """
     journal, space = Journal(folder / "journal.sqlite", writable=False), NASBench201()
     alone = list(journal.records("stand_alone"))
-    landmarks = [each for each in alone if each.stage.startswith("landmark")]
     truths = {each.architecture: each.evaluation.score for each in alone if each.stage == "measured"}
     archs = list(truths)
-    process = landmark_predictions(
-        space, [each.architecture for each in landmarks], [each.evaluation.score for each in landmarks], archs
-    )[PROCESS]
+    everything = [each for each in alone if each.stage.startswith("landmark")]
+    assert summary["landmarks_of_trials"] == [len({each.architecture for each in everything})]
     for name, method in summary["methods"].items():
-        said = {r.architecture: r.evaluation for r in journal.records(name) if r.stage == "measured after epoch 4"}
+        landmarks = [each for each in everything if each.stage == (stages or {}).get(name, each.stage)]
+        process = landmark_predictions(
+            space, [each.architecture for each in landmarks], [each.evaluation.score for each in landmarks], archs
+        )[PROCESS]
+        last = [r for r in journal.records(name) if r.stage == f"measured after epoch {epochs}"]
+        said = {r.architecture: r.evaluation for r in last}
         losses = np.array([said[arch].metrics["loss"] for arch in archs])
-        together = sum(stats.norm.ppf((stats.rankdata(each) - 0.5) / 8) for each in (-losses, process))
+        together = sum(stats.norm.ppf((stats.rankdata(each) - 0.5) / measured) for each in (-losses, process))
         for key, values in (
             ("kendall_tau", [said[arch].score for arch in archs]),
             ("kendall_tau_by_loss", -losses),
             ("kendall_tau_with_process", together),
+            ("kendall_tau_of_process", process),
         ):
+            if key == "kendall_tau_of_process" and not method["landmarks"][0]:
+                assert method[key]["mean"] is None
+                continue
             expected = stats.kendalltau([truths[arch] for arch in archs], values).statistic
             assert method[key]["mean"] == pytest.approx(expected), key
     journal.close()
@@ -411,6 +426,27 @@ def test_iterations_add_landmarks_that_are_trained(tmp_path):
     task = ConvolutionsTask(NASBench201())
     assert [r.evaluation.score for r in added] == [task.evaluate_one(Proposal(r.architecture)).score for r in added]
     assert len({record.architecture for record in added}) == 4
+
+
+def test_a_method_stands_beside_a_process_on_its_own_landmarks(tmp_path):
+    """One with random landmarks and one with diverse ones: neither is to be measured by what both sets say."""
+    landmarks = {"sampler": SAMPLER, "found": 1, "landmarks": {"warmup": 1}}
+    methods = {
+        "spos": {"sampler": SAMPLER, "found": 1},
+        "few": {**landmarks, "landmarks_from": {"count": 5}},
+        "diverse": {**landmarks, "landmarks_from": {"count": 7, "how": "hamming", "tau": 3}},
+    }
+    path = recipe(tmp_path, methods=methods, measured=10, measurements=1, settings={"epochs": 2})
+    folder, summary = run(path, tmp_path / "runs")
+    assert {name: each["landmarks"] for name, each in summary["methods"].items()} == {
+        "spos": [0],
+        "few": [5],
+        "diverse": [7],
+    }
+    assert_orders_are_those_of_the_journal(
+        folder, summary, {"few": "landmark random", "diverse": "landmark hamming 3"}, measured=10, epochs=2
+    )
+    assert "fitted to all 12 of a trial, where no method has more than 7" in (folder / "report.html").read_text()
 
 
 def test_any_agent_searches_on_a_trained_supernet(whole, tmp_path):
