@@ -39,11 +39,11 @@ def summarise_study(study: SupernetStudy, journal: Journal) -> dict[str, Any]:
     """The content of ``summary.json``.
 
     Per method: ``s_kdt`` and ``kendall_tau`` at the end, by the score, by the loss, ``_of_process`` by a Gaussian
-    process on this method's landmarks alone, and ``_with_process`` by the loss and the process together (the sum of the
-    normal quantiles of both ranks, nothing fitted; without landmarks of its own that of all the trial's), for each
-    trial, with mean, standard deviation and 95% interval; after every measured epoch, by score and loss; ``landmarks``,
-    how many it had in each trial, and ``landmarks_of_trials`` of the study, how many the models of
-    ``without_supernet`` are fitted to: all of a trial;
+    process on this method's landmarks alone (and attributes, where the study has any), and ``_with_process`` by the
+    loss and the process together (the sum of the normal quantiles of both ranks, nothing fitted; a method without
+    landmarks takes that of all the trial's), for each trial, with mean, standard deviation and 95% interval; after
+    every measured epoch, by score and loss; ``landmarks``, how many it had in each trial, and of the study
+    ``landmarks_of_trials``, how many the models of ``without_supernet`` are fitted to: all of a trial;
     ``found``, the architectures that it returned;
     ``landmark_coefficient``, what landmarks weigh on average behind the warm-up; ``seconds``. Per ranking without a
     supernet the same correlations. ``truth_agreement`` is how far two seeds of the truth rank the measured
