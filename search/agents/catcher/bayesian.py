@@ -227,7 +227,8 @@ class BayesianCATCHer(CATCHer):
         for trial, expected in enumerate(sources.expected(archs, range(self.trials))):
             row = trial % len(archs)
             seen, order = set(known[trial].tolist()), expected.argsort(descending=True, stable=True).tolist()
-            name_of, new = names[row].tolist(), []
+            name_of = names[row].tolist()
+            new: list[int] = []
             for place in order:
                 if name_of[place] not in seen and len(new) < count:
                     seen.add(name_of[place])
