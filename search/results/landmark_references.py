@@ -18,6 +18,15 @@ _STEPS = 80
 """Of the process' fit: with so few landmarks more change nothing (assumed)."""
 
 
+TOGETHER = "attributes together"
+"""Where a study has several of them: `ranks_together`, nothing fitted."""
+
+
+def ranks_together(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of the normal quantiles of each column's ranks: float64 ``[n]`` of columns ``[n]``; NaN is the lowest."""
+    return np.sum([rank_scores(np.asarray(each, dtype=np.float64), scale="normal") for each in columns], axis=0)
+
+
 def operation_counts(space: SearchSpace, archs: Sequence[Architecture]) -> np.ndarray:
     """How often each architecture takes each choice, over decisions that offer the same: float64 ``[n, counts]``."""
     kinds: dict[tuple[str, ...], list[int]] = {}

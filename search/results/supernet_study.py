@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.attributes.combination import rank_scores
 from search.evaluation import Architecture
 from search.results.landmark_references import (
     PROCESS,
+    TOGETHER,
     WITH_ATTRIBUTES,
     landmark_predictions,
     process_predictions,
+    ranks_together,
 )
 from search.runs.journal import Journal, Record
 from search.statistics.intervals import mean_interval
@@ -164,9 +165,7 @@ def _trial(
             beside = np.array([process[record.architecture] for record in those])
             if own:
                 said["_of_process"] = list(beside)
-            said["_with_process"] = list(
-                rank_scores(np.array(losses), scale="normal") + rank_scores(beside, scale="normal")
-            )
+            said["_with_process"] = list(ranks_together([np.array(losses), beside]))
         entry: dict[str, Any] = {"epoch": int(stage.rpartition(" ")[2])}
         for by, values in said.items():
             entry[f"s_kdt{by}"] = sparse_kendall_tau(truths, values, study.threshold)
@@ -242,6 +241,8 @@ def _free_rankings(study: SupernetStudy, alone: Sequence[Record], trial: int) ->
         values = attribute.values(torch.tensor(archs)).numpy()
         # What has no value ranks last.
         predictions[name] = np.nan_to_num(values if attribute.direction == "max" else -values, nan=-math.inf)
+    if len(study.attributes) >= 2:
+        predictions[TOGETHER] = ranks_together([predictions[name] for name in study.attributes])
     if len(landmarks) >= 2:
         predictions |= landmark_predictions(
             study.space,

@@ -18,6 +18,7 @@ from search.results.landmark_references import (
     WITH_ATTRIBUTES,
     landmark_predictions,
     operation_counts,
+    ranks_together,
 )
 from search.spaces.nasbench101 import EDGES, NASBench101
 from search.spaces.nasbench201 import NASBench201
@@ -35,6 +36,14 @@ def test_choices_are_counted_over_decisions_that_offer_the_same():
     ]
     cell = (1,) * 7 + (0,) * (len(EDGES) - 7) + (0, 0, 2, 1, 0)
     assert operation_counts(NASBench101(), [cell]).tolist() == [[14, 7, 3, 1, 1]]  # edges, then operations
+
+
+def test_ranks_together_are_sums_of_normal_quantiles():
+    """Ties stand in the middle, and what has no value stands last."""
+    columns = [np.array([3.0, 1.0, 1.0, 7.0]), np.array([-math.inf, 5.0, 2.0, 9.0])]
+    expected = norm.ppf((rankdata(columns[0]) - 0.5) / 4) + norm.ppf((rankdata(columns[1]) - 0.5) / 4)
+    np.testing.assert_allclose(ranks_together(columns), expected)
+    assert ranks_together([np.array([math.nan, 0.0])]).argmin() == 0
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from scipy import stats
 
 from lightning_modules.networks.supernet import Path
 from lightning_modules.path_samplers.uniform import UniformSampler
+from search.attributes.base import Attribute
 from search.cli import main
 from search.errors import CatchmarkError
 from search.evaluation import Evaluation, Proposal
@@ -25,7 +26,7 @@ from search.recipes.recipe import load_recipe
 from search.recipes.trust import trust_of
 from search.reports.supernet_verdict import landmark_pairs
 from search.results.comparison import compare_runs
-from search.results.landmark_references import PROCESS, landmark_predictions
+from search.results.landmark_references import PROCESS, WITH_ATTRIBUTES, landmark_predictions
 from search.results.search import without_seconds
 from search.runs.journal import Journal
 from search.spaces.base import SearchSpace
@@ -145,7 +146,27 @@ def weights_of(folder, place):
     return torch.load(checkpoint_of(folder, place), weights_only=True)["state_dict"]
 
 
-def assert_orders_are_those_of_the_journal(folder, summary, stages=None, measured=8, epochs=4):
+class Convolutions(Attribute):
+    """How many there are: what the truth counts, so that it ranks all but perfectly."""
+
+    name = "convolutions"
+
+    def measure(self, architectures):
+        """Counted."""
+        return [sum(choice in (2, 3) for choice in arch) for arch in architectures]
+
+
+class FirstChoice(Attribute):
+    """Of no use, and better where it is lower."""
+
+    name, direction = "first choice", "min"
+
+    def measure(self, architectures):
+        """The choice of the first decision."""
+        return [arch[0] for arch in architectures]
+
+
+def assert_orders_are_those_of_the_journal(folder, summary, stages=None, measured=8, epochs=4, attributes=False):
     """By score, by loss, by process, and by loss and process together, from the records alone.
 
     Args:
@@ -154,6 +175,7 @@ def assert_orders_are_those_of_the_journal(folder, summary, stages=None, measure
         stages: of the landmarks of methods that don't have all of them.
         measured: architectures.
         epochs: of the training.
+        attributes: whether the study has `Convolutions` and `FirstChoice`.
     """
     journal, space = Journal(folder / "journal.sqlite", writable=False), NASBench201()
     alone = list(journal.records("stand_alone"))
@@ -161,26 +183,36 @@ def assert_orders_are_those_of_the_journal(folder, summary, stages=None, measure
     archs = list(truths)
     everything = [each for each in alone if each.stage.startswith("landmark")]
     assert summary["landmarks_of_trials"] == [len({each.architecture for each in everything})]
+    known, key = ([Convolutions(space), FirstChoice(space)], PROCESS + WITH_ATTRIBUTES) if attributes else ([], PROCESS)
+    if attributes:
+        said = [(-1) ** k * np.array(each.measure(archs)) for k, each in enumerate(known)]
+        both = sum(stats.norm.ppf((stats.rankdata(each) - 0.5) / measured) for each in said)
+        expected = stats.kendalltau([truths[arch] for arch in archs], both).statistic
+        assert summary["without_supernet"]["attributes together"]["kendall_tau"]["mean"] == pytest.approx(expected)
     for name, method in summary["methods"].items():
         landmarks = [each for each in everything if each.stage == (stages or {}).get(name, each.stage)]
         process = landmark_predictions(
-            space, [each.architecture for each in landmarks], [each.evaluation.score for each in landmarks], archs
-        )[PROCESS]
+            space,
+            [each.architecture for each in landmarks],
+            [each.evaluation.score for each in landmarks],
+            archs,
+            known,
+        )[key]
         last = [r for r in journal.records(name) if r.stage == f"measured after epoch {epochs}"]
         said = {r.architecture: r.evaluation for r in last}
         losses = np.array([said[arch].metrics["loss"] for arch in archs])
         together = sum(stats.norm.ppf((stats.rankdata(each) - 0.5) / measured) for each in (-losses, process))
-        for key, values in (
+        for order, values in (
             ("kendall_tau", [said[arch].score for arch in archs]),
             ("kendall_tau_by_loss", -losses),
             ("kendall_tau_with_process", together),
             ("kendall_tau_of_process", process),
         ):
-            if key == "kendall_tau_of_process" and not method["landmarks"][0]:
-                assert method[key]["mean"] is None
+            if order == "kendall_tau_of_process" and not method["landmarks"][0]:
+                assert method[order]["mean"] is None
                 continue
             expected = stats.kendalltau([truths[arch] for arch in archs], values).statistic
-            assert method[key]["mean"] == pytest.approx(expected), key
+            assert method[order]["mean"] == pytest.approx(expected), order
     journal.close()
 
 
@@ -436,7 +468,8 @@ def test_a_method_stands_beside_a_process_on_its_own_landmarks(tmp_path):
         "few": {**landmarks, "landmarks_from": {"count": 5}},
         "diverse": {**landmarks, "landmarks_from": {"count": 7, "how": "hamming", "tau": 3}},
     }
-    path = recipe(tmp_path, methods=methods, measured=10, measurements=1, settings={"epochs": 2})
+    attributes = {"convolutions": f"{__name__}.Convolutions", "first": f"{__name__}.FirstChoice"}
+    path = recipe(tmp_path, methods=methods, measured=10, measurements=1, settings={"epochs": 2}, attributes=attributes)
     folder, summary = run(path, tmp_path / "runs")
     assert {name: each["landmarks"] for name, each in summary["methods"].items()} == {
         "spos": [0],
@@ -444,7 +477,7 @@ def test_a_method_stands_beside_a_process_on_its_own_landmarks(tmp_path):
         "diverse": [7],
     }
     assert_orders_are_those_of_the_journal(
-        folder, summary, {"few": "landmark random", "diverse": "landmark hamming 3"}, measured=10, epochs=2
+        folder, summary, {"few": "landmark random", "diverse": "landmark hamming 3"}, 10, 2, attributes=True
     )
     assert "fitted to all 12 of a trial, where no method has more than 7" in (folder / "report.html").read_text()
 
