@@ -43,7 +43,7 @@ class DepthModule(LightningModule):
         network: float32 ``[batch, 3, height, width]`` to inverse depth ``[batch, 1, height, width]``.
         loss: ``trimmed``, MiDaS' trimmed loss with its gradient term, or ``least_squares``. The trimmed one scales
             predictions by a deviation, which has no sign: a network that begins with far and near the wrong way round
-            may stay so (small ones did in one training of ten). By least squares the scale may be negative.
+            may stay so (`DepthNetwork` has a ``flat_start`` against that). By least squares the scale may be negative.
         learning_rate: of everything but the backbone.
         backbone_learning_rate: of the parts of the network called ``backbone``.
         weight_decay: on all parameters.

@@ -247,6 +247,9 @@ class DepthNetwork(nn.Module):
         channels: of the cells, at least 2.
         norm: builds normalisation layers between the backbone and the projections, for a backbone whose maps no
             activation and no normalisation has kept in size; None for one that needs none.
+        flat_start: the head's last layer begins with weights of zero, so that the network gives the same everywhere
+            and the first step turns it the right way round. Of small networks that began at random one in ten was the
+            wrong way round after training too: the trimmed loss scales predictions by a deviation, which has no sign.
 
     Raises:
         ValueError: a number is out of range.
@@ -259,6 +262,7 @@ class DepthNetwork(nn.Module):
         build_upsampling: Callable[[int], nn.Module],
         channels: int = 256,
         norm: Norm | None = None,
+        flat_start: bool = False,
     ):
         super().__init__()
         if channels < 2:
@@ -272,7 +276,7 @@ class DepthNetwork(nn.Module):
         self.projections = nn.ModuleList(projections)
         self.cells = nn.ModuleList(build_cell(fusion) for fusion in range(FUSIONS))
         self.upsamplings = nn.ModuleList(build_upsampling(fusion) for fusion in range(FUSIONS))
-        self.head = _depth_head(channels)
+        self.head = _depth_head(channels, flat_start)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to inverse depth.
@@ -298,11 +302,13 @@ class DepthNetwork(nn.Module):
         return self.head(fused)
 
 
-def _depth_head(channels: int) -> nn.Sequential:
+def _depth_head(channels: int, flat_start: bool) -> nn.Sequential:
     last = nn.Conv2d(HEAD_CHANNELS, 1, 1)
     # Assumed: with a bias around zero the final ReLU is dead from the start for some seeds, and such a network never
     # learns. The losses do not see a shift.
     nn.init.ones_(last.bias)  # type: ignore[arg-type]
+    if flat_start:
+        nn.init.zeros_(last.weight)
     return nn.Sequential(
         nn.Conv2d(channels, channels // 2, 3, padding=1),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),

@@ -109,6 +109,7 @@ class DepthFusion(SearchSpace):
         width: int = 16,
         weights: str = "",
         frozen: bool = False,
+        flat_start: bool = False,
     ) -> nn.Module:
         """The depth network of that architecture, initialised from torch's random state.
 
@@ -123,6 +124,9 @@ class DepthFusion(SearchSpace):
                 ``$CATCHMARK_DATA``, or ``package`` as `build_encoder` has it; normalisation layers are then frozen.
                 Empty for random weights. Nothing is ever downloaded.
             frozen: the backbone keeps its weights, of which no gradients are taken: an epoch takes half as long.
+            flat_start: the head's last layer begins with weights of zero: every training then starts the right way
+                round, which is not so with the trimmed loss otherwise (`DepthNetwork`). Nothing for zero-cost proxies,
+                which read gradients at the start.
 
         Returns:
             A module from ``[batch, in_channels, height, width]``, sizes divisible by 32, to inverse depth
@@ -141,7 +145,9 @@ class DepthFusion(SearchSpace):
             return UPSAMPLINGS[self._names(architecture, fusion)[1]](channels, nn.BatchNorm2d)
 
         trunk = _trunk(backbone, width, _channels(head), weights, nn.BatchNorm2d, frozen)
-        return DepthNetwork(trunk, build_cell, build_upsampling, channels, _norm_of_maps(backbone, nn.BatchNorm2d))
+        return DepthNetwork(
+            trunk, build_cell, build_upsampling, channels, _norm_of_maps(backbone, nn.BatchNorm2d), flat_start
+        )
 
     def build_supernet(
         self,
@@ -152,6 +158,7 @@ class DepthFusion(SearchSpace):
         width: int = 16,
         weights: str = "",
         frozen: bool = False,
+        flat_start: bool = False,
     ) -> Supernet:
         """The depth network with every operation and every upsampling of the space; arguments as for `build`."""
 
@@ -167,7 +174,9 @@ class DepthFusion(SearchSpace):
                 return SuperUpsampling(selection, upsamplings, self._first(fusion) + len(EDGES))
 
             trunk = _trunk(backbone, width, _channels(head), weights, norm, frozen)
-            return DepthNetwork(trunk, build_cell, build_upsampling, channels, _norm_of_maps(backbone, norm))
+            return DepthNetwork(
+                trunk, build_cell, build_upsampling, channels, _norm_of_maps(backbone, norm), flat_start
+            )
 
         return Supernet(build)
 
