@@ -247,24 +247,19 @@ def test_maps_of_any_size_begin_as_maps_of_a_usual_size():
             torch.testing.assert_close(project(maps), project(1e3 * maps), rtol=1e-2, atol=1e-2)
 
 
-def test_a_flat_start_ends_the_right_way_round_where_a_random_one_does_not():
-    """What is bright is near: from zero the first step of the trimmed loss finds the sign."""
+def test_a_flat_start_turns_the_right_way_round_in_its_first_step():
+    """What is bright is near. A random start knows nothing of that: far and near may be the wrong way round."""
     images = torch.linspace(0.2, 1, 8).view(8, 1, 1, 1) * torch.linspace(0, 1, 64).expand(8, 3, 64, 64) + 0.1
     nearness, known = images[:, :1].clone(), torch.ones(8, 1, 64, 64, dtype=torch.bool)
-    options, ends = {"channels": 4, "backbone": "residual", "width": 4}, {True: [], False: []}
-    for flat in ends:
-        for seed in range(6):
-            network = seeded(lambda flat=flat: DepthFusion().build((1, 2, 1, 4, 3), flat_start=flat, **options), seed)
-            if flat:
-                assert network(images).std() == 0, "the same everywhere"
-            optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-            for _ in range(3):
-                optimizer.zero_grad()
-                TrimmedSSILoss()(network(images), (nearness, known)).backward()
-                optimizer.step()
-            found = torch.stack([network(images).detach().flatten(), nearness.flatten()])
-            ends[flat].append(float(torch.corrcoef(found)[0, 1]))
-    assert min(ends[True]) > 0.3 and min(ends[False]) < 0, ends
+    options, found = {"channels": 4, "backbone": "residual", "width": 4}, {True: [], False: []}
+    for flat, seed in itertools.product(found, range(8)):
+        network = seeded(lambda flat=flat: DepthFusion().build((1, 2, 1, 4, 3), flat_start=flat, **options), seed)
+        assert (network(images).std() == 0) == flat, "the same everywhere"
+        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+        TrimmedSSILoss()(network(images), (nearness, known)).backward()
+        optimizer.step()
+        found[flat].append(float(torch.corrcoef(torch.stack([network(images).flatten(), nearness.flatten()]))[0, 1]))
+    assert min(found[True]) > 0.2 and min(found[False]) < 0, found
 
 
 def test_weights_that_are_not_there_are_named_with_a_cure(monkeypatch, tmp_path):
