@@ -169,8 +169,8 @@ class CATCHer(MetaAgent):
             "settings": {
                 "hidden": 16,
                 "candidates": 8,
-                "policy_updates": 2,
-                "evaluator_updates": 2,
+                "policy_updates": 1,
+                "evaluator_updates": 1,
                 "double": True,
             }
         }
