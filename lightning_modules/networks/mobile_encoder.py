@@ -188,6 +188,8 @@ def take_weights(encoder: nn.Module, weights: Mapping[str, Tensor], source: str)
                 f"{source} is of another encoder: '{theirs}' is {list(value.shape)}, '{name}' is {list(tensor.shape)}"
             )
         taken[name] = value
+    if any(each.is_meta for each in wanted.values()):  # under torch.device("meta"): it is to have no values
+        return
     with torch.no_grad():
         encoder.load_state_dict(encoder.state_dict() | taken)
 

@@ -1,4 +1,5 @@
 import itertools
+import warnings
 from collections import Counter
 
 import pytest
@@ -234,6 +235,10 @@ def test_a_mobile_encoder_keeps_given_weights_and_their_statistics(tmp_path):
     assert all((each.grad is None) != each.requires_grad for each in network.parameters())
     tuned = DepthFusion().build((0, 2, 1, 0, 3), **options)
     assert all(each.requires_grad for each in tuned.parameters())
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sized = DepthFusion().build((0, 2, 1, 0, 3), **options)
+    assert count_parameters(sized) == count_parameters(tuned)
 
 
 def test_maps_of_any_size_begin_as_maps_of_a_usual_size():
