@@ -245,8 +245,8 @@ class DepthNetwork(nn.Module):
         build_cell: number of a fusion, 0 the coarsest, to a module that merges two feature maps.
         build_upsampling: the same number to a module that doubles the resolution.
         channels: of the cells, at least 2.
-        norm: builds normalisation layers between the backbone and the projections, for a backbone whose maps no
-            activation and no normalisation has kept in size; None for one that needs none.
+        norm: builds normalisation layers between the backbone and the projections, for a backbone whose maps may
+            be of any size; None for one that needs none.
         flat_start: the head's last layer begins with weights of zero, so that the network gives the same everywhere
             and the first step turns it the right way round. Of small networks that began at random one in ten was the
             wrong way round after training too: the trimmed loss scales predictions by a deviation, which has no sign.
@@ -268,12 +268,7 @@ class DepthNetwork(nn.Module):
         if channels < 2:
             raise ValueError(f"channels is {channels}, at least 2 are needed")
         self.backbone = backbone
-        projections: list[nn.Module] = [
-            nn.Conv2d(width, channels, 3, padding=1, bias=False) for width in backbone.channels
-        ]
-        if norm is not None:
-            projections = [nn.Sequential(norm(w), each) for w, each in zip(backbone.channels, projections, strict=True)]
-        self.projections = nn.ModuleList(projections)
+        self.projections = nn.ModuleList(_projection(width, channels, norm) for width in backbone.channels)
         self.cells = nn.ModuleList(build_cell(fusion) for fusion in range(FUSIONS))
         self.upsamplings = nn.ModuleList(build_upsampling(fusion) for fusion in range(FUSIONS))
         self.head = _depth_head(channels, flat_start)
@@ -300,6 +295,11 @@ class DepthNetwork(nn.Module):
             fused = upsampling(cell(skip if fused is None else fused, skip))
         assert fused is not None
         return self.head(fused)
+
+
+def _projection(width: int, channels: int, norm: Norm | None) -> nn.Module:
+    convolution = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+    return convolution if norm is None else nn.Sequential(norm(width), convolution)
 
 
 def _depth_head(channels: int, flat_start: bool) -> nn.Sequential:

@@ -14,7 +14,7 @@ from torch import Tensor
 from search.agents.base import MetaAgent
 from search.agents.catcher.agent import normalise
 from search.agents.catcher.codes import Codes
-from search.agents.catcher.sources import SourceProcesses
+from search.agents.catcher.sources import SourceProcesses, random_part
 from search.agents.whole_space import MOST_ARCHITECTURES, codes_of_all, combinations, decode
 from search.randomness import TrialRandom, derive_seed
 from search.spaces.base import SearchSpace
@@ -135,7 +135,7 @@ class NaiveTransfer(MetaAgent):
         """Whether the random part of a source task has just been told."""
         if self.adapting or self._active_at or not self.active:
             return False
-        return self._sources[-1][0].shape[1] >= max(2, round((1 - self.active) * self.budget))
+        return self._sources[-1][0].shape[1] >= random_part(self.budget, self.active)
 
     def _expected_of_source(self) -> Tensor:
         """Places in `_all` by what the sources say so far, the best first: int64 ``[trials, size]``."""

@@ -16,8 +16,6 @@ FOREST, RIDGE = "random forest on the landmarks", "ridge on the landmarks"
 PROCESS = "Gaussian process on the landmarks"
 _STEPS = 80
 """Of the process' fit: with so few landmarks more change nothing (assumed)."""
-
-
 TOGETHER = "attributes together"
 """Where a study has several of them: `ranks_together`, nothing fitted."""
 

@@ -114,9 +114,9 @@ def _truth_agreement(alone: Sequence[Record]) -> dict[str, Any]:
     return _spread([agreement_of_seeds([r.evaluation for r in measured if r.trial == t]) for t in trials], CORRELATIONS)
 
 
-def _landmarks(alone: Sequence[Record], trial: int, stage: str = LANDMARK) -> Worth:
-    """The landmarks of a trial, or those of one stage, with what stand-alone training gives."""
-    those = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK) and stage in (LANDMARK, r.stage)]
+def _landmarks(alone: Sequence[Record], trial: int) -> Worth:
+    """The landmarks of a trial, with what stand-alone training gives."""
+    those = [r for r in alone if r.trial == trial and r.stage.startswith(LANDMARK)]
     return {r.architecture: r.evaluation.score for r in those if not math.isnan(r.evaluation.score)}
 
 
@@ -124,10 +124,10 @@ def _own_landmarks(study: SupernetStudy, name: str, records: Sequence[Record], a
     """Those that a method had in the trial of its records: what it began with, and what its iterations added."""
     if study.methods[name].landmarks is None or not records:
         return {}
-    begun = list(_landmarks(alone, records[0].trial, study.landmark_key(name)).items())
+    stage = study.landmark_key(name)  # those of a file are not in the journal
+    begun = list(_landmarks([r for r in alone if r.stage == stage], records[0].trial).items())
     added = [(r.architecture, r.evaluation.score) for r in records if r.stage == ADDED and r.evaluation.status == "ok"]
-    choice = study.methods[name].landmarks_from
-    return dict((begun if choice.file else begun[: choice.count]) + added)
+    return dict(begun[: study.methods[name].landmarks_from.count] + added)
 
 
 def _trial(
@@ -185,13 +185,7 @@ def _trial(
         key: next((r.evaluation.metrics[key] for r in found if key in r.evaluation.metrics), 0.0)
         for key in ("training", "measuring", "choosing")
     }
-    return {
-        "rounds": entries,
-        "found": outcome,
-        "landmarks": len(own),
-        "added": len(added),
-        "seconds": seconds,
-    }
+    return {"rounds": entries, "found": outcome, "landmarks": len(own), "added": len(added), "seconds": seconds}
 
 
 def _spread(values: Sequence[float | None], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from search.agents.catcher.agent import AttributesFor, CATCHer, few_threads, normalise
 from search.agents.catcher.gaussian_process import ArchitectureKernel, first_of, log_expected_improvement, posterior
 from search.agents.catcher.settings import CatcherSettings
-from search.agents.catcher.sources import SourceProcesses
+from search.agents.catcher.sources import SourceProcesses, random_part
 from search.agents.predictor.candidates import WholeSpace
 from search.agents.predictor.encodings import OneHotEncoding
 from search.agents.whole_space import combinations
@@ -202,8 +202,9 @@ class BayesianCATCHer(CATCHer):
 
     def _is_active(self) -> bool:
         """Whether the random part of a source task has been told."""
-        random = max(2, round((1 - self.bayesian.active) * self.budget))
-        return not self.adapting and self.bayesian.active > 0 and self.archs.shape[1] >= random
+        if self.adapting or not self.bayesian.active:
+            return False
+        return self.archs.shape[1] >= random_part(self.budget, self.bayesian.active)
 
     def _next_promising(self, n: int) -> Tensor:
         """The next of a source task's active part, random ones once that is through: ``[trials, n, decisions]``."""
@@ -230,7 +231,9 @@ class BayesianCATCHer(CATCHer):
             name_of = names[row].tolist()
             new: list[int] = []
             for place in order:
-                if name_of[place] not in seen and len(new) < count:
+                if len(new) == count:
+                    break
+                if name_of[place] not in seen:
                     seen.add(name_of[place])
                     new.append(place)
             # Where all are known, from the top once more.

@@ -29,6 +29,11 @@ class Reader(Columns, Protocol):
         """Int64 ``[trials, n, decisions]`` to float32 ``[trials, n, columns]``."""
 
 
+def random_part(budget: int, active: float) -> int:
+    """How many of a source task's evaluations are random where a share of them, the last ones, is not: two or more."""
+    return max(2, round((1 - active) * budget))
+
+
 @dataclass(frozen=True)
 class Source:
     """One task's process, in each of the meta-trained trials.
